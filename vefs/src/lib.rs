@@ -1,0 +1,19 @@
+//! `vefs`: the file system of one virtual environment (VE) on one machine.
+//!
+//! One flow, no way back:
+//!
+//! ```text
+//! Op → plan against a View → Change → Record → Journal → apply → (publish) metadata store
+//! ```
+//!
+//! Ground state is the journal and the bytes it names (extent files, objects); everything else (the metadata store,
+//! the in-memory overlay, usage figures) is derived and can be rebuilt. Nothing here opens a socket.
+//! `ARCHITECTURE.md` at the top of the repository tells the life of one mkdir and one write.
+
+pub mod clock;
+pub mod errno;
+pub mod ids;
+pub mod limits;
+pub mod op;
+pub mod storage;
+pub mod types;

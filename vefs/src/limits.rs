@@ -1,0 +1,64 @@
+//! Every limit of the file system in one place. A decoder checks against these before it allocates (promise G29);
+//! a plan checks against them before a record is made. All sizes are bytes unless the name says otherwise.
+
+/// Longest name of a directory entry (`NAME_MAX`, limits.h).
+pub const NAME_MAX: usize = 255;
+/// Longest symbolic link target, without a terminating NUL (`PATH_MAX` − 1).
+pub const SYMLINK_MAX: usize = 4095;
+/// Longest extended attribute name (`XATTR_NAME_MAX`, linux/limits.h).
+pub const XATTR_NAME_MAX: usize = 255;
+/// Largest extended attribute value (`XATTR_SIZE_MAX`, linux/limits.h).
+pub const XATTR_VALUE_MAX: usize = 64 << 10;
+/// Longest list of attribute names of one inode (`XATTR_LIST_MAX`, linux/limits.h).
+pub const XATTR_LIST_MAX: usize = 64 << 10;
+/// Most entries in one POSIX ACL that we store.
+pub const ACL_ENTRIES_MAX: usize = 1024;
+/// Most hard links to one inode (ext4 has 65,000).
+pub const LINK_MAX: u32 = 65_000;
+/// Largest file size: what a signed 64-bit `off_t` can address, less one 64 KiB chunk so that rounding up never wraps.
+pub const FILE_SIZE_MAX: u64 = (i64::MAX as u64) - (64 << 10);
+/// Largest single write the core accepts; the kernel's own `max_write` is 1 MiB.
+pub const WRITE_MAX: usize = 16 << 20;
+/// Payloads below this lie inline in the journal; from it on they go straight to an extent file.
+pub const INLINE_MAX: usize = 64 << 10;
+/// Stored bytes are checksummed in chunks of this size in extent files and journal payloads.
+pub const CHUNK: usize = 16 << 10;
+/// Objects are checksummed in chunks of this size.
+pub const OBJECT_CHUNK: usize = 64 << 10;
+
+/// Largest encoded body of one record.
+pub const BODY_MAX: usize = 4 << 20;
+/// Largest encoded local envelope of one record.
+pub const ENVELOPE_MAX: usize = 1 << 20;
+/// Most changes in one record.
+pub const CHANGES_MAX: usize = 64 << 10;
+/// Most payloads in one record.
+pub const PAYLOADS_MAX: usize = 1024;
+/// Most inline payload bytes in one record.
+pub const INLINE_TOTAL_MAX: usize = 4 << 20;
+/// Most records in one transaction; the next operation after it starts a new one.
+pub const TXN_RECORDS_MAX: u32 = 100_000;
+/// Most payload bytes named by one transaction; the next operation after it starts a new one.
+pub const TXN_PAYLOAD_MAX: u64 = 256 << 20;
+
+/// Size of a VE's first journal segments.
+pub const SEGMENT_MIN: u64 = 1 << 20;
+/// Size that journal segments grow to under load. A segment holds at least one record of every allowed size.
+pub const SEGMENT_MAX: u64 = 64 << 20;
+/// An extent file is closed to new bytes from this size on.
+pub const EXTENT_FILE_TARGET: u64 = 256 << 20;
+
+/// Most entries of one base tree.
+pub const BASE_INODES_MAX: u64 = 1 << 28;
+/// Most base trees composed into one stack.
+pub const BASE_STACK_MAX: usize = 64;
+
+/// Free bytes on the store's file system that ordinary writers may not touch: unlink, GC, version delete and
+/// checkpoints still work from it (promise G4).
+pub const RESERVE_BYTES: u64 = 64 << 20;
+/// Most holds of one VE.
+pub const HOLDS_MAX: usize = 1024;
+/// Longest name of a hold or label.
+pub const LABEL_MAX: usize = 128;
+/// Smallest history cap of a VE.
+pub const HISTORY_MIN: u64 = 1 << 30;
