@@ -82,7 +82,7 @@ pub struct Inode {
     pub nlink: u32,
     /// Device number of a character or block device, as the kernel's `makedev` packs it; else 0.
     pub rdev: u64,
-    /// Length in bytes: file length, symlink target length; directories count their entries' names.
+    /// Length in bytes: file length, symlink target length; 4096 for a directory, 0 for the other kinds.
     pub size: u64,
     /// Bytes of the file that are mapped (not holes), whatever maps them: `st_blocks` is this / 512, rounded up.
     pub mapped: u64,

@@ -1,0 +1,1 @@
+//! Oracles and harnesses for the tests of the whole workspace. Nothing of the product depends on this crate.
