@@ -102,7 +102,7 @@ impl Hash {
 
     /// Parses 64 hex digits; `None` for anything else.
     pub fn from_hex(s: &str) -> Option<Hash> {
-        if s.len() != 64 || !s.is_ascii() {
+        if s.len() != 64 || !s.bytes().all(|b| b.is_ascii_hexdigit()) {
             return None;
         }
         let mut out = [0u8; 32];
@@ -187,6 +187,10 @@ mod tests {
         let h = Hash::of(b"x");
         assert_eq!(Hash::from_hex(&h.to_hex()), Some(h));
         assert_eq!(Hash::from_hex("00"), None);
-        assert_eq!(Hash::from_hex(&"g".repeat(64)), None);
+        for bad in ["g", "+", "é"] {
+            assert_eq!(Hash::from_hex(&bad.repeat(64)), None, "{bad}");
+        }
+        // A sign passes `from_str_radix`: "+a" 32 times was taken for a digest.
+        assert_eq!(Hash::from_hex(&"+a".repeat(32)), None);
     }
 }

@@ -1,0 +1,113 @@
+//! What a record changes in a VE's state. A plan makes changes, a record carries them, `apply` carries them out and
+//! cannot refuse; primary, recovery and replica run the same `apply`.
+//!
+//! Changes are logical: no place of bytes appears in them, no clock and no counter is read when they are applied.
+
+use bincode::{Decode, Encode};
+
+use crate::clock::Timestamp;
+use crate::ids::{Hash, InodeNo, TxnNo};
+use crate::types::{Dentry, Extent, Inode};
+
+/// One change of a VE's state.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Change {
+    /// The inode is now this. At `nlink` 0 it is an orphan, else it is not.
+    PutInode(InodeNo, Inode),
+    /// The inode is gone with its target, attributes and extents.
+    DropInode(InodeNo),
+    /// The entry `name` of a directory is now this.
+    PutDentry(InodeNo, Vec<u8>, Dentry),
+    /// The entry `name`, which had this cookie, is gone.
+    DropDentry(InodeNo, Vec<u8>, u64),
+    /// The symlink points to this.
+    PutTarget(InodeNo, Vec<u8>),
+    /// The extended attribute is now this.
+    PutXattr(InodeNo, Vec<u8>, Vec<u8>),
+    /// The extended attribute is gone.
+    DropXattr(InodeNo, Vec<u8>),
+    /// From this offset on the file's bytes are the extent's; what was mapped there is not any more.
+    Map(InodeNo, u64, Extent),
+    /// The range (offset, length) is a hole.
+    Unmap(InodeNo, u64, u64),
+    /// The quota's figures grow by this many bytes and inodes.
+    Usage(i64, i64),
+    /// The VE's settings are now these.
+    PutSettings(Settings),
+    /// A hold of this name keeps versions from GC.
+    PutHold(String, Hold),
+    /// The hold is released.
+    DropHold(String),
+}
+
+/// What an administrator sets for a VE; travels with its history.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Settings {
+    /// Most charged bytes.
+    pub quota_bytes: u64,
+    /// Most private inodes.
+    pub quota_inodes: u64,
+    /// Most bytes that history may keep beyond the live state.
+    pub history_bytes: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings { quota_bytes: u64::MAX, quota_inodes: u64::MAX, history_bytes: crate::limits::HISTORY_MIN }
+    }
+}
+
+/// Keeps a version, and with it every byte that it reads, from garbage collection (promise G25).
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Hold {
+    /// The version that stays readable.
+    pub txn: TxnNo,
+    /// Whether every version from there on stays, too.
+    pub onwards: bool,
+    /// Who asked for it, for people.
+    pub owner: String,
+    /// When.
+    pub since: Timestamp,
+}
+
+/// What a record is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Purpose {
+    /// A program's or an administrator's operation.
+    Operation,
+    /// Sealing or coalescing: same bytes, other extents. Makes no new version of its own and no exposure.
+    Housekeeping,
+}
+
+/// Payload bytes that a record brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct PayloadRef {
+    /// Length in bytes.
+    pub len: u64,
+    /// BLAKE3 of the bytes; where it is not yet known when the record is written (bulk), the seal carries it.
+    pub hash: Option<Hash>,
+}
+
+/// The logical part of an operation's record: what the chain hash covers.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Body {
+    /// What for.
+    pub purpose: Purpose,
+    /// In this order.
+    pub changes: Vec<Change>,
+    /// The payload that `Map` changes of this record may name.
+    pub payload: Option<PayloadRef>,
+}
+
+/// The logical part of the record that seals a transaction.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Seal {
+    /// Number of records sealed.
+    pub records: u32,
+    /// Version time: never before that of the version before.
+    pub time: Timestamp,
+    /// BLAKE3 of each payload whose `PayloadRef` had none, in record order.
+    pub payloads: Vec<Hash>,
+    /// Chain hash after this transaction.
+    pub chain: Hash,
+}

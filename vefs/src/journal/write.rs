@@ -1,0 +1,294 @@
+//! Writing frames, rolling over to the next segment, and flushing.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::sync::Arc;
+
+use super::{Segment, folder};
+use crate::entropy::Entropy;
+use crate::error::{Error, Result};
+use crate::format::record::{FrameKind, Parts, frame_len};
+use crate::format::segment::{DATA_START, SegmentHeader};
+use crate::ids::{Epoch, TxnNo, VeId};
+use crate::limits;
+use crate::storage::{File, Storage};
+
+/// Where a frame was written.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// The segment.
+    pub segment: Arc<Segment>,
+    /// Offset in its file of the inline payload.
+    pub payload_offset: u64,
+    /// Journal position after the frame.
+    pub end: u64,
+}
+
+/// What has to be flushed to make the journal durable up to a position.
+pub struct Flush {
+    /// Files with unflushed frames.
+    pub files: Vec<Arc<dyn File>>,
+    /// Folder whose names are not durable.
+    pub dir: Option<String>,
+    names: u64,
+    /// Position that is durable afterwards.
+    pub upto: u64,
+}
+
+/// The writing end of a VE's journal.
+pub struct Journal {
+    ve: VeId,
+    store: [u8; 16],
+    storage: Arc<dyn Storage>,
+    entropy: Arc<dyn Entropy>,
+    segment_min: u64,
+    segment_max: u64,
+    /// Oldest first; the last one is being written.
+    segments: VecDeque<Arc<Segment>>,
+    /// A zero-filled file for the next segment: (path, file, capacity).
+    spare: Option<(String, Arc<dyn File>, u64)>,
+    /// Whether the last segment is of this run: older ones are never appended to.
+    writable: bool,
+    /// Segments before the last one that hold unflushed frames, with the position at which they end.
+    unflushed: Vec<(Arc<dyn File>, u64)>,
+    /// Segment files created in this run, and how many of their names are durable.
+    names: u64,
+    names_durable: u64,
+    next_order: u64,
+    position: u64,
+    durable: u64,
+    seq: u64,
+    poisoned: Option<String>,
+}
+
+impl Journal {
+    /// Continues at `position` with frame number `seq`, after everything up to there was made durable. `segments` are the
+    /// old ones, kept until they are recycled. Nothing is written before the first frame.
+    pub fn new(
+        ve: VeId,
+        store: [u8; 16],
+        storage: Arc<dyn Storage>,
+        entropy: Arc<dyn Entropy>,
+        sizes: (u64, u64),
+        tail: super::TailState,
+    ) -> Journal {
+        Journal {
+            ve,
+            store,
+            storage,
+            entropy,
+            segment_min: sizes.0,
+            segment_max: sizes.1,
+            segments: tail.segments.into(),
+            spare: None,
+            writable: false,
+            unflushed: Vec::new(),
+            names: 0,
+            names_durable: 0,
+            next_order: tail.next_order,
+            position: tail.position,
+            durable: tail.position,
+            seq: tail.seq,
+            poisoned: None,
+        }
+    }
+
+    /// Position after the last frame.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Position up to which everything is durable.
+    pub fn durable(&self) -> u64 {
+        self.durable
+    }
+
+    /// Number of the next frame.
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// Bytes of segment files that it occupies.
+    pub fn disk_bytes(&self) -> u64 {
+        let spare = self.spare.as_ref().map_or(0, |s| s.2);
+        self.segments.iter().map(|s| s.header.capacity).sum::<u64>() + spare
+    }
+
+    /// Oldest position that can still be read.
+    pub fn oldest(&self) -> u64 {
+        self.segments.front().map_or(self.position, |s| s.header.base)
+    }
+
+    /// The first error, when there was one.
+    pub fn poisoned(&self) -> Option<&str> {
+        self.poisoned.as_deref()
+    }
+
+    /// Stops all writing (promise G3).
+    pub fn poison(&mut self, reason: String) -> Error {
+        tracing::error!(ve = %self.ve, reason, "journal poisoned, VE is read-only");
+        let reason = self.poisoned.get_or_insert(reason).clone();
+        Error::ReadOnly { ve: self.ve, reason }
+    }
+
+    /// `Err` when it is poisoned.
+    pub fn check(&self) -> Result<()> {
+        match &self.poisoned {
+            None => Ok(()),
+            Some(reason) => Err(Error::ReadOnly { ve: self.ve, reason: reason.clone() }),
+        }
+    }
+
+    /// Appends one frame. On `NoSpace` nothing was written and the journal goes on; after any other error it is poisoned.
+    pub fn append(
+        &mut self,
+        kind: FrameKind,
+        txn: TxnNo,
+        epoch: Epoch,
+        body: &[u8],
+        envelope: &[u8],
+        payload: &[u8],
+    ) -> Result<Written> {
+        self.check()?;
+        let need = frame_len(body.len(), envelope.len(), payload.len());
+        if self.room() < need {
+            self.roll_over(need)?;
+        }
+        // invariant: roll_over leaves a segment with room for the frame at the back.
+        let segment = self.segments.back().expect("a segment to write to").clone(); // invariant: see above
+        let parts =
+            Parts { kind, txn, seq: self.seq, epoch, synced_upto: self.durable, body, envelope, payload };
+        let header = parts.header(segment.header.incarnation);
+        let padding = [0u8; 8];
+        let used = header.len() + body.len() + envelope.len() + payload.len();
+        let pad = &padding[..need as usize - used];
+        let at = DATA_START + (self.position - segment.header.base);
+        let io = [&header[..], body, envelope, payload, pad].map(IoSlice::new);
+        if let Err(e) = segment.file.write_at(&io, at) {
+            return Err(self.poison(format!("writing {} at {at}: {e}", segment.path)));
+        }
+        self.position += need;
+        self.seq += 1;
+        let payload_offset = at + (header.len() + body.len() + envelope.len()) as u64;
+        Ok(Written { segment, payload_offset, end: self.position })
+    }
+
+    /// Bytes left in the segment that is being written. A segment of an earlier run has none: see the module's invariants.
+    fn room(&self) -> u64 {
+        match self.segments.back() {
+            Some(s) if self.writable => s.header.capacity.saturating_sub(self.position - s.header.base),
+            _ => 0,
+        }
+    }
+
+    /// How full the present segment is: whether the next one should be prepared.
+    pub fn wants_spare(&self) -> bool {
+        self.poisoned.is_none() && self.spare.is_none()
+    }
+
+    /// Makes a spare segment ready, so that no operation waits for its zeros, and so that there is one left to erase files with
+    /// when the disk is full (promise G4).
+    pub fn prepare_spare(&mut self) -> Result<()> {
+        if !self.wants_spare() {
+            return Ok(());
+        }
+        let last = self.segments.back().map_or(0, |s| s.header.capacity);
+        let capacity = (last * 2).clamp(self.segment_min, self.segment_max);
+        self.spare = Some(self.create(capacity)?);
+        Ok(())
+    }
+
+    fn create(&mut self, capacity: u64) -> Result<(String, Arc<dyn File>, u64)> {
+        let path = format!("{}/{:016x}", folder(self.ve), self.entropy.next_u64());
+        let file = match self.storage.create(&path, DATA_START + capacity) {
+            Ok(file) => file,
+            Err(e) => {
+                // A half-filled file would only take space; recovery ignores it in any case.
+                let _ = self.storage.remove(&path);
+                return Err(Error::io("creating journal segment", path)(e));
+            }
+        };
+        self.names += 1;
+        Ok((path, file, capacity))
+    }
+
+    fn roll_over(&mut self, need: u64) -> Result<()> {
+        let fits = self.spare.as_ref().is_some_and(|s| s.2 >= need);
+        if !fits {
+            let last = self.segments.back().map_or(0, |s| s.header.capacity);
+            let capacity = last.clamp(self.segment_min, self.segment_max).max(need.next_multiple_of(4096));
+            self.spare = Some(self.create(capacity)?);
+        }
+        let Some((path, file, capacity)) = self.spare.take() else { return Ok(()) };
+        let header = SegmentHeader {
+            store: self.store,
+            ve: self.ve,
+            incarnation: self.entropy.next_u64(),
+            order: self.next_order,
+            base: self.position,
+            first_seq: self.seq,
+            capacity,
+        };
+        if let Err(e) = file.write_at(&[IoSlice::new(&header.to_bytes())], 0) {
+            return Err(self.poison(format!("writing the header of {path}: {e}")));
+        }
+        if let Some(last) = self.segments.back()
+            && self.durable < self.position
+        {
+            self.unflushed.push((last.file.clone(), self.position));
+        }
+        self.writable = true;
+        self.next_order += 1;
+        self.segments.push_back(Arc::new(Segment { path, file, header }));
+        Ok(())
+    }
+
+    /// What must be flushed so that everything written so far is durable; `None` when it is already.
+    pub fn flush_wanted(&self) -> Option<Flush> {
+        if self.durable == self.position {
+            return None;
+        }
+        let mut files: Vec<_> = self.unflushed.iter().map(|(f, _)| f.clone()).collect();
+        files.extend(self.segments.back().map(|s| s.file.clone()));
+        let dir = (self.names_durable < self.names).then(|| folder(self.ve));
+        Some(Flush { files, dir, names: self.names, upto: self.position })
+    }
+
+    /// The flush is done: what it covered is durable.
+    pub fn flushed(&mut self, flush: &Flush) {
+        self.durable = self.durable.max(flush.upto);
+        let durable = self.durable;
+        // A segment that was rolled over from while the flush ran may hold frames that it did not cover.
+        self.unflushed.retain(|(_, end)| *end > durable);
+        self.names_durable = self.names_durable.max(flush.names);
+    }
+
+    /// Forgets segments that end at or before `position`, except where somebody still reads from them. One becomes the spare
+    /// if there is none; it gets a new incarnation when it is used.
+    pub fn recycle(&mut self, position: u64) -> Result<()> {
+        while self.segments.len() > 1 {
+            let end = self.segments[1].header.base;
+            if end > position || end > self.durable || Arc::strong_count(&self.segments[0]) > 1 {
+                break;
+            }
+            let Some(old) = self.segments.pop_front() else { break };
+            let large_enough = old.header.capacity >= self.segments.back().map_or(0, |s| s.header.capacity);
+            if self.spare.is_none() && large_enough && self.poisoned.is_none() {
+                self.spare = Some((old.path.clone(), old.file.clone(), old.header.capacity));
+            } else {
+                self.storage.remove(&old.path).map_err(Error::io("removing journal segment", old.path.clone()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads inline payload bytes back.
+    pub fn segment(&self, order: u64) -> Option<Arc<Segment>> {
+        self.segments.iter().find(|s| s.header.order == order).cloned()
+    }
+
+    /// Largest frame that always fits into a fresh segment.
+    pub fn frame_max() -> u64 {
+        frame_len(limits::BODY_MAX, limits::ENVELOPE_MAX, limits::INLINE_MAX)
+    }
+}

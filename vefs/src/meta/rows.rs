@@ -1,0 +1,200 @@
+//! The rows of the metadata store: how keys are put together and what the values of system rows are.
+//! See `docs/format/metadata.md`. Numbers in keys are big-endian, so that they sort.
+
+use bincode::{Decode, Encode};
+
+use super::MetaError;
+use crate::clock::Timestamp;
+use crate::codec;
+use crate::content::Place;
+use crate::ids::{Epoch, Hash, InodeNo, Lineage, PayloadId, TxnNo, VeId};
+use crate::state::key::{Key, Value};
+
+/// A current value with the transaction that made it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Current {
+    /// Transaction since which it is so.
+    pub birth: TxnNo,
+    /// What.
+    pub value: Value,
+}
+
+/// A former value: current from its birth (in the key) until `death`, exclusive.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Former {
+    /// Transaction that replaced it.
+    pub death: TxnNo,
+    /// What it was.
+    pub value: Value,
+}
+
+/// The state of a VE as far as the metadata store has it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Head {
+    /// Whose history.
+    pub lineage: Lineage,
+    /// Epoch of the last transaction.
+    pub epoch: Epoch,
+    /// Last transaction applied here.
+    pub txn: TxnNo,
+    /// Chain hash after it.
+    pub chain: Hash,
+    /// Its version time.
+    pub time: Timestamp,
+    /// Journal position after its seal.
+    pub journal: u64,
+    /// `seq` of the frame after its seal.
+    pub seq: u64,
+    /// Charged bytes.
+    pub bytes: i64,
+    /// Private inodes.
+    pub inodes: i64,
+    /// The next private inode number.
+    pub next_ino: InodeNo,
+    /// Versions before this one may be gone (except held ones).
+    pub floor: TxnNo,
+    /// Rough bytes of history rows and of payloads that only history reads.
+    pub history: u64,
+}
+
+/// A transaction as the list of versions shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct TxnRow {
+    /// Version time.
+    pub time: Timestamp,
+    /// Chain hash after it.
+    pub chain: Hash,
+    /// Its epoch.
+    pub epoch: Epoch,
+}
+
+/// The prefix of all rows of a VE in `Current`, `History`, `Changes` and `Places`.
+pub fn ve_prefix(ve: VeId) -> Vec<u8> {
+    ve.0.to_be_bytes().to_vec()
+}
+
+/// The row of a current value.
+pub fn current(ve: VeId, key: &[u8]) -> Vec<u8> {
+    let mut k = Vec::with_capacity(4 + key.len());
+    k.extend_from_slice(&ve.0.to_be_bytes());
+    k.extend_from_slice(key);
+    k
+}
+
+/// The prefix of all former values of a key. The NUL keeps a name apart from longer names: names hold none.
+pub fn history_prefix(ve: VeId, key: &Key) -> Vec<u8> {
+    let mut k = current(ve, key.as_bytes());
+    k.push(0);
+    k
+}
+
+/// The row of a former value. Newer births come first.
+pub fn history(ve: VeId, key: &Key, birth: TxnNo) -> Vec<u8> {
+    let mut k = history_prefix(ve, key);
+    k.extend_from_slice(&(!birth.0).to_be_bytes());
+    k
+}
+
+/// The logical key and the birth in a history row.
+pub fn parse_history(row: &[u8]) -> Result<(Key, TxnNo), MetaError> {
+    let bad = || MetaError::Damaged { table: "history", detail: format!("key of {} bytes", row.len()) };
+    let end = row.len().checked_sub(9).filter(|e| *e > 4).ok_or_else(bad)?;
+    let key = Key::from_bytes(&row[4..end]).ok_or_else(bad)?;
+    Ok((key, TxnNo(!number(&row[end + 1..]))))
+}
+
+/// The logical key in a row of `Current`.
+pub fn parse_current(row: &[u8]) -> Result<Key, MetaError> {
+    row.get(4..)
+        .and_then(Key::from_bytes)
+        .ok_or_else(|| MetaError::Damaged { table: "current", detail: format!("key of {} bytes", row.len()) })
+}
+
+/// The row of the change index.
+pub fn change(ve: VeId, txn: TxnNo, ino: InodeNo) -> Vec<u8> {
+    let mut k = ve_prefix(ve);
+    k.extend_from_slice(&txn.0.to_be_bytes());
+    k.extend_from_slice(&ino.0.to_be_bytes());
+    k
+}
+
+/// The transaction and inode in a row of the change index.
+pub fn parse_change(row: &[u8]) -> Result<(TxnNo, InodeNo), MetaError> {
+    if row.len() != 20 {
+        return Err(MetaError::Damaged { table: "changes", detail: format!("key of {} bytes", row.len()) });
+    }
+    Ok((TxnNo(number(&row[4..12])), InodeNo(number(&row[12..20]))))
+}
+
+/// The row of a place.
+pub fn place(ve: VeId, id: PayloadId) -> Vec<u8> {
+    let mut k = ve_prefix(ve);
+    k.extend_from_slice(&id.txn.0.to_be_bytes());
+    k.extend_from_slice(&id.offset.to_be_bytes());
+    k
+}
+
+/// The payload id and place in a row of `Places`.
+pub fn parse_place(key: &[u8], value: &[u8]) -> Result<(PayloadId, Place), MetaError> {
+    let bad = |detail: String| MetaError::Damaged { table: "places", detail };
+    if key.len() != 20 {
+        return Err(bad(format!("key of {} bytes", key.len())));
+    }
+    let id = PayloadId { txn: TxnNo(number(&key[4..12])), offset: number(&key[12..20]) };
+    let place: Place = codec::decode(value).map_err(|e| bad(e.to_string()))?;
+    Ok((id, place))
+}
+
+/// The row of a VE's head.
+pub fn head(ve: VeId) -> Vec<u8> {
+    let mut k = b"H".to_vec();
+    k.extend_from_slice(&ve.0.to_be_bytes());
+    k
+}
+
+/// The row of a transaction.
+pub fn txn(ve: VeId, txn: TxnNo) -> Vec<u8> {
+    let mut k = b"T".to_vec();
+    k.extend_from_slice(&ve.0.to_be_bytes());
+    k.extend_from_slice(&txn.0.to_be_bytes());
+    k
+}
+
+/// The transaction number at the end of a row.
+pub fn parse_txn(row: &[u8]) -> Result<TxnNo, MetaError> {
+    if row.len() != 13 {
+        return Err(MetaError::Damaged { table: "system", detail: format!("transaction key of {} bytes", row.len()) });
+    }
+    Ok(TxnNo(number(&row[5..13])))
+}
+
+/// Decodes a row's value, naming the table when it is damaged.
+pub fn decode<T: Decode<()>>(table: &'static str, value: &[u8]) -> Result<T, MetaError> {
+    codec::decode(value).map_err(|e| MetaError::Damaged { table, detail: e.to_string() })
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    let mut b = [0; 8];
+    b.copy_from_slice(&bytes[..8]);
+    u64::from_be_bytes(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Former values of `a` lie apart from those of every name that begins with `a`.
+    #[test]
+    fn history_of_a_name_is_contiguous() {
+        let ve = VeId(1);
+        let a = Key::dentry(InodeNo(1), b"a");
+        let prefix = history_prefix(ve, &a);
+        for other in [&b"ab"[..], b"a\xff\xff\xff\xff\xff\xff\xff\xff", b"a\x01"] {
+            let row = history(ve, &Key::dentry(InodeNo(1), other), TxnNo(3));
+            assert!(!row.starts_with(&prefix), "{other:?}");
+        }
+        let row = history(ve, &a, TxnNo(3));
+        assert_eq!(parse_history(&row).unwrap(), (a.clone(), TxnNo(3)));
+        assert!(history(ve, &a, TxnNo(4)) < row, "newer first");
+    }
+}

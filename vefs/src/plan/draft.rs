@@ -1,0 +1,171 @@
+//! The scratch sheet of one plan: inodes as they will be, the changes so far, the quota's sum.
+//!
+//! Invariant: an inode appears once, however many roles it plays in the operation (both parents of a rename may be one), so
+//! that no role overwrites another's change.
+
+use super::Context;
+use crate::change::Change;
+use crate::errno::Errno;
+use crate::error::{Error, Result};
+use crate::ids::InodeNo;
+use crate::op::Reply;
+use crate::state::view::{self, View};
+use crate::types::{Dentry, Inode, mode};
+
+pub(super) struct Draft<'a, V: View + ?Sized> {
+    pub view: &'a V,
+    pub ctx: &'a Context<'a>,
+    inodes: Vec<(InodeNo, Inode, bool)>,
+    dropped: Vec<InodeNo>,
+    pub changes: Vec<Change>,
+    bytes: i64,
+    count: i64,
+    next_ino: InodeNo,
+}
+
+impl<'a, V: View + ?Sized> Draft<'a, V> {
+    pub fn new(view: &'a V, ctx: &'a Context<'a>) -> Self {
+        Draft {
+            view,
+            ctx,
+            inodes: Vec::with_capacity(4),
+            dropped: Vec::new(),
+            changes: Vec::with_capacity(6),
+            bytes: 0,
+            count: 0,
+            next_ino: ctx.usage.next_ino,
+        }
+    }
+
+    /// The inode as it will be; ENOENT when there is none.
+    pub fn get(&mut self, ino: InodeNo) -> Result<&Inode> {
+        Ok(&self.slot(ino)?.1)
+    }
+
+    /// The inode, to be changed.
+    pub fn edit(&mut self, ino: InodeNo) -> Result<&mut Inode> {
+        let slot = self.slot(ino)?;
+        slot.2 = true;
+        Ok(&mut slot.1)
+    }
+
+    fn slot(&mut self, ino: InodeNo) -> Result<&mut (InodeNo, Inode, bool)> {
+        let at = match self.inodes.iter().position(|s| s.0 == ino) {
+            Some(at) => at,
+            None => {
+                self.inodes.push((ino, view::need_inode(self.view, ino)?, false));
+                self.inodes.len() - 1
+            }
+        };
+        Ok(&mut self.inodes[at])
+    }
+
+    /// Hands out the next inode number for a new inode.
+    pub fn new_inode(&mut self, inode: Inode) -> InodeNo {
+        let ino = self.next_ino;
+        self.next_ino = InodeNo(ino.0 + 1);
+        self.count += 1;
+        self.inodes.push((ino, inode, true));
+        ino
+    }
+
+    /// The inode goes for ever.
+    pub fn drop_inode(&mut self, ino: InodeNo) {
+        self.dropped.push(ino);
+        self.changes.push(Change::DropInode(ino));
+        if !ino.is_base() {
+            self.count -= 1;
+        }
+    }
+
+    /// Adds to the charged bytes.
+    pub fn charge(&mut self, bytes: i64) {
+        self.bytes += bytes;
+    }
+
+    pub fn bytes_delta(&self) -> i64 {
+        self.bytes
+    }
+
+    /// A directory that is there: ENOENT, ENOTDIR.
+    pub fn dir(&mut self, dir: InodeNo) -> Result<&Inode> {
+        let inode = self.get(dir)?;
+        if inode.is_dir() { Ok(inode) } else { Err(Errno::ENOTDIR.into()) }
+    }
+
+    /// A directory in which names can be made: it has one itself.
+    pub fn live_dir(&mut self, dir: InodeNo) -> Result<&Inode> {
+        let inode = self.dir(dir)?;
+        if inode.nlink == 0 { Err(Errno::ENOENT.into()) } else { Ok(inode) }
+    }
+
+    /// The entry of a directory, if there is one.
+    pub fn entry(&self, dir: InodeNo, name: &[u8]) -> Result<Option<Dentry>> {
+        view::dentry(self.view, dir, name)
+    }
+
+    /// The next cookie of a directory.
+    pub fn take_cookie(&mut self, dir: InodeNo) -> Result<u64> {
+        let d = self.edit(dir)?;
+        let cookie = d.next_cookie;
+        d.next_cookie += 1;
+        Ok(cookie)
+    }
+
+    pub fn put_entry(&mut self, dir: InodeNo, name: &[u8], d: Dentry) {
+        self.changes.push(Change::PutDentry(dir, name.to_vec(), d));
+    }
+
+    pub fn drop_entry(&mut self, dir: InodeNo, name: &[u8], cookie: u64) {
+        self.changes.push(Change::DropDentry(dir, name.to_vec(), cookie));
+    }
+
+    /// Sets a directory's mtime and ctime.
+    pub fn touch_dir(&mut self, dir: InodeNo) -> Result<()> {
+        let now = self.ctx.now;
+        let d = self.edit(dir)?;
+        d.mtime = now;
+        d.ctime = now;
+        Ok(())
+    }
+
+    /// The answer with an inode's attributes as they will be.
+    pub fn reply(&mut self, ino: InodeNo) -> Result<Reply> {
+        Ok(Reply::Inode(ino, self.get(ino)?.clone()))
+    }
+
+    /// The changes, with the inodes that changed and the quota's sum. EDQUOT when that grows past a limit.
+    pub fn finish(mut self) -> Result<Vec<Change>> {
+        let usage = self.ctx.usage;
+        let over = |now: i64, delta: i64, limit: u64| delta > 0 && now.saturating_add(delta) > clamp(limit);
+        if over(usage.bytes, self.bytes, self.ctx.settings.quota_bytes)
+            || over(usage.inodes, self.count, self.ctx.settings.quota_inodes)
+        {
+            return Err(Error::Posix(Errno::EDQUOT));
+        }
+        for (ino, inode, dirty) in self.inodes {
+            if dirty && !self.dropped.contains(&ino) {
+                self.changes.push(Change::PutInode(ino, inode));
+            }
+        }
+        if self.bytes != 0 || self.count != 0 {
+            self.changes.push(Change::Usage(self.bytes, self.count));
+        }
+        Ok(self.changes)
+    }
+}
+
+fn clamp(limit: u64) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+/// Clears set-user-ID, and set-group-ID of a group-executable file, as a change of content or owner does.
+pub(super) fn kill_priv(inode: &mut Inode) {
+    if inode.is_dir() {
+        return;
+    }
+    inode.mode &= !mode::ISUID;
+    if inode.mode & mode::IXGRP != 0 {
+        inode.mode &= !mode::ISGID;
+    }
+}

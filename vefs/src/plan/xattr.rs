@@ -1,0 +1,104 @@
+//! setxattr(2) and removexattr(2), with the rules of the namespaces (xattr(7)).
+
+use super::acl;
+use super::draft::Draft;
+use crate::change::Change;
+use crate::errno::Errno;
+use crate::error::Result;
+use crate::ids::InodeNo;
+use crate::limits;
+use crate::op::{Reply, XattrMode};
+use crate::state::view::{self, View};
+use crate::types::{Kind, mode};
+
+pub(super) fn set<V: View + ?Sized>(
+    d: &mut Draft<'_, V>,
+    ino: InodeNo,
+    name: &[u8],
+    value: &[u8],
+    how: XattrMode,
+) -> Result<Reply> {
+    let kind = d.get(ino)?.kind();
+    check(name, kind)?;
+    if value.len() > limits::XATTR_VALUE_MAX {
+        return Err(Errno::ERANGE.into());
+    }
+    let acl = acl::is_acl(name);
+    if acl {
+        acl::check_kind(name, kind)?;
+    }
+    let parsed = if acl { acl::parse(value)? } else { None };
+    let exists = view::xattr(d.view, ino, name)?.is_some();
+    match how {
+        XattrMode::Create if exists => return Err(Errno::EEXIST.into()),
+        XattrMode::Replace if !exists => return Err(Errno::ENODATA.into()),
+        _ => {}
+    }
+    let mut store = !acl || parsed.is_some();
+    if let (Some(entries), true) = (&parsed, name == acl::ACCESS) {
+        let (bits, extended) = acl::mode_of(entries);
+        let inode = d.edit(ino)?;
+        inode.mode = (inode.mode & !0o777) | bits;
+        store = extended;
+    }
+    if store {
+        if !exists {
+            check_room(d, ino, name)?;
+        }
+        d.changes.push(Change::PutXattr(ino, name.to_vec(), value.to_vec()));
+    } else if exists {
+        d.changes.push(Change::DropXattr(ino, name.to_vec()));
+    }
+    changed(d, ino)
+}
+
+pub(super) fn remove<V: View + ?Sized>(d: &mut Draft<'_, V>, ino: InodeNo, name: &[u8]) -> Result<Reply> {
+    let kind = d.get(ino)?.kind();
+    check(name, kind)?;
+    let acl = acl::is_acl(name);
+    if acl {
+        acl::check_kind(name, kind)?;
+    }
+    if view::xattr(d.view, ino, name)?.is_some() {
+        d.changes.push(Change::DropXattr(ino, name.to_vec()));
+    } else if !acl {
+        return Err(Errno::ENODATA.into());
+    }
+    changed(d, ino)
+}
+
+fn changed<V: View + ?Sized>(d: &mut Draft<'_, V>, ino: InodeNo) -> Result<Reply> {
+    let now = d.ctx.now;
+    d.edit(ino)?.ctime = now;
+    Ok(Reply::Done)
+}
+
+/// Checks a name and whether this kind of inode may have it.
+fn check(name: &[u8], kind: Kind) -> Result<()> {
+    if name.len() > limits::XATTR_NAME_MAX {
+        return Err(Errno::ERANGE.into());
+    }
+    if name.is_empty() || name.contains(&0) {
+        return Err(Errno::EINVAL.into());
+    }
+    let known = [&b"user."[..], b"trusted.", b"security.", b"system."].iter().find(|p| name.starts_with(p));
+    match known {
+        Some(p) if name.len() > p.len() => {}
+        _ => return Err(Errno::EOPNOTSUPP.into()),
+    }
+    if name.starts_with(b"system.") && !acl::is_acl(name) {
+        return Err(Errno::EOPNOTSUPP.into());
+    }
+    if name.starts_with(b"user.") && !matches!(kind, Kind::Regular | Kind::Directory) {
+        return Err(Errno::EPERM.into());
+    }
+    Ok(())
+}
+
+/// All names of an inode have to fit into one listxattr(2).
+fn check_room<V: View + ?Sized>(d: &Draft<'_, V>, ino: InodeNo, name: &[u8]) -> Result<()> {
+    let all: usize = view::xattr_names(d.view, ino)?.iter().map(|n| n.len() + 1).sum();
+    if all + name.len() + 1 > limits::XATTR_LIST_MAX { Err(Errno::ENOSPC.into()) } else { Ok(()) }
+}
+
+const _: () = assert!(mode::PERM == 0o7777);

@@ -1,0 +1,170 @@
+//! One layer of a VE's state in memory: what the transactions since the last publish changed.
+//!
+//! Invariants: `first ≤ birth` for every slot; history entries of one key have rising, not overlapping
+//! `birth..death`, all before the slot's `birth`. Within one transaction only the last value counts.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
+
+use foldhash::fast::RandomState;
+
+use super::key::{Key, KeyKind, Value};
+use crate::content::Place;
+use crate::ids::{InodeNo, PayloadId, TxnNo};
+use crate::meta::rows::TxnRow;
+
+/// What is known of one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// Transaction that made the value.
+    pub birth: TxnNo,
+    /// First transaction in this layer that touched the key: the death of what lies below.
+    pub first: TxnNo,
+    /// The value; `None` when the key is gone.
+    pub value: Option<Value>,
+}
+
+/// A value that was replaced within this layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Past {
+    /// Whose.
+    pub key: Key,
+    /// Since when it was current.
+    pub birth: TxnNo,
+    /// Until when, exclusive.
+    pub death: TxnNo,
+    /// What it was.
+    pub value: Value,
+}
+
+/// Kinds of change in the change index, as bits.
+pub mod touched {
+    /// Attributes, or the inode as a whole.
+    pub const INODE: u8 = 1;
+    /// Directory entries.
+    pub const ENTRIES: u8 = 2;
+    /// Extended attributes.
+    pub const XATTR: u8 = 4;
+    /// Content.
+    pub const CONTENT: u8 = 8;
+}
+
+/// A layer.
+#[derive(Default)]
+pub struct Overlay {
+    /// Kinds that are looked up one by one.
+    points: HashMap<Key, Slot, RandomState>,
+    /// Kinds that are also read in order.
+    ordered: BTreeMap<Key, Slot>,
+    /// What was replaced, oldest first.
+    pub history: Vec<Past>,
+    /// The change index: (transaction, inode) → bits of [`touched`].
+    pub changes: BTreeMap<(TxnNo, InodeNo), u8>,
+    /// Where payloads of this layer's transactions lie.
+    pub places: BTreeMap<PayloadId, Place>,
+    /// Transactions sealed in this layer.
+    pub txns: Vec<(TxnNo, TxnRow)>,
+    bytes: usize,
+}
+
+/// Bytes that a slot costs beyond the heap parts of its key and value, map overhead included.
+const SLOT_BYTES: usize = 320;
+
+fn is_point(key: &Key) -> bool {
+    matches!(key.kind(), KeyKind::Inode | KeyKind::Dentry | KeyKind::Target)
+}
+
+impl Overlay {
+    /// What this layer says of a key; `None` when it says nothing.
+    pub fn get(&self, key: &Key) -> Option<&Slot> {
+        if is_point(key) { self.points.get(key) } else { self.ordered.get(key) }
+    }
+
+    /// Sets a key at a transaction, or removes it.
+    pub fn set(&mut self, key: Key, value: Option<Value>, txn: TxnNo) {
+        self.bytes += value.as_ref().map_or(0, Value::heap_bytes);
+        let slot = if is_point(&key) { self.points.get_mut(&key) } else { self.ordered.get_mut(&key) };
+        let Some(slot) = slot else {
+            self.bytes += SLOT_BYTES + key.heap_bytes();
+            let slot = Slot { birth: txn, first: txn, value };
+            if is_point(&key) { self.points.insert(key, slot) } else { self.ordered.insert(key, slot) };
+            return;
+        };
+        let old = std::mem::replace(&mut slot.value, value);
+        let birth = std::mem::replace(&mut slot.birth, txn);
+        if birth < txn
+            && let Some(value) = old
+        {
+            self.bytes += SLOT_BYTES + key.heap_bytes();
+            self.history.push(Past { key, birth, death: txn, value });
+        }
+    }
+
+    /// Notes for the change index that a transaction touched an inode.
+    pub fn touch(&mut self, txn: TxnNo, ino: InodeNo, bits: u8) {
+        let entry = self.changes.entry((txn, ino)).or_insert_with(|| {
+            self.bytes += 48;
+            0
+        });
+        *entry |= bits;
+    }
+
+    /// Slots of ordered kinds with `from ≤ key < to`.
+    pub fn range<'a>(&'a self, from: &Key, to: &Key) -> impl Iterator<Item = (&'a Key, &'a Slot)> + use<'a> {
+        self.ordered.range((Bound::Included(from.clone()), Bound::Excluded(to.clone())))
+    }
+
+    /// The last slot with `from ≤ key ≤ at`, gone or not.
+    pub fn floor(&self, from: &Key, at: &Key) -> Option<&Key> {
+        self.ordered.range::<Key, _>(from..=at).next_back().map(|(k, _)| k)
+    }
+
+    /// All slots, in no order.
+    pub fn slots(&self) -> impl Iterator<Item = (&Key, &Slot)> {
+        self.points.iter().chain(self.ordered.iter())
+    }
+
+    /// Number of slots.
+    pub fn len(&self) -> usize {
+        self.points.len() + self.ordered.len()
+    }
+
+    /// Whether nothing was ever set.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0 && self.txns.is_empty()
+    }
+
+    /// Rough bytes of memory.
+    pub fn bytes(&self) -> usize {
+        self.bytes + self.places.len() * 128
+    }
+
+    /// The place whose range holds `id`, with the id it begins at.
+    pub fn place(&self, id: PayloadId) -> Option<(PayloadId, &Place)> {
+        let (start, place) = self.places.range(..=id).next_back()?;
+        (start.txn == id.txn && id.offset - start.offset < place.len).then_some((*start, place))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::InodeNo;
+
+    /// Within a transaction the last value counts; across transactions the former one is kept with its span.
+    #[test]
+    fn history_keeps_one_value_a_transaction() {
+        let mut o = Overlay::default();
+        let k = Key::xattr(InodeNo(9), b"user.x");
+        let v = |n: u8| Some(Value::Bytes(Box::new([n])));
+        o.set(k.clone(), v(1), TxnNo(3));
+        o.set(k.clone(), v(2), TxnNo(3));
+        assert!(o.history.is_empty());
+        o.set(k.clone(), v(3), TxnNo(5));
+        o.set(k.clone(), None, TxnNo(6));
+        o.set(k.clone(), v(4), TxnNo(8));
+        let spans: Vec<_> = o.history.iter().map(|p| (p.birth.0, p.death.0)).collect();
+        assert_eq!(spans, [(3, 5), (5, 6)]);
+        assert_eq!(o.get(&k), Some(&Slot { birth: TxnNo(8), first: TxnNo(3), value: v(4) }));
+    }
+}

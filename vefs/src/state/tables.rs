@@ -1,0 +1,263 @@
+//! The present state of a VE: the layers put together.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::key::{Key, KeyKind, Value};
+use super::overlay::Overlay;
+use super::view::{Scan, View};
+use crate::base::BaseTree;
+use crate::error::{Error, Result};
+use crate::ids::{InodeNo, PayloadId, VeId};
+use crate::meta::{MetaStore, Table, rows};
+use crate::types::{Dentry, Extent};
+
+/// Rows fetched from the metadata store at a time.
+const FETCH: usize = 256;
+
+/// What the quota counts, and the next inode number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Charged bytes.
+    pub bytes: i64,
+    /// Private inodes.
+    pub inodes: i64,
+    /// The next private inode number.
+    pub next_ino: InodeNo,
+}
+
+/// The layers of a VE.
+pub struct Tables {
+    /// Which VE.
+    pub ve: VeId,
+    /// Changed since the last freeze.
+    pub active: Overlay,
+    /// Being published.
+    pub frozen: Option<Arc<Overlay>>,
+    /// The store below.
+    pub meta: Arc<dyn MetaStore>,
+    /// The tree below that.
+    pub base: Arc<BaseTree>,
+    /// No private inode from this number on has a row in the metadata store.
+    pub fresh_from: InodeNo,
+    /// Quota figures.
+    pub usage: Usage,
+}
+
+impl Tables {
+    fn layers(&self) -> impl Iterator<Item = &Overlay> {
+        std::iter::once(&self.active).chain(self.frozen.as_deref())
+    }
+
+    fn is_fresh(&self, key: &Key) -> bool {
+        key.ino() >= self.fresh_from
+    }
+
+    /// The place of payload bytes with the id its range begins at; `None` when nobody knows it.
+    pub fn place(&self, id: PayloadId) -> Result<Option<(PayloadId, crate::content::Place)>> {
+        if let Some((start, place)) = self.layers().find_map(|l| l.place(id)) {
+            return Ok(Some((start, place.clone())));
+        }
+        stored_place(&*self.meta, self.ve, id)
+    }
+
+    fn stored(&self, key: &Key) -> Result<Option<Value>> {
+        if self.is_fresh(key) {
+            return Ok(None);
+        }
+        match self.meta.get(Table::Current, &rows::current(self.ve, key.as_bytes()))? {
+            None => Ok(base_value(&self.base, key)),
+            Some(row) => Ok(not_gone(rows::decode::<rows::Current>("current", &row)?.value)),
+        }
+    }
+
+    /// Fetches up to [`FETCH`] rows of the metadata store; whiteouts are `None`. Tells whether there may be more.
+    fn fetch(&self, from: &Key, to: &Key, out: &mut BTreeMap<Key, Option<Value>>) -> Result<Option<Key>> {
+        let mut bad = None;
+        let (mut n, mut last) = (0, None);
+        let (low, high) = (rows::current(self.ve, from.as_bytes()), rows::current(self.ve, to.as_bytes()));
+        self.meta.scan(Table::Current, &low, &high, &mut |k, v| {
+            let row = rows::parse_current(k).and_then(|key| Ok((key, rows::decode::<rows::Current>("current", v)?)));
+            match row {
+                Ok((key, row)) => {
+                    last = Some(key.clone());
+                    out.insert(key, not_gone(row.value));
+                    n += 1;
+                    if n == FETCH { Scan::Stop } else { Scan::Next }
+                }
+                Err(e) => {
+                    bad = Some(Error::Meta(e));
+                    Scan::Stop
+                }
+            }
+        })?;
+        match bad {
+            Some(e) => Err(e),
+            None => Ok(last.filter(|_| n == FETCH)),
+        }
+    }
+}
+
+impl View for Tables {
+    fn get(&self, key: &Key) -> Result<Option<Value>> {
+        match self.layers().find_map(|l| l.get(key)) {
+            Some(slot) => Ok(slot.value.clone()),
+            None => self.stored(key),
+        }
+    }
+
+    fn scan(&self, from: &Key, to: &Key, visit: &mut dyn FnMut(&Key, &Value) -> Scan) -> Result<()> {
+        let mut from = from.clone();
+        loop {
+            // One window: everything below up to `end`, then the layers above laid over it.
+            let mut window = BTreeMap::new();
+            let mut end = None;
+            if !self.is_fresh(&from) {
+                end = self.fetch(&from, to, &mut window)?;
+                let base_end = base_range(&self.base, &from, to, FETCH, &mut |key, value| {
+                    window.entry(key).or_insert(Some(value));
+                });
+                end = match (end, base_end) {
+                    (Some(a), Some(b)) => Some(a.min(b)),
+                    (a, b) => a.or(b),
+                };
+            }
+            if let Some(end) = &end {
+                let mut rest = window.split_off(end);
+                if let Some(v) = rest.remove(end) {
+                    window.insert(end.clone(), v);
+                }
+            }
+            for layer in [self.frozen.as_deref(), Some(&self.active)].into_iter().flatten() {
+                for (key, slot) in layer.range(&from, to) {
+                    if end.as_ref().is_some_and(|e| key > e) {
+                        break;
+                    }
+                    window.insert(key.clone(), slot.value.clone());
+                }
+            }
+            for (key, value) in &window {
+                if let Some(value) = value
+                    && visit(key, value) == Scan::Stop
+                {
+                    return Ok(());
+                }
+            }
+            match end.map(|e| e.successor()) {
+                Some(next) if next < *to => from = next,
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    fn extent_floor(&self, ino: InodeNo, offset: u64) -> Result<Option<(u64, Extent)>> {
+        let low = Key::extent(ino, 0);
+        let mut at = Key::extent(ino, offset);
+        loop {
+            let mut best: Option<Key> = self.layers().filter_map(|l| l.floor(&low, &at)).max().cloned();
+            if !self.is_fresh(&at) && best.as_ref() != Some(&at) {
+                let (l, a) = (rows::current(self.ve, low.as_bytes()), rows::current(self.ve, at.as_bytes()));
+                if let Some((row, _)) = self.meta.floor(Table::Current, &l, &a)? {
+                    best = best.max(Some(rows::parse_current(&row)?));
+                }
+            }
+            let Some(key) = best else { return Ok(None) };
+            match self.get(&key)? {
+                Some(Value::Extent(e)) => return Ok(Some((key.number(), e))),
+                _ if key.number() == 0 => return Ok(None),
+                _ => at = Key::extent(ino, key.number() - 1),
+            }
+        }
+    }
+
+    fn base(&self) -> &BaseTree {
+        &self.base
+    }
+}
+
+/// The place of payload bytes as the metadata store has it.
+pub fn stored_place(
+    meta: &dyn MetaStore,
+    ve: VeId,
+    id: PayloadId,
+) -> Result<Option<(PayloadId, crate::content::Place)>> {
+    let low = rows::place(ve, PayloadId { txn: id.txn, offset: 0 });
+    match meta.floor(Table::Places, &low, &rows::place(ve, id))? {
+        None => Ok(None),
+        Some((k, v)) => {
+            let (start, place) = rows::parse_place(&k, &v)?;
+            Ok((id.offset - start.offset < place.len).then_some((start, place)))
+        }
+    }
+}
+
+fn not_gone(value: Value) -> Option<Value> {
+    if value == Value::Whiteout { None } else { Some(value) }
+}
+
+/// What the base tree has under a key.
+pub fn base_value(base: &BaseTree, key: &Key) -> Option<Value> {
+    let ino = key.ino();
+    if !ino.is_base() {
+        return None;
+    }
+    match key.kind() {
+        KeyKind::Inode => base.inode(ino).map(Value::Inode),
+        KeyKind::Dentry => base.lookup(ino, key.rest()).map(Value::Dentry),
+        KeyKind::Cookie => base.entry_by_cookie(ino, key.number()).map(|(name, d)| base_entry(name, d)),
+        KeyKind::Target => base.target(ino).map(|t| Value::Bytes(t.into())),
+        KeyKind::Xattr => base.xattr(ino, key.rest()).map(|v| Value::Bytes(v.into())),
+        KeyKind::Extent | KeyKind::Orphan | KeyKind::Hold | KeyKind::Settings => None,
+    }
+}
+
+fn base_entry(name: &[u8], d: Dentry) -> Value {
+    Value::Entry(super::key::Entry { name: name.into(), ino: d.ino, kind: d.kind })
+}
+
+/// Gives up to `limit` of the base tree's keys in a range; the last one when there may be more. Only cookies (of one
+/// directory) and extended attributes (of one inode) are ever read in order.
+pub fn base_range(
+    base: &BaseTree,
+    from: &Key,
+    to: &Key,
+    limit: usize,
+    give: &mut dyn FnMut(Key, Value),
+) -> Option<Key> {
+    let ino = from.ino();
+    if !ino.is_base() {
+        return None;
+    }
+    let mut n = 0;
+    let mut last = None;
+    let mut one = |key: Key, value: Value| {
+        last = Some(key.clone());
+        give(key, value);
+        n += 1;
+        n < limit
+    };
+    match from.kind() {
+        KeyKind::Cookie => {
+            for (name, d) in base.entries(ino, from.number().saturating_sub(1)) {
+                let key = Key::cookie(ino, d.cookie);
+                if key >= *to || !one(key, base_entry(name, d)) {
+                    break;
+                }
+            }
+        }
+        KeyKind::Xattr => {
+            for name in base.xattrs(ino) {
+                let key = Key::xattr(ino, name);
+                if key >= *from
+                    && key < *to
+                    && let Some(v) = base.xattr(ino, name)
+                    && !one(key, Value::Bytes(v.into()))
+                {
+                    break;
+                }
+            }
+        }
+        _ => {}
+    }
+    last.filter(|_| n == limit)
+}

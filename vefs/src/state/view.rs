@@ -1,0 +1,159 @@
+//! Reading a VE's state, present or past: what a plan looks at and what the mount, backups and diffs read from.
+
+use super::key::{Entry, Key, Value};
+use crate::base::BaseTree;
+use crate::errno::Errno;
+use crate::error::{Error, Result};
+use crate::ids::InodeNo;
+pub use crate::meta::Scan;
+use crate::types::{Dentry, Extent, Inode};
+
+/// A readable state of a VE.
+pub trait View {
+    /// The value of a key, the base tree's where nothing hides it.
+    fn get(&self, key: &Key) -> Result<Option<Value>>;
+
+    /// Visits the keys with `from ≤ key < to` in order, the base tree's entries and attributes among them.
+    fn scan(&self, from: &Key, to: &Key, visit: &mut dyn FnMut(&Key, &Value) -> Scan) -> Result<()>;
+
+    /// The last extent of a file with a private map that begins at or before `offset`.
+    fn extent_floor(&self, ino: InodeNo, offset: u64) -> Result<Option<(u64, Extent)>>;
+
+    /// The tree below.
+    fn base(&self) -> &BaseTree;
+}
+
+fn wrong(key: &Key, value: &Value) -> Error {
+    Error::Damage { what: "metadata", place: format!("{key:?}"), detail: format!("unexpected value {value:?}") }
+}
+
+/// An inode's attributes.
+pub fn inode(view: &(impl View + ?Sized), ino: InodeNo) -> Result<Option<Inode>> {
+    let key = Key::inode(ino);
+    match view.get(&key)? {
+        None => Ok(None),
+        Some(Value::Inode(i)) => Ok(Some(i)),
+        Some(other) => Err(wrong(&key, &other)),
+    }
+}
+
+/// An inode that has to be there.
+pub fn need_inode(view: &(impl View + ?Sized), ino: InodeNo) -> Result<Inode> {
+    inode(view, ino)?.ok_or(Error::Posix(Errno::ENOENT))
+}
+
+/// A directory's entry.
+pub fn dentry(view: &(impl View + ?Sized), dir: InodeNo, name: &[u8]) -> Result<Option<Dentry>> {
+    let key = Key::dentry(dir, name);
+    match view.get(&key)? {
+        None => Ok(None),
+        Some(Value::Dentry(d)) => Ok(Some(d)),
+        Some(other) => Err(wrong(&key, &other)),
+    }
+}
+
+/// Looks a name up as the kernel does: ENOTDIR, ENOENT and ENAMETOOLONG included.
+pub fn lookup(view: &(impl View + ?Sized), dir: InodeNo, name: &[u8]) -> Result<Dentry> {
+    crate::plan::check_name(name)?;
+    let d = need_inode(view, dir)?;
+    if !d.is_dir() {
+        return Err(Errno::ENOTDIR.into());
+    }
+    dentry(view, dir, name)?.ok_or(Error::Posix(Errno::ENOENT))
+}
+
+/// Visits a directory's entries with cookies greater than `after`, in the order of their cookies.
+pub fn entries(
+    view: &(impl View + ?Sized),
+    dir: InodeNo,
+    after: u64,
+    visit: &mut dyn FnMut(u64, &Entry) -> Scan,
+) -> Result<()> {
+    let mut bad = None;
+    let from = Key::cookie(dir, after.saturating_add(1));
+    view.scan(&from, &Key::cookie(InodeNo(dir.0 + 1), 0), &mut |key, value| match value {
+        Value::Entry(e) => visit(key.number(), e),
+        other => {
+            bad = Some(wrong(key, other));
+            Scan::Stop
+        }
+    })?;
+    bad.map_or(Ok(()), Err)
+}
+
+/// Whether a directory has no entries.
+pub fn is_empty_dir(view: &(impl View + ?Sized), dir: InodeNo) -> Result<bool> {
+    let mut empty = true;
+    entries(view, dir, 0, &mut |_, _| {
+        empty = false;
+        Scan::Stop
+    })?;
+    Ok(empty)
+}
+
+fn bytes(view: &(impl View + ?Sized), key: &Key) -> Result<Option<Box<[u8]>>> {
+    match view.get(key)? {
+        None => Ok(None),
+        Some(Value::Bytes(b)) => Ok(Some(b)),
+        Some(other) => Err(wrong(key, &other)),
+    }
+}
+
+/// A symlink's target.
+pub fn target(view: &(impl View + ?Sized), ino: InodeNo) -> Result<Option<Box<[u8]>>> {
+    bytes(view, &Key::target(ino))
+}
+
+/// An extended attribute.
+pub fn xattr(view: &(impl View + ?Sized), ino: InodeNo, name: &[u8]) -> Result<Option<Box<[u8]>>> {
+    bytes(view, &Key::xattr(ino, name))
+}
+
+/// The names of an inode's extended attributes, in byte order.
+pub fn xattr_names(view: &(impl View + ?Sized), ino: InodeNo) -> Result<Vec<Vec<u8>>> {
+    let mut names = Vec::new();
+    view.scan(&Key::xattr(ino, &[]), &Key::xattr(InodeNo(ino.0 + 1), &[]), &mut |key, _| {
+        names.push(key.rest().to_vec());
+        Scan::Next
+    })?;
+    Ok(names)
+}
+
+/// The mapped runs of a file that overlap `from..to`, cut to it, in order. Works for base and private maps.
+pub fn extents(view: &(impl View + ?Sized), ino: InodeNo, at: &Inode, from: u64, to: u64) -> Result<Vec<(u64, Extent)>> {
+    let mut out = Vec::new();
+    if from >= to {
+        return Ok(out);
+    }
+    if at.flags & Inode::PRIVATE_MAP == 0 {
+        for (offset, extent) in view.base().content(ino) {
+            push_cut(&mut out, *offset, *extent, from, to);
+        }
+        return Ok(out);
+    }
+    if let Some((offset, extent)) = view.extent_floor(ino, from)? {
+        push_cut(&mut out, offset, extent, from, to);
+    }
+    let mut bad = None;
+    if let Some(next) = from.checked_add(1) {
+        view.scan(&Key::extent(ino, next), &Key::extent(ino, to), &mut |key, value| match value {
+            Value::Extent(e) => {
+                push_cut(&mut out, key.number(), *e, from, to);
+                Scan::Next
+            }
+            other => {
+                bad = Some(wrong(key, other));
+                Scan::Stop
+            }
+        })?;
+    }
+    bad.map_or(Ok(out), Err)
+}
+
+fn push_cut(out: &mut Vec<(u64, Extent)>, offset: u64, extent: Extent, from: u64, to: u64) {
+    let start = offset.max(from);
+    let end = offset.saturating_add(extent.len).min(to);
+    if start < end {
+        out.push((start, Extent { len: end - start, source: extent.source.plus(start - offset) }));
+    }
+}
