@@ -24,7 +24,7 @@ build: packages rocksdb ## Build everything (target/release)
 	$(CARGO) build $(BUILD) --workspace
 
 bench: packages rocksdb ## Run a benchmark: make bench BENCH_ARGS="noise --rounds 500 --json"
-	$(CARGO) run $(BUILD) -p aspfs-benches --bin aspfs-bench -- $(BENCH_ARGS)
+	@$(CARGO) run $(BUILD) -p aspfs-benches --bin aspfs-bench -- $(BENCH_ARGS)
 
 nightly: lint ## As test, with the long tests too
 	ASPFS_NIGHTLY=1 $(CARGO) test $(BUILD) --workspace
