@@ -1,7 +1,7 @@
 //! What stands in the code: module docs, unwrapping in the core, `unsafe`.
 
 use crate::scan::{bare, line_of, without_tests, word_offsets};
-use crate::tree::{Tree, is_test_file};
+use crate::tree::Tree;
 
 /// Path, reason. Whoever adds a file fences one kernel facility in it.
 pub type UnsafeEntry = (&'static str, &'static str);
@@ -12,7 +12,7 @@ pub const UNSAFE_FILES: &[UnsafeEntry] = &[];
 /// Modules (all files below a `src`, files of tests left out) that do not open with `//!`.
 pub fn module_docs(tree: &Tree) -> Vec<String> {
     tree.ending(".rs")
-        .filter(|(path, _)| path.contains("/src/") && !is_test_file(path))
+        .filter(|(path, _)| path.contains("/src/") && !tree.is_test_file(path))
         .filter(|(_, text)| !text.starts_with("//!"))
         .map(|(path, _)| format!("{path}: does not open with //!"))
         .collect()
@@ -22,7 +22,7 @@ pub fn module_docs(tree: &Tree) -> Vec<String> {
 /// the invariant that makes it safe.
 pub fn unwraps(tree: &Tree) -> Vec<String> {
     let mut out = Vec::new();
-    for (path, text) in tree.ending(".rs").filter(|(p, _)| p.starts_with("vefs/src/") && !is_test_file(p)) {
+    for (path, text) in tree.ending(".rs").filter(|(p, _)| p.starts_with("vefs/src/") && !tree.is_test_file(p)) {
         let lines: Vec<&str> = text.lines().collect();
         let explained = |line: usize| lines.get(line).is_some_and(|l| l.contains("// invariant: "));
         for (i, code) in without_tests(&bare(text)).lines().enumerate() {

@@ -4,7 +4,7 @@
 //! entry must follow, so that it can only go down.
 
 use crate::scan::{bare, functions as functions_in, test_items, without_tests};
-use crate::tree::{Tree, is_test_file};
+use crate::tree::Tree;
 
 /// Most lines of a file, its `#[cfg(test)]` items not counted.
 const FILE_MAX: usize = 400;
@@ -27,7 +27,7 @@ pub const FUNCTION_RATCHET: &[FunctionEntry] = &[];
 pub fn files(tree: &Tree, ratchet: &[FileEntry]) -> Vec<String> {
     let mut sizes = Vec::new();
     for (path, text) in tree.ending(".rs") {
-        let (lines, max) = match is_test_file(path) {
+        let (lines, max) = match tree.is_test_file(path) {
             true => (text.lines().count(), TEST_FILE_MAX),
             false => (lines_without_tests(text), FILE_MAX),
         };
@@ -40,7 +40,7 @@ pub fn files(tree: &Tree, ratchet: &[FileEntry]) -> Vec<String> {
 /// Functions over the limit, and entries that are too generous.
 pub fn functions(tree: &Tree, ratchet: &[FunctionEntry]) -> Vec<String> {
     let mut sizes: Vec<(String, usize, usize)> = Vec::new();
-    for (path, text) in tree.ending(".rs").filter(|(p, _)| !is_test_file(p)) {
+    for (path, text) in tree.ending(".rs").filter(|(p, _)| !tree.is_test_file(p)) {
         for f in functions_in(&without_tests(&bare(text))) {
             let name = format!("{path} fn {}", f.name);
             // Of several functions with one name in a file (methods of several types) the longest counts.

@@ -1,6 +1,6 @@
 //! The committed text files of a repository, or of a planted example, by path relative to its top.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
@@ -8,6 +8,7 @@ use std::process::Command;
 pub struct Tree {
     files: BTreeMap<String, String>,
     binary: Vec<String>,
+    test_modules: BTreeSet<String>,
 }
 
 impl Tree {
@@ -27,14 +28,26 @@ impl Tree {
                 Err(_) => {}
             }
         }
-        Tree { files, binary }
+        Tree::new(files, binary)
     }
 
     /// A planted example.
     #[cfg(test)]
     pub fn planted(files: &[(&str, &str)]) -> Tree {
         let files = files.iter().map(|(p, t)| ((*p).to_owned(), (*t).to_owned())).collect();
-        Tree { files, binary: Vec::new() }
+        Tree::new(files, Vec::new())
+    }
+
+    fn new(files: BTreeMap<String, String>, binary: Vec<String>) -> Tree {
+        let rust = files.iter().filter(|(p, _)| p.ends_with(".rs"));
+        let test_modules = rust.flat_map(|(path, text)| test_modules(path, text)).collect();
+        Tree { files, binary, test_modules }
+    }
+
+    /// Whether the whole file is test code: a test binary, or a sibling file that holds a module's tests, known by
+    /// its name or by the `#[cfg(test)] mod …;` that declares it.
+    pub fn is_test_file(&self, path: &str) -> bool {
+        named_as_test(path) || self.test_modules.contains(path)
     }
 
     pub fn files(&self) -> &BTreeMap<String, String> {
@@ -58,11 +71,33 @@ impl Tree {
     }
 }
 
-/// Whether the whole file is test code: a test binary, or the sibling file that holds a module's tests.
-pub fn is_test_file(path: &str) -> bool {
+fn named_as_test(path: &str) -> bool {
     let stem = path.rsplit('/').next().unwrap_or(path).trim_end_matches(".rs");
     let in_tests_folder = path.split('/').skip(1).any(|part| part == "tests");
     in_tests_folder || stem == "tests" || stem.ends_with("_tests") || stem.starts_with("tests_")
+}
+
+/// The files that `#[cfg(test)] mod name;` in the file `path` may mean, a `#[path]` between the two heeded.
+fn test_modules(path: &str, text: &str) -> Vec<String> {
+    let (dir, file) = path.rsplit_once('/').unwrap_or(("", path));
+    let below = match file {
+        "lib.rs" | "main.rs" | "mod.rs" => dir.to_owned(),
+        _ => path.trim_end_matches(".rs").to_owned(),
+    };
+    let mut out = Vec::new();
+    let mut lines = text.lines().map(str::trim);
+    while lines.any(|l| l == "#[cfg(test)]") {
+        let mut next = lines.clone();
+        let mut line = next.next().unwrap_or("");
+        if let Some(name) = line.strip_prefix("#[path = \"").and_then(|l| l.strip_suffix("\"]")) {
+            out.push(format!("{dir}/{name}"));
+            line = next.next().unwrap_or("");
+        }
+        if let Some((_, name)) = line.trim_end_matches(';').split_once("mod ").filter(|_| line.ends_with(';')) {
+            out.extend([format!("{below}/{name}.rs"), format!("{below}/{name}/mod.rs")]);
+        }
+    }
+    out
 }
 
 fn git_files(top: &Path) -> Option<Vec<String>> {
@@ -88,12 +123,24 @@ fn walk(top: &Path, below: &str, out: &mut Vec<String>) {
 }
 
 #[test]
-fn test_files_are_known_by_their_place_or_name() {
-    for yes in ["tests/tests/tidy/main.rs", "vefs/tests/a.rs", "vefs/src/plan/tests.rs", "vefs/src/plan_tests.rs"] {
-        assert!(is_test_file(yes), "{yes}");
+fn test_files_are_known_by_place_name_or_declaration() {
+    let declares = "#[cfg(test)]\npub(crate) mod fake;\n#[cfg(test)]\n#[path = \"odd.rs\"]\nmod x;\nmod real;\n";
+    let tree = Tree::planted(&[("vefs/src/plan.rs", declares), ("vefs/src/lib.rs", "#[cfg(test)]\nmod util;\n")]);
+    for yes in [
+        "tests/tests/tidy/main.rs",
+        "vefs/tests/a.rs",
+        "vefs/src/plan/tests.rs",
+        "vefs/src/plan_tests.rs",
+        "vefs/src/plan/fake.rs",
+        "vefs/src/odd.rs",
+        "vefs/src/util.rs",
+    ] {
+        assert!(tree.is_test_file(yes), "{yes}");
     }
-    for no in ["tests/src/lib.rs", "vefs/src/plan.rs", "vefs/src/attests.rs", "vefs/src/latest.rs"] {
-        assert!(!is_test_file(no), "{no}");
+    for no in
+        ["tests/src/lib.rs", "vefs/src/plan.rs", "vefs/src/attests.rs", "vefs/src/plan/real.rs", "vefs/src/fake.rs"]
+    {
+        assert!(!tree.is_test_file(no), "{no}");
     }
 }
 
