@@ -94,7 +94,7 @@ fn prose(text: &str) -> Vec<(usize, String)> {
 
 fn without_spans(line: &str) -> String {
     let parts: Vec<&str> = line.split('`').collect();
-    if parts.len() % 2 == 0 {
+    if parts.len().is_multiple_of(2) {
         return line.to_owned(); // a lone backtick opens nothing
     }
     parts.into_iter().step_by(2).collect::<Vec<_>>().join("` `")
