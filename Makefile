@@ -1,0 +1,54 @@
+# The commands of this project. `make` alone explains them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# One profile for everything: what is tested is what is measured and shipped.
+CARGO := scripts/with-rocksdb cargo
+BUILD := --release --locked
+FUZZ_TARGETS := ids
+FUZZ_SECONDS ?= 60
+BENCH_ARGS ?= noise
+
+.PHONY: help test build bench nightly fuzz deny clean packages rocksdb lint
+
+help: ## Show this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+test: lint ## Format, lints as errors, all tests (what CI runs)
+	$(CARGO) test $(BUILD) --workspace
+
+build: packages rocksdb ## Build everything (target/release)
+	$(CARGO) build $(BUILD) --workspace
+
+bench: packages rocksdb ## Run a benchmark: make bench BENCH_ARGS="noise --rounds 500 --json"
+	@$(CARGO) run $(BUILD) -p aspfs-benches --bin aspfs-bench -- $(BENCH_ARGS)
+
+nightly: lint ## As test, with the long tests too
+	ASPFS_NIGHTLY=1 $(CARGO) test $(BUILD) --workspace
+
+fuzz: packages rocksdb ## Run each fuzz target for FUZZ_SECONDS (60); needs cargo-fuzz
+	@command -v cargo-fuzz >/dev/null || { echo 'cargo install cargo-fuzz --locked' >&2; exit 1; }
+	cargo fetch --locked --manifest-path fuzz/Cargo.toml
+	for target in $(FUZZ_TARGETS); do \
+	  RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS); \
+	done
+
+deny: ## Check licences and banned crates; needs cargo-deny. ADVISORIES=1 fetches the advisory database too
+	@command -v cargo-deny >/dev/null || { echo 'cargo install cargo-deny --locked' >&2; exit 1; }
+	cargo deny --locked check bans licenses sources $(if $(ADVISORIES),advisories)
+
+clean: ## Remove what cargo built (the RocksDB library stays in its cache)
+	cargo clean --locked
+
+lint: packages rocksdb
+	cargo fmt --all --check
+	$(CARGO) clippy $(BUILD) --workspace --all-targets -- -D warnings
+
+packages:
+	@scripts/system-packages
+
+rocksdb: packages
+	@scripts/with-rocksdb true

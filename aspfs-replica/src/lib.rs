@@ -1,0 +1,14 @@
+//! `aspfs-replica`: the room for everything that makes a VE's history exist on more than one node: shipping
+//! transactions, applying them at a replica, catching up after an outage, leases and epochs, and promotion.
+//!
+//! The layering rule, which the `tidy` test checks:
+//!
+//! - It may use `vefs`, and applies records only through `vefs`: primary, replica and recovery share one `apply`.
+//! - No FUSE and no ioctl: a replica has no mount, so it can run where none is possible, in a simulator for one.
+//! - The protocol parts are state machines without I/O: events and the time come in as arguments, actions come out.
+//!   Sockets and threads belong to thin shells around them.
+//! - Positions are compared whole ([`vefs::ids::Position`]), never by transaction number alone: numbers repeat on a
+//!   branch.
+//!
+//! The crate exports nothing so far: one node with its journal comes first, because a replica is one that journals
+//! what it receives.
