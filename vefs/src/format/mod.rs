@@ -3,6 +3,7 @@
 //!
 //! A reader checks magic, then checksum, then format: an unknown format is named, anything else is damage.
 
+pub mod extent;
 pub mod identity;
 pub mod record;
 pub mod segment;

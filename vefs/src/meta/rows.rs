@@ -6,7 +6,7 @@ use bincode::{Decode, Encode};
 use super::MetaError;
 use crate::clock::Timestamp;
 use crate::codec;
-use crate::content::Place;
+use crate::content::ExtentPlace;
 use crate::ids::{Epoch, Hash, InodeNo, Lineage, PayloadId, TxnNo, VeId};
 use crate::state::key::{Key, Value};
 
@@ -135,13 +135,16 @@ pub fn place(ve: VeId, id: PayloadId) -> Vec<u8> {
 }
 
 /// The payload id and place in a row of `Places`.
-pub fn parse_place(key: &[u8], value: &[u8]) -> Result<(PayloadId, Place), MetaError> {
+pub fn parse_place(key: &[u8], value: &[u8]) -> Result<(PayloadId, ExtentPlace), MetaError> {
     let bad = |detail: String| MetaError::Damaged { table: "places", detail };
     if key.len() != 20 {
         return Err(bad(format!("key of {} bytes", key.len())));
     }
     let id = PayloadId { txn: TxnNo(number(&key[4..12])), offset: number(&key[12..20]) };
-    let place: Place = codec::decode(value).map_err(|e| bad(e.to_string()))?;
+    let place: ExtentPlace = codec::decode(value).map_err(|e| bad(e.to_string()))?;
+    if !place.is_sane() {
+        return Err(bad("impossible numbers".into()));
+    }
     Ok((id, place))
 }
 

@@ -186,7 +186,7 @@ pub fn stored_place(
         None => Ok(None),
         Some((k, v)) => {
             let (start, place) = rows::parse_place(&k, &v)?;
-            Ok((id.offset - start.offset < place.len).then_some((start, place)))
+            Ok((id.offset - start.offset < place.len).then(|| (start, place.into())))
         }
     }
 }

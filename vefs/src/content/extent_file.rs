@@ -1,0 +1,205 @@
+//! A VE's extent files: append-only, written once, flushed before the journal frames that name their bytes are promised.
+//!
+//! Invariants: a file's number is never used twice; after a restart a new file is begun, so that bytes beyond what was flushed are
+//! never written over; a file is removed only when no place names it and a checkpoint knows that.
+
+use std::collections::HashMap;
+use std::io::IoSlice;
+use std::sync::Arc;
+
+use super::{ExtentPlace, chunk_crcs};
+use crate::error::{Error, Result};
+use crate::format::extent::{DATA_START, ExtentHeader, HEADER_LEN};
+use crate::ids::VeId;
+use crate::storage::{File, Storage};
+
+/// Open extent files kept at hand per VE.
+const OPEN_MAX: usize = 16;
+
+/// The folder of a VE's extent files.
+pub fn folder(ve: VeId) -> String {
+    format!("ves/{ve}/extents")
+}
+
+/// Path of one extent file.
+pub fn path(ve: VeId, number: u64) -> String {
+    format!("{}/{number:016x}", folder(ve))
+}
+
+struct Current {
+    number: u64,
+    file: Arc<dyn File>,
+    end: u64,
+}
+
+/// The extent files of a VE.
+pub struct ExtentFiles {
+    ve: VeId,
+    store: [u8; 16],
+    storage: Arc<dyn Storage>,
+    target: u64,
+    current: Option<Current>,
+    next_number: u64,
+    open: HashMap<u64, Arc<dyn File>>,
+    dirty: Vec<Arc<dyn File>>,
+    names: u64,
+    names_durable: u64,
+}
+
+/// What has to be flushed.
+pub struct Flush {
+    /// Files with unflushed bytes.
+    pub files: Vec<Arc<dyn File>>,
+    /// Folder whose names are not durable.
+    pub dir: Option<String>,
+    names: u64,
+}
+
+impl ExtentFiles {
+    /// Continues after the files that are there.
+    pub fn open(ve: VeId, store: [u8; 16], storage: Arc<dyn Storage>, target: u64) -> Result<ExtentFiles> {
+        let next_number = numbers(&*storage, ve)?.iter().max().map_or(1, |n| n + 1);
+        Ok(ExtentFiles {
+            ve,
+            store,
+            storage,
+            target,
+            current: None,
+            next_number,
+            open: HashMap::new(),
+            dirty: Vec::new(),
+            names: 0,
+            names_durable: 0,
+        })
+    }
+
+    /// Appends bytes from a page boundary on and tells where they lie. An error leaves nothing that anybody names.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<ExtentPlace> {
+        self.append_aligned(bytes, 4096)
+    }
+
+    /// Appends bytes directly behind the ones before: for small ones.
+    pub fn append_packed(&mut self, bytes: &[u8]) -> Result<ExtentPlace> {
+        self.append_aligned(bytes, 1)
+    }
+
+    fn append_aligned(&mut self, bytes: &[u8], align: u64) -> Result<ExtentPlace> {
+        if self.current.as_ref().is_none_or(|c| c.end >= self.target) {
+            self.begin()?;
+        }
+        // invariant: begin() left a current file.
+        let current = self.current.as_mut().expect("a current extent file"); // invariant: see above
+        let offset = current.end.next_multiple_of(align);
+        if let Err(e) = current.file.write_at(&[IoSlice::new(bytes)], offset) {
+            let place = path(self.ve, current.number);
+            // What the failed write left is never named; the next bytes go to a new file.
+            self.current = None;
+            return Err(Error::io("writing extent file", place)(e));
+        }
+        current.end = offset + bytes.len() as u64;
+        if !self.dirty.iter().any(|f| Arc::ptr_eq(f, &current.file)) {
+            self.dirty.push(current.file.clone());
+        }
+        Ok(ExtentPlace { file: current.number, offset, len: bytes.len() as u64, crcs: chunk_crcs(bytes) })
+    }
+
+    fn begin(&mut self) -> Result<()> {
+        let number = self.next_number;
+        let path = path(self.ve, number);
+        self.next_number += 1;
+        let file = self.storage.create(&path, 0).map_err(Error::io("creating extent file", path.clone()))?;
+        let header = ExtentHeader { store: self.store, ve: self.ve, number };
+        let result = file.write_at(&[IoSlice::new(&header.to_bytes())], 0);
+        if let Err(e) = result {
+            let _ = self.storage.remove(&path);
+            return Err(Error::io("writing extent file", path)(e));
+        }
+        self.names += 1;
+        self.dirty.push(file.clone());
+        self.remember(number, file.clone());
+        self.current = Some(Current { number, file, end: DATA_START });
+        Ok(())
+    }
+
+    fn remember(&mut self, number: u64, file: Arc<dyn File>) {
+        if self.open.len() >= OPEN_MAX
+            && let Some(some) = self.open.keys().copied().find(|n| Some(*n) != self.current.as_ref().map(|c| c.number))
+        {
+            self.open.remove(&some);
+        }
+        self.open.insert(number, file);
+    }
+
+    /// The file of a number, its header checked.
+    pub fn file(&mut self, number: u64) -> Result<Arc<dyn File>> {
+        if let Some(file) = self.open.get(&number) {
+            return Ok(file.clone());
+        }
+        let place = path(self.ve, number);
+        let file = self.storage.open(&place).map_err(Error::io("opening extent file", place.clone()))?;
+        let mut head = [0; HEADER_LEN];
+        file.read_at(&mut head, 0).map_err(Error::io("reading extent file", place.clone()))?;
+        let header = ExtentHeader::parse(&head).map_err(|e| e.at("extent file", place.clone()))?;
+        if header != (ExtentHeader { store: self.store, ve: self.ve, number }) {
+            let detail = "it belongs to another store or VE".into();
+            return Err(Error::Damage { what: "extent file", place, detail });
+        }
+        self.remember(number, file.clone());
+        Ok(file)
+    }
+
+    /// What must be flushed so that everything appended so far is durable; `None` when it is already.
+    pub fn flush_wanted(&mut self) -> Option<Flush> {
+        if self.dirty.is_empty() {
+            return None;
+        }
+        let dir = (self.names_durable < self.names).then(|| folder(self.ve));
+        Some(Flush { files: std::mem::take(&mut self.dirty), dir, names: self.names })
+    }
+
+    /// The flush is done.
+    pub fn flushed(&mut self, flush: &Flush) {
+        if flush.dir.is_some() {
+            self.names_durable = self.names_durable.max(flush.names);
+        }
+    }
+
+    /// Whether bytes or names are not flushed yet.
+    pub fn is_dirty(&mut self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// Closes the present file to new bytes, so that it can be cleaned.
+    pub fn close_current(&mut self) {
+        self.current = None;
+    }
+
+    /// Number of the file being appended to.
+    pub fn current(&self) -> Option<u64> {
+        self.current.as_ref().map(|c| c.number)
+    }
+
+    /// Numbers and lengths of all files.
+    pub fn list(&mut self) -> Result<Vec<(u64, u64)>> {
+        let mut out = Vec::new();
+        for number in numbers(&*self.storage, self.ve)? {
+            let place = path(self.ve, number);
+            let file = self.storage.open(&place).map_err(Error::io("opening extent file", place.clone()))?;
+            out.push((number, file.len().map_err(Error::io("reading extent file", place))?));
+        }
+        Ok(out)
+    }
+
+    /// Removes a file that nothing names any more.
+    pub fn remove(&mut self, number: u64) -> Result<()> {
+        self.open.remove(&number);
+        let place = path(self.ve, number);
+        self.storage.remove(&place).map_err(Error::io("removing extent file", place))
+    }
+}
+
+fn numbers(storage: &dyn Storage, ve: VeId) -> Result<Vec<u64>> {
+    let dir = folder(ve);
+    let names = storage.list(&dir).map_err(Error::io("listing extent files", dir))?;
+    Ok(names.iter().filter_map(|n| u64::from_str_radix(n, 16).ok()).collect())
+}

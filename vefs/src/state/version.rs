@@ -1,0 +1,135 @@
+//! The state of a VE as of a past transaction, read from the metadata store alone: everything up to it was published before.
+//!
+//! A row of `Current` counts if it was born at or before the version; else the youngest former value born at or before it, if it
+//! had not died by then; else the base tree's.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::key::{Key, KeyKind, Value};
+use super::tables::{base_range, base_value};
+use super::view::{Scan, View};
+use crate::base::BaseTree;
+use crate::error::{Error, Result};
+use crate::ids::{InodeNo, TxnNo, VeId};
+use crate::meta::rows::{self, Current, Former};
+use crate::meta::{MetaStore, Table};
+use crate::types::Extent;
+
+/// A VE as it was after a transaction.
+pub struct VersionView {
+    /// Which VE.
+    pub ve: VeId,
+    /// After which transaction.
+    pub txn: TxnNo,
+    /// The store that has it.
+    pub meta: Arc<dyn MetaStore>,
+    /// The tree below.
+    pub base: Arc<BaseTree>,
+}
+
+impl VersionView {
+    /// What `Current` and `History` say of a key at this version; `None` when they say nothing.
+    fn stored(&self, key: &Key) -> Result<Option<Value>> {
+        if let Some(row) = self.meta.get(Table::Current, &rows::current(self.ve, key.as_bytes()))? {
+            let row: Current = rows::decode("current", &row)?;
+            if row.birth <= self.txn {
+                return Ok(Some(row.value));
+            }
+        }
+        let prefix = rows::history_prefix(self.ve, key);
+        let mut end = prefix.clone();
+        end.extend_from_slice(&[0xff; 9]);
+        let mut found = None;
+        self.meta.scan(Table::History, &rows::history(self.ve, key, self.txn), &end, &mut |_, v| {
+            found = Some(rows::decode::<Former>("history", v));
+            Scan::Stop
+        })?;
+        match found.transpose()? {
+            Some(f) if f.death > self.txn => Ok(Some(f.value)),
+            _ => Ok(None),
+        }
+    }
+
+    /// All keys in a range that `Current` or `History` had at this version.
+    fn collect(&self, from: &Key, to: &Key) -> Result<BTreeMap<Key, Value>> {
+        let mut out = BTreeMap::new();
+        let mut bad: Option<Error> = None;
+        let (low, high) = (rows::current(self.ve, from.as_bytes()), rows::current(self.ve, to.as_bytes()));
+        self.meta.scan(Table::Current, &low, &high, &mut |k, v| {
+            let row = rows::parse_current(k).and_then(|key| Ok((key, rows::decode::<Current>("current", v)?)));
+            match row {
+                Ok((key, row)) if row.birth <= self.txn => {
+                    out.insert(key, row.value);
+                }
+                Ok(_) => {}
+                Err(e) => bad = Some(e.into()),
+            }
+            Scan::Next
+        })?;
+        self.meta.scan(Table::History, &low, &high, &mut |k, v| {
+            let row = rows::parse_history(k).and_then(|(key, birth)| {
+                let former = rows::decode::<Former>("history", v)?;
+                Ok((key, birth, former))
+            });
+            match row {
+                Ok((key, birth, former)) if birth <= self.txn && self.txn < former.death => {
+                    out.insert(key, former.value);
+                }
+                Ok(_) => {}
+                Err(e) => bad = Some(e.into()),
+            }
+            Scan::Next
+        })?;
+        bad.map_or(Ok(out), Err)
+    }
+}
+
+impl View for VersionView {
+    fn get(&self, key: &Key) -> Result<Option<Value>> {
+        match self.stored(key)? {
+            Some(Value::Whiteout) => Ok(None),
+            Some(value) => Ok(Some(value)),
+            None => Ok(base_value(&self.base, key)),
+        }
+    }
+
+    fn scan(&self, from: &Key, to: &Key, visit: &mut dyn FnMut(&Key, &Value) -> Scan) -> Result<()> {
+        let mut all = self.collect(from, to)?;
+        base_range(&self.base, from, to, usize::MAX, &mut |key, value| {
+            all.entry(key).or_insert(value);
+        });
+        for (key, value) in &all {
+            if *value != Value::Whiteout && visit(key, value) == Scan::Stop {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn extent_floor(&self, ino: InodeNo, offset: u64) -> Result<Option<(u64, Extent)>> {
+        let low = rows::current(self.ve, Key::extent(ino, 0).as_bytes());
+        let mut at = offset;
+        loop {
+            let key = Key::extent(ino, at);
+            let mut best: Option<Key> = None;
+            if let Some((row, _)) = self.meta.floor(Table::Current, &low, &rows::current(self.ve, key.as_bytes()))? {
+                best = Some(rows::parse_current(&row)?);
+            }
+            let high = rows::history(self.ve, &key, TxnNo(0));
+            if let Some((row, _)) = self.meta.floor(Table::History, &low, &high)? {
+                best = best.max(Some(rows::parse_history(&row)?.0));
+            }
+            let Some(key) = best.filter(|k| k.kind() == KeyKind::Extent) else { return Ok(None) };
+            if let Some(Value::Extent(e)) = self.stored(&key)? {
+                return Ok(Some((key.number(), e)));
+            }
+            let Some(next) = key.number().checked_sub(1) else { return Ok(None) };
+            at = next;
+        }
+    }
+
+    fn base(&self) -> &BaseTree {
+        &self.base
+    }
+}

@@ -1,0 +1,80 @@
+//! The threads of a running store: the tick, the publisher, the hasher. Everything they do can be called without them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::Store;
+
+/// Hashes that may wait for the hashing thread; beyond that whoever seals makes them.
+const HASHES_WAITING: usize = 256;
+
+/// The running threads; they end when this is dropped.
+pub struct Background {
+    store: Arc<Store>,
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Background {
+    /// Starts them. `period` is the time between commit ticks.
+    pub fn start(store: Arc<Store>, period: Duration) -> std::io::Result<Background> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut threads = Vec::new();
+        let (publish, to_publish) = mpsc::channel();
+        let (hash, to_hash) = mpsc::sync_channel::<Arc<crate::ve::commit::PendingHash>>(HASHES_WAITING);
+        *store.shared.publisher.lock() = Some(publish);
+        *store.shared.hasher.lock() = Some(hash);
+        let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new().name(format!("vefs-{name}")).spawn(body)
+        };
+        let (s, stopped) = (store.clone(), stop.clone());
+        threads.push(spawn(
+            "tick",
+            Box::new(move || {
+                while !stopped.load(Ordering::Relaxed) {
+                    std::thread::park_timeout(period);
+                    if let Err(e) = s.tick() {
+                        tracing::error!(error = %e, "commit tick");
+                    }
+                }
+            }),
+        )?);
+        let s = store.clone();
+        threads.push(spawn(
+            "publish",
+            Box::new(move || {
+                while let Ok(id) = to_publish.recv() {
+                    if let Err(e) = s.ve(id).and_then(|ve| ve.publish_pending()) {
+                        tracing::error!(ve = %id, error = %e, "publishing");
+                    }
+                }
+            }),
+        )?);
+        threads.push(spawn(
+            "hash",
+            Box::new(move || {
+                while let Ok(pending) = to_hash.recv() {
+                    let _ = pending.get();
+                }
+            }),
+        )?);
+        Ok(Background { store, stop, threads })
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        *self.store.shared.publisher.lock() = None;
+        *self.store.shared.hasher.lock() = None;
+        for thread in self.threads.drain(..) {
+            thread.thread().unpark();
+            if thread.join().is_err() {
+                tracing::error!("a background thread panicked");
+            }
+        }
+    }
+}

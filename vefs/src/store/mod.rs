@@ -1,0 +1,326 @@
+//! A store: the folder on one node that holds VEs, objects, base trees and metadata; opening, creating, the tick.
+//!
+//! Folders: `superblock`, `lock`, `ves/XXXXXXXX/{identity,journal/,extents/}`, `objects/`, `bases/`, `staging/`, and beside them, under
+//! RocksDB's own care, `meta/` and `checkpoints/`.
+
+mod background;
+mod shared;
+
+use std::collections::BTreeMap;
+use std::io::IoSlice;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+pub use background::Background;
+pub use shared::{Options, Shared, Space};
+
+use crate::base::BaseTree;
+use crate::change::Settings;
+use crate::clock::{Clock, SystemClock};
+use crate::entropy::{Entropy, SystemEntropy};
+use crate::error::{Error, Result};
+use crate::format::FormatError;
+use crate::format::identity::{self, Identity};
+use crate::format::superblock::{self, Superblock};
+use crate::ids::{Epoch, Hash, Lineage, VeId};
+use crate::meta::{Batch, MetaStore, RocksMeta, Scan, Table, prefix_end, rows};
+use crate::object::ObjectStore;
+use crate::storage::{DiskStorage, FolderLock, Storage};
+use crate::ve::Ve;
+
+/// Name of the superblock's file.
+const SUPERBLOCK: &str = "superblock";
+
+/// An open store.
+pub struct Store {
+    shared: Arc<Shared>,
+    ves: Mutex<BTreeMap<VeId, Arc<Ve>>>,
+    /// Where checkpoints of the metadata go.
+    checkpoints: PathBuf,
+    checkpoint_state: Mutex<shared::CheckpointState>,
+    /// Keeps others out of the folder.
+    _lock: Option<FolderLock>,
+}
+
+/// What a store is put together from.
+pub struct Parts {
+    /// Files.
+    pub storage: Arc<dyn Storage>,
+    /// Metadata.
+    pub meta: Arc<dyn MetaStore>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Random numbers.
+    pub entropy: Arc<dyn Entropy>,
+    /// Where checkpoints of the metadata go.
+    pub checkpoints: PathBuf,
+    /// Sizes and thresholds.
+    pub options: Options,
+}
+
+impl Store {
+    /// Makes an empty folder (or one that is not there) a store.
+    pub fn create(path: &Path) -> Result<()> {
+        std::fs::create_dir_all(path).map_err(Error::io("creating store", path.display().to_string()))?;
+        let mut entries = std::fs::read_dir(path).map_err(Error::io("reading store", path.display().to_string()))?;
+        if entries.any(|e| e.is_ok_and(|e| e.file_name() != "lost+found")) {
+            return Err(Error::Store(format!("{} is not empty: a store is made in an empty folder", path.display())));
+        }
+        let storage = DiskStorage::open(path).map_err(Error::io("opening", path.display().to_string()))?;
+        Self::create_on(&storage, &SystemClock, &SystemEntropy)
+    }
+
+    /// Makes a storage a store: the superblock, durably.
+    pub fn create_on(storage: &dyn Storage, clock: &dyn Clock, entropy: &dyn Entropy) -> Result<()> {
+        let block = Superblock { store: entropy.bytes16(), created: clock.wall() };
+        write_whole(storage, SUPERBLOCK, &block.to_bytes())
+    }
+
+    /// Opens the store in a folder: refused when it is in use, of an unknown format, or none.
+    pub fn open(path: &Path, options: Options) -> Result<Store> {
+        let place = path.display().to_string();
+        let storage = DiskStorage::open(path).map_err(Error::io("opening store", place.clone()))?;
+        let lock = storage.lock().map_err(|e| match e.kind() {
+            std::io::ErrorKind::WouldBlock => Error::Store(format!("store {place} is in use by another process")),
+            _ => Error::io("locking store", place.clone())(e),
+        })?;
+        // Before anything else is opened: an unknown format must stay untouched.
+        read_superblock(&storage)?;
+        let meta_path = path.join("meta");
+        if options.rebuild {
+            shared::reset_meta(&meta_path, &path.join("checkpoints"))?;
+        }
+        let meta = RocksMeta::open(&meta_path)?;
+        let parts = Parts {
+            storage: Arc::new(storage),
+            meta: Arc::new(meta),
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(SystemEntropy),
+            checkpoints: path.join("checkpoints"),
+            options,
+        };
+        let mut store = Store::open_with(parts)?;
+        store._lock = Some(lock);
+        Ok(store)
+    }
+
+    /// Opens a store from its parts: for simulation, and for what [`Store::open`] put together. VEs open when they are asked for.
+    pub fn open_with(parts: Parts) -> Result<Store> {
+        let block = read_superblock(&*parts.storage)?;
+        // What an earlier run left in the page cache is what recovery reads: it must not be lost behind its back.
+        parts.storage.sync_all().map_err(Error::io("flushing", "store"))?;
+        let objects = ObjectStore::new(parts.storage.clone());
+        objects.clean_staging()?;
+        let checkpoint_state = shared::CheckpointState::load(&parts.checkpoints);
+        let shared = Shared::new(block.store, parts.storage, parts.meta, objects, parts.clock, parts.entropy, parts.options);
+        Ok(Store {
+            shared: Arc::new(shared),
+            ves: Mutex::new(BTreeMap::new()),
+            checkpoints: parts.checkpoints,
+            checkpoint_state: Mutex::new(checkpoint_state),
+            _lock: None,
+        })
+    }
+
+    /// The store's objects.
+    pub fn objects(&self) -> &ObjectStore {
+        &self.shared.objects
+    }
+
+    /// The store's files, for building base trees.
+    pub fn storage(&self) -> &Arc<dyn Storage> {
+        &self.shared.storage
+    }
+
+    /// The metadata store.
+    pub fn meta(&self) -> &Arc<dyn MetaStore> {
+        &self.shared.meta
+    }
+
+    /// Creates a VE over a base tree. Durable when this returns; of a crash before that nothing is left.
+    pub fn create_ve(&self, id: VeId, base: Hash, settings: Settings) -> Result<Arc<Ve>> {
+        if id == VeId(0) {
+            return Err(Error::Store("VE 00000000 is the node itself and has no tree".into()));
+        }
+        let mut ves = self.ves.lock();
+        if self.shared.storage.open(&identity_path(id)).is_ok() {
+            return Err(Error::Store(format!("VE {id} exists already")));
+        }
+        self.shared.base(base)?;
+        self.erase_rows(id)?;
+        let identity = Identity {
+            store: self.shared.store,
+            ve: id,
+            lineage: Lineage(self.shared.entropy.bytes16()),
+            base,
+            epoch: Epoch(1),
+        };
+        write_whole(&*self.shared.storage, &identity_path(id), &identity.to_bytes())?;
+        let ve = Ve::open(&self.shared, identity)?;
+        ve.set_settings(settings)?;
+        ve.commit()?;
+        ves.insert(id, ve.clone());
+        Ok(ve)
+    }
+
+    /// The VE of this identifier, opened (and recovered) if it is not open yet.
+    pub fn ve(&self, id: VeId) -> Result<Arc<Ve>> {
+        let mut ves = self.ves.lock();
+        if let Some(ve) = ves.get(&id) {
+            return Ok(ve.clone());
+        }
+        let path = identity_path(id);
+        let file = match self.shared.storage.open(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                return Err(Error::Store(format!("there is no VE {id}")));
+            }
+            other => other.map_err(Error::io("opening VE", path.clone()))?,
+        };
+        let bytes = read_small(&*file, identity::LEN).map_err(Error::io("reading VE", path.clone()))?;
+        let identity = Identity::parse(&bytes).map_err(|e: FormatError| e.at("VE identity", path.clone()))?;
+        if identity.ve != id || identity.store != self.shared.store {
+            let detail = format!("it is VE {} of another folder or store", identity.ve);
+            return Err(Error::Damage { what: "VE identity", place: path, detail });
+        }
+        let ve = Ve::open(&self.shared, identity)?;
+        ves.insert(id, ve.clone());
+        Ok(ve)
+    }
+
+    /// The identifiers of all VEs.
+    pub fn list(&self) -> Result<Vec<VeId>> {
+        let names = self.shared.storage.list("ves").map_err(Error::io("listing", "ves"))?;
+        let mut out: Vec<VeId> = names.iter().filter_map(|n| n.parse().ok()).collect();
+        out.retain(|id| self.shared.storage.open(&identity_path(*id)).is_ok());
+        out.sort_unstable();
+        Ok(out)
+    }
+
+    /// Opens every VE that is not open yet.
+    pub fn open_all(&self) -> Result<()> {
+        self.list()?.into_iter().try_for_each(|id| self.ve(id).map(|_| ()))
+    }
+
+    /// Erases a VE: first its identity, durably, then all its rows and files. What a crash leaves is swept by the next creation
+    /// under the same identifier or by [`Store::sweep`].
+    pub fn destroy_ve(&self, id: VeId) -> Result<()> {
+        let ve = self.ve(id)?;
+        let mut ves = self.ves.lock();
+        let _publishing = ve.publishing.lock();
+        ve.state.lock().journal.poison("the VE was destroyed".into());
+        let path = identity_path(id);
+        self.shared.storage.remove(&path).map_err(Error::io("removing", path))?;
+        self.shared.storage.sync_dir(&format!("ves/{id}")).map_err(Error::io("flushing", format!("ves/{id}")))?;
+        ves.remove(&id);
+        self.erase_rows(id)
+    }
+
+    /// Removes rows and files of a VE that has no identity.
+    fn erase_rows(&self, id: VeId) -> Result<()> {
+        let meta = &self.shared.meta;
+        let txns = [b"T".to_vec(), id.0.to_be_bytes().to_vec()].concat();
+        let prefixes = [Table::Current, Table::History, Table::Changes, Table::Places]
+            .map(|t| (t, rows::ve_prefix(id)))
+            .into_iter()
+            .chain([(Table::System, txns), (Table::System, rows::head(id))]);
+        let mut any = false;
+        for (table, prefix) in prefixes {
+            let end = prefix_end(&prefix).unwrap_or_else(|| vec![0xff; 32]);
+            loop {
+                let mut batch = Batch::default();
+                meta.scan(table, &prefix, &end, &mut |k, _| {
+                    batch.delete(table, k.to_vec());
+                    if batch.rows.len() < 10_000 { Scan::Next } else { Scan::Stop }
+                })?;
+                if batch.rows.is_empty() {
+                    break;
+                }
+                any = true;
+                meta.write(batch)?;
+            }
+        }
+        if any {
+            meta.persist()?;
+        }
+        for dir in [crate::journal::folder(id), crate::content::extent_file::folder(id)] {
+            for name in self.shared.storage.list(&dir).map_err(Error::io("listing", dir.clone()))? {
+                let path = format!("{dir}/{name}");
+                self.shared.storage.remove(&path).map_err(Error::io("removing", path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The VEs that are open.
+    pub(crate) fn opened(&self) -> Vec<Arc<Ve>> {
+        self.ves.lock().values().cloned().collect()
+    }
+
+    /// Persists everything, so that the next start replays nothing. The store can go on afterwards.
+    pub fn close(&self) -> Result<()> {
+        for ve in self.opened() {
+            if ve.read_only_reason().is_none() {
+                ve.publish()?;
+            }
+        }
+        self.persist()
+    }
+}
+
+fn identity_path(id: VeId) -> String {
+    format!("ves/{id}/identity")
+}
+
+fn read_superblock(storage: &dyn Storage) -> Result<Superblock> {
+    let file = match storage.open(SUPERBLOCK) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Error::Store("there is no store here: the file `superblock` is missing".into()));
+        }
+        other => other.map_err(Error::io("opening", SUPERBLOCK))?,
+    };
+    let bytes = read_small(&*file, superblock::LEN).map_err(Error::io("reading", SUPERBLOCK))?;
+    Superblock::parse(&bytes).map_err(|e| e.at("store", SUPERBLOCK))
+}
+
+/// Reads a file of a known length; a longer or shorter one gives what there is, for the parser to refuse.
+fn read_small(file: &dyn crate::storage::File, len: usize) -> std::io::Result<Vec<u8>> {
+    let have = file.len()?.min(len as u64 + 1);
+    let mut bytes = vec![0; have as usize];
+    file.read_at(&mut bytes, 0)?;
+    Ok(bytes)
+}
+
+/// Writes a small file whole: beside its place, flushed, renamed, the name flushed.
+fn write_whole(storage: &dyn Storage, path: &str, bytes: &[u8]) -> Result<()> {
+    let temporary = format!("{path}.new");
+    let dir = path.rsplit_once('/').map_or("", |(d, _)| d);
+    let write = || {
+        let file = storage.create(&temporary, 0)?;
+        file.write_at(&[IoSlice::new(bytes)], 0)?;
+        file.sync()?;
+        storage.rename(&temporary, path)?;
+        storage.sync_dir(dir)?;
+        // The folder itself may be new.
+        if let Some((parent, _)) = dir.rsplit_once('/') {
+            storage.sync_dir(parent)?;
+        }
+        Ok(())
+    };
+    write().map_err(Error::io("writing", path.to_owned()))
+}
+
+impl Shared {
+    /// A base tree, loaded once for all VEs.
+    pub fn base(&self, hash: Hash) -> Result<Arc<BaseTree>> {
+        let mut bases = self.bases.lock();
+        if let Some(tree) = bases.get(&hash).and_then(std::sync::Weak::upgrade) {
+            return Ok(tree);
+        }
+        let empty = BaseTree::empty();
+        let tree = if hash == empty.hash() { empty } else { BaseTree::open(&*self.storage, hash)? };
+        bases.insert(hash, Arc::downgrade(&tree));
+        Ok(tree)
+    }
+}

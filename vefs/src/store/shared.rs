@@ -1,0 +1,315 @@
+//! What all VEs of a store share, and the store's periodic work: the commit tick, persisting metadata, checkpoints, space.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak, mpsc};
+
+use parking_lot::Mutex;
+
+use super::Store;
+use crate::base::BaseTree;
+use crate::clock::Clock;
+use crate::entropy::Entropy;
+use crate::error::{Error, Result};
+use crate::ids::{Hash, VeId};
+use crate::limits;
+use crate::meta::MetaStore;
+use crate::object::ObjectStore;
+use crate::storage::Storage;
+use crate::ve::Ve;
+use crate::ve::commit::{PendingHash, same_error};
+
+/// Sizes and thresholds of a store; the defaults are for a node, tests choose smaller ones.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Bytes of a VE's first journal segments.
+    pub segment_min: u64,
+    /// Bytes that segments grow to.
+    pub segment_max: u64,
+    /// An extent file is closed from this size on.
+    pub extent_target: u64,
+    /// A VE's unpublished state is published in the background from this many bytes of memory on.
+    pub overlay_soft: usize,
+    /// From here on the operation that reaches it publishes itself.
+    pub overlay_hard: usize,
+    /// Metadata is persisted when the journals have grown by this many bytes since.
+    pub persist_bytes: u64,
+    /// A checkpoint of the metadata is made when the journals have grown by this many bytes since the last.
+    pub checkpoint_bytes: u64,
+    /// Free bytes that ordinary writers leave alone.
+    pub reserve: u64,
+    /// Up to this many dirty VEs a tick flushes file by file, above it the whole file system at once.
+    pub flush_files_max: usize,
+    /// Throw the metadata away and rebuild it from the newest checkpoint and the journals.
+    pub rebuild: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            segment_min: limits::SEGMENT_MIN,
+            segment_max: limits::SEGMENT_MAX,
+            extent_target: limits::EXTENT_FILE_TARGET,
+            overlay_soft: 16 << 20,
+            overlay_hard: 64 << 20,
+            persist_bytes: 128 << 20,
+            checkpoint_bytes: 512 << 20,
+            reserve: limits::RESERVE_BYTES,
+            flush_files_max: 2,
+            rebuild: false,
+        }
+    }
+}
+
+/// Whether the disk is nearly full.
+#[derive(Default)]
+pub struct Space {
+    tight: AtomicBool,
+}
+
+impl Space {
+    /// Whether ordinary writers must stop (promise G4).
+    pub fn is_tight(&self) -> bool {
+        self.tight.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_tight(&self, tight: bool) {
+        if self.tight.swap(tight, Ordering::Relaxed) != tight {
+            tracing::warn!(tight, "free space against the reserve");
+        }
+    }
+}
+
+/// What all VEs of a store share.
+pub struct Shared {
+    /// The store's identity.
+    pub store: [u8; 16],
+    /// Files.
+    pub storage: Arc<dyn Storage>,
+    /// Metadata.
+    pub meta: Arc<dyn MetaStore>,
+    /// Objects.
+    pub objects: ObjectStore,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Random numbers.
+    pub entropy: Arc<dyn Entropy>,
+    /// Sizes and thresholds.
+    pub options: Options,
+    /// The disk's fullness.
+    pub space: Space,
+    pub(super) bases: Mutex<HashMap<Hash, Weak<BaseTree>>>,
+    pub(super) publisher: Mutex<Option<mpsc::Sender<VeId>>>,
+    pub(super) hasher: Mutex<Option<mpsc::SyncSender<Arc<PendingHash>>>>,
+}
+
+impl Shared {
+    #[allow(clippy::too_many_arguments, reason = "called in one place, with the parts of a store")]
+    pub(super) fn new(
+        store: [u8; 16],
+        storage: Arc<dyn Storage>,
+        meta: Arc<dyn MetaStore>,
+        objects: ObjectStore,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+        options: Options,
+    ) -> Shared {
+        Shared {
+            store,
+            storage,
+            meta,
+            objects,
+            clock,
+            entropy,
+            options,
+            space: Space::default(),
+            bases: Mutex::default(),
+            publisher: Mutex::default(),
+            hasher: Mutex::default(),
+        }
+    }
+
+    /// Asks the publishing thread to publish a VE; false when there is none.
+    pub(crate) fn wake_publisher(&self, ve: VeId) -> bool {
+        self.publisher.lock().as_ref().is_some_and(|p| p.send(ve).is_ok())
+    }
+
+    pub(crate) fn has_publisher(&self) -> bool {
+        self.publisher.lock().is_some()
+    }
+
+    /// Gives a hash to the hashing thread, when there is one with room; whoever seals makes the rest.
+    pub(crate) fn hash_later(&self, pending: Arc<PendingHash>) -> Arc<PendingHash> {
+        if let Some(h) = self.hasher.lock().as_ref() {
+            let _ = h.try_send(pending.clone());
+        }
+        pending
+    }
+}
+
+/// How far the journals are covered by what is durable elsewhere.
+#[derive(Default)]
+pub(super) struct CheckpointState {
+    /// Journal bytes written since metadata was persisted, and since the last checkpoint.
+    since_persist: u64,
+    since_checkpoint: u64,
+    /// Number of the newest checkpoint, 0 for none.
+    number: u64,
+    /// Up to which journal position the newest checkpoint has each VE.
+    covered: HashMap<VeId, u64>,
+}
+
+impl CheckpointState {
+    pub(super) fn load(dir: &Path) -> CheckpointState {
+        CheckpointState { number: newest_checkpoint(dir).map_or(0, |(n, _)| n), ..Default::default() }
+    }
+}
+
+fn newest_checkpoint(dir: &Path) -> Option<(u64, PathBuf)> {
+    let entries = std::fs::read_dir(dir).ok()?;
+    let numbered = entries.flatten().filter_map(|e| {
+        let number = e.file_name().to_str()?.parse::<u64>().ok()?;
+        Some((number, e.path()))
+    });
+    numbered.max_by_key(|(n, _)| *n)
+}
+
+/// Replaces the metadata by the newest checkpoint's, or by nothing when there is none.
+pub(super) fn reset_meta(meta: &Path, checkpoints: &Path) -> Result<()> {
+    let say = |p: &Path| p.display().to_string();
+    if meta.exists() {
+        std::fs::remove_dir_all(meta).map_err(Error::io("removing metadata", say(meta)))?;
+    }
+    if let Some((_, newest)) = newest_checkpoint(checkpoints) {
+        std::fs::create_dir_all(meta).map_err(Error::io("creating", say(meta)))?;
+        let entries = std::fs::read_dir(&newest).map_err(Error::io("reading checkpoint", say(&newest)))?;
+        for entry in entries {
+            let entry = entry.map_err(Error::io("reading checkpoint", say(&newest)))?;
+            // A copy, not a link: RocksDB appends to some of its files.
+            std::fs::copy(entry.path(), meta.join(entry.file_name()))
+                .map_err(Error::io("copying checkpoint", say(&entry.path())))?;
+        }
+    }
+    Ok(())
+}
+
+impl Store {
+    /// The commit tick: seals and flushes every dirty VE, with one flush of the file system when they are many; publishes,
+    /// persists and makes checkpoints when enough has come together; looks at free space. Called about once a second, five times as
+    /// often while a replicated VE is dirty.
+    pub fn tick(&self) -> Result<()> {
+        let free = self.shared.storage.free_bytes().map_err(Error::io("reading free space", "store"))?;
+        self.shared.space.set_tight(free < self.shared.options.reserve);
+        let mut written = 0;
+        let mut jobs = Vec::new();
+        for ve in self.opened() {
+            if ve.read_only_reason().is_some() {
+                continue;
+            }
+            written += ve.take_written();
+            match ve.begin_shared_flush() {
+                Ok(Some(job)) => jobs.push((ve, job)),
+                Ok(None) => {}
+                Err(e) => tracing::error!(ve = %ve.id(), error = %e, "commit tick"),
+            }
+        }
+        self.flush(&jobs)?;
+        for ve in self.opened() {
+            ve.prepare_spare();
+        }
+        let (persist, checkpoint) = {
+            let mut c = self.checkpoint_state.lock();
+            c.since_persist += written;
+            c.since_checkpoint += written;
+            let o = &self.shared.options;
+            (c.since_persist >= o.persist_bytes, c.since_checkpoint >= o.checkpoint_bytes)
+        };
+        if checkpoint {
+            self.checkpoint()
+        } else if persist {
+            self.publish_all()?;
+            self.persist()
+        } else {
+            Ok(())
+        }
+    }
+
+    fn flush(&self, jobs: &[(Arc<Ve>, crate::ve::commit::FlushJob)]) -> Result<()> {
+        let storage = &*self.shared.storage;
+        if jobs.len() > self.shared.options.flush_files_max {
+            let result = storage.sync_all();
+            for (ve, job) in jobs {
+                let copy = result.as_ref().map(|()| ()).map_err(same_error);
+                // A failed flush poisons each journal; the next one's is told as well.
+                let _ = ve.end_shared_flush(job, copy);
+            }
+            return result.map_err(Error::io("flushing", "store"));
+        }
+        for (ve, job) in jobs {
+            let _ = ve.end_shared_flush(job, job.run(storage));
+        }
+        Ok(())
+    }
+
+    /// Publishes every open VE.
+    pub fn publish_all(&self) -> Result<()> {
+        for ve in self.opened() {
+            if ve.read_only_reason().is_none() {
+                ve.publish()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes published metadata durable and gives back the journal segments that nothing needs any more.
+    pub fn persist(&self) -> Result<()> {
+        self.shared.meta.persist()?;
+        let mut c = self.checkpoint_state.lock();
+        c.since_persist = 0;
+        for ve in self.opened() {
+            let covered = c.covered.get(&ve.id()).copied().unwrap_or(0);
+            ve.recycle_journal(covered.min(ve.persisted_journal()?))?;
+        }
+        Ok(())
+    }
+
+    /// Publishes, persists and keeps a copy of the metadata, from which with the journals since everything can be rebuilt
+    /// (promise G32). Older copies go once the new one is complete.
+    pub fn checkpoint(&self) -> Result<()> {
+        self.publish_all()?;
+        self.shared.meta.persist()?;
+        let mut covered = HashMap::new();
+        for ve in self.opened() {
+            covered.insert(ve.id(), ve.persisted_journal()?);
+        }
+        let number = self.checkpoint_state.lock().number + 1;
+        let dir = self.checkpoints.join(format!("{number:016}"));
+        let staging = self.checkpoints.join("new");
+        let _ = std::fs::remove_dir_all(&staging);
+        self.make_checkpoint(&staging, &dir)?;
+        {
+            let mut c = self.checkpoint_state.lock();
+            c.number = number;
+            c.since_checkpoint = 0;
+            c.covered = covered;
+        }
+        self.persist()
+    }
+
+    fn make_checkpoint(&self, staging: &Path, dir: &Path) -> Result<()> {
+        let say = || dir.display().to_string();
+        std::fs::create_dir_all(&self.checkpoints).map_err(Error::io("creating", say()))?;
+        self.shared.meta.checkpoint(staging)?;
+        if staging.exists() {
+            std::fs::rename(staging, dir).map_err(Error::io("naming checkpoint", say()))?;
+            let folder = std::fs::File::open(&self.checkpoints).map_err(Error::io("opening", say()))?;
+            folder.sync_all().map_err(Error::io("flushing", say()))?;
+            let entries = std::fs::read_dir(&self.checkpoints).map_err(Error::io("reading", say()))?;
+            for old in entries.flatten().filter(|e| e.path() != *dir) {
+                std::fs::remove_dir_all(old.path()).map_err(Error::io("removing old checkpoint", say()))?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,233 @@
+//! Sealing transactions and making them durable.
+//!
+//! A flush has a leader: whoever finds nobody flushing collects everything that is not durable, flushes it outside the lock and wakes
+//! the others. Who comes while a flush runs waits for it, and one of those who need more leads the next: so a hundred fsyncs
+//! share a flush (promise G1), and nobody waits for more than two.
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+
+use super::{Open, State, Ve};
+use crate::change::Seal;
+use crate::codec;
+use crate::content::ExtentPlace;
+use crate::content::extent_file;
+use crate::content::read::read_extent;
+use crate::error::Result;
+use crate::format::record::FrameKind;
+use crate::ids::Hash;
+use crate::journal;
+use crate::meta::rows::TxnRow;
+use crate::store::Shared;
+use crate::storage::{File, Storage};
+
+/// The BLAKE3 of a bulk payload, made from what the extent file holds: by the store's hashing thread where there is one, by
+/// whoever seals at the latest.
+pub struct PendingHash {
+    file: Arc<dyn File>,
+    place: ExtentPlace,
+    hash: OnceLock<std::result::Result<Hash, String>>,
+}
+
+impl PendingHash {
+    /// A hash to be made.
+    pub fn new(file: Arc<dyn File>, place: ExtentPlace) -> Arc<PendingHash> {
+        Arc::new(PendingHash { file, place, hash: OnceLock::new() })
+    }
+
+    /// Bytes to be hashed.
+    pub fn len(&self) -> u64 {
+        self.place.len
+    }
+
+    /// The hash, made now if nobody has.
+    pub fn get(&self) -> std::result::Result<Hash, String> {
+        self.hash
+            .get_or_init(|| {
+                let mut bytes = vec![0; self.place.len as usize];
+                match read_extent(&*self.file, &self.place, 0, &mut bytes) {
+                    Ok(()) => Ok(Hash::of(&bytes)),
+                    Err(e) => Err(e.to_string()),
+                }
+            })
+            .clone()
+    }
+}
+
+/// Everything that one flush of a VE covers.
+pub(crate) struct FlushJob {
+    files: Option<extent_file::Flush>,
+    journal: Option<journal::Flush>,
+}
+
+impl FlushJob {
+    /// Does it, file by file.
+    pub fn run(&self, storage: &dyn Storage) -> std::io::Result<()> {
+        let (files, dirs) = self.parts();
+        for file in files {
+            file.sync()?;
+        }
+        for dir in dirs {
+            storage.sync_dir(dir)?;
+        }
+        Ok(())
+    }
+
+    fn parts(&self) -> (impl Iterator<Item = &Arc<dyn File>>, impl Iterator<Item = &String>) {
+        let files = self.files.iter().flat_map(|f| &f.files).chain(self.journal.iter().flat_map(|j| &j.files));
+        let dirs = self.files.iter().flat_map(|f| &f.dir).chain(self.journal.iter().flat_map(|j| &j.dir));
+        (files, dirs)
+    }
+}
+
+impl State {
+    /// Ends the open transaction: its state is a version from now on. Nothing happens when it has no records.
+    pub fn seal(&mut self, shared: &Shared) -> Result<()> {
+        if self.open.records == 0 {
+            return Ok(());
+        }
+        self.journal.check()?;
+        let mut payloads = Vec::with_capacity(self.open.pending.len());
+        for pending in &self.open.pending {
+            match pending.get() {
+                Ok(hash) => payloads.push(hash),
+                // What was just written does not read back: the disk cannot be trusted with more.
+                Err(e) => return Err(self.journal.poison(format!("reading a payload back: {e}"))),
+            }
+        }
+        // Version time never goes back, whatever the clock does.
+        let time = self.head.time.max(shared.clock.wall());
+        let chain = chain_hash(&self.open, &payloads, time, self.head.epoch);
+        let seal = Seal { records: self.open.records, time, payloads, chain };
+        let body = codec::encode(&seal);
+        let written = self.journal.append(FrameKind::Seal, self.open.txn, self.head.epoch, &body, &[], &[])?;
+        self.sealed(&seal, written.end, self.journal.seq());
+        Ok(())
+    }
+
+    /// Takes over a seal that is in the journal.
+    pub fn sealed(&mut self, seal: &Seal, position: u64, seq: u64) {
+        let txn = self.open.txn;
+        let row = TxnRow { time: seal.time, chain: seal.chain, epoch: self.head.epoch };
+        self.tables.active.txns.push((txn, row));
+        self.head.txn = txn;
+        self.head.chain = seal.chain;
+        self.head.time = seal.time;
+        self.head.journal = position;
+        self.head.seq = seq;
+        self.head.bytes = self.tables.usage.bytes;
+        self.head.inodes = self.tables.usage.inodes;
+        self.head.next_ino = self.tables.usage.next_ino;
+        self.open = Open::after(seal.chain, txn);
+    }
+
+    /// What is not durable yet; the caller has to flush it, then call [`State::flushed`].
+    pub fn flush_job(&mut self) -> Option<FlushJob> {
+        let job = FlushJob { files: self.files.flush_wanted(), journal: self.journal.flush_wanted() };
+        (job.files.is_some() || job.journal.is_some()).then_some(job)
+    }
+
+    /// The flush ended.
+    pub fn flushed(&mut self, job: &FlushJob, result: std::io::Result<()>) -> Result<()> {
+        match result {
+            Ok(()) => {
+                if let Some(f) = &job.files {
+                    self.files.flushed(f);
+                }
+                if let Some(j) = &job.journal {
+                    self.journal.flushed(j);
+                }
+                Ok(())
+            }
+            Err(e) => Err(self.journal.poison(format!("flushing: {e}"))),
+        }
+    }
+}
+
+/// The chain hash after a transaction: over the hash before it, its record bodies, and what the seal adds.
+pub(crate) fn chain_hash(
+    open: &Open,
+    payloads: &[Hash],
+    time: crate::clock::Timestamp,
+    epoch: crate::ids::Epoch,
+) -> Hash {
+    let mut h = open.hasher.clone();
+    h.update(b"seal");
+    h.update(&open.txn.0.to_le_bytes());
+    h.update(&epoch.0.to_le_bytes());
+    h.update(&time.secs.to_le_bytes());
+    h.update(&time.nanos.to_le_bytes());
+    for p in payloads {
+        h.update(&p.0);
+    }
+    Hash(*h.finalize().as_bytes())
+}
+
+impl Ve {
+    /// Makes everything that was answered before this call durable (fsync(2), promise G1). Does not end the transaction.
+    pub fn sync(&self) -> Result<()> {
+        let mut s = self.state.lock();
+        let target = s.journal.position();
+        // Bulk that a record names was appended before the record: durable once the flush that covers the record is done.
+        loop {
+            s.journal.check()?;
+            if s.journal.durable() >= target && !s.flushing && !s.files.is_dirty() {
+                return Ok(());
+            }
+            if s.flushing {
+                self.flushed.wait(&mut s);
+                if s.journal.durable() >= target {
+                    return s.journal.check();
+                }
+                continue;
+            }
+            let Some(job) = s.flush_job() else { return Ok(()) };
+            s.flushing = true;
+            drop(s);
+            let result = job.run(&*self.shared.storage);
+            s = self.state.lock();
+            s.flushing = false;
+            let done = s.flushed(&job, result);
+            self.flushed.notify_all();
+            return done;
+        }
+    }
+
+    /// Ends the open transaction, so that its state is a version. Not durable before [`Ve::sync`].
+    pub fn seal(&self) -> Result<()> {
+        self.state.lock().seal(&self.shared)
+    }
+
+    /// Ends the open transaction and makes it durable.
+    pub fn commit(&self) -> Result<()> {
+        self.seal()?;
+        self.sync()
+    }
+
+    /// Begins a flush that somebody else does for many VEs at once: seals, and gives the job, unless a flush is running.
+    pub(crate) fn begin_shared_flush(&self) -> Result<Option<FlushJob>> {
+        let mut s = self.state.lock();
+        s.seal(&self.shared)?;
+        if s.flushing {
+            return Ok(None);
+        }
+        let job = s.flush_job();
+        s.flushing = job.is_some();
+        Ok(job)
+    }
+
+    /// Ends such a flush.
+    pub(crate) fn end_shared_flush(&self, job: &FlushJob, result: std::io::Result<()>) -> Result<()> {
+        let mut s = self.state.lock();
+        s.flushing = false;
+        let done = s.flushed(job, result);
+        self.flushed.notify_all();
+        done
+    }
+}
+
+/// An I/O error that can be told to many.
+pub(crate) fn same_error(e: &std::io::Error) -> std::io::Error {
+    std::io::Error::new(e.kind(), e.to_string())
+}
+

@@ -1,0 +1,159 @@
+//! Carrying out an operation: plan, record, apply, answer.
+//!
+//! Invariant: the record is in the journal (the page cache at least) before it is applied and before anybody is answered;
+//! so whatever was answered survives the daemon's death (promise G31).
+
+use bytes::Bytes;
+
+use super::commit::PendingHash;
+use super::envelope::{Envelope, Memo};
+use super::{State, Ve};
+use crate::change::{Body, Change, PayloadRef, Purpose, Settings};
+use crate::codec;
+use crate::content::{ExtentPlace, Location, Place};
+use crate::errno::Errno;
+use crate::error::{Error, Result};
+use crate::format::record::{self, FrameKind};
+use crate::ids::{Hash, PayloadId};
+use crate::journal::Written;
+use crate::limits;
+use crate::op::{Op, Reply};
+use crate::plan::{self, Context};
+use crate::state::apply::apply;
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Request {
+    /// The kernel's number of the request; 0 when nobody will ask again.
+    pub unique: u64,
+}
+
+impl Ve {
+    /// Carries out an operation. When this returns, it survives the daemon's death; it survives power loss after
+    /// [`Ve::sync`] or a tick.
+    pub fn execute(&self, op: &Op, request: Request) -> Result<Reply> {
+        let now = self.shared.clock.wall();
+        let mut s = self.state.lock();
+        s.journal.check()?;
+        let ctx = Context { now, usage: s.tables.usage, settings: &s.settings, payload: s.next_payload() };
+        let plan = plan::plan(&s.tables, &ctx, op)?;
+        if plan.changes.is_empty() {
+            return Ok(plan.reply);
+        }
+        if !plan.frees && self.shared.space.is_tight() {
+            return Err(Error::NoSpace { what: "an operation beyond the reserve" });
+        }
+        let envelope = Envelope {
+            unique: request.unique,
+            memo: (request.unique != 0).then(|| Memo::from(&plan.reply)),
+            place: None,
+        };
+        s.record(&self.shared, Purpose::Operation, plan.changes, plan.payload, envelope)?;
+        let full = s.open.records >= limits::TXN_RECORDS_MAX || s.open.payload >= limits::TXN_PAYLOAD_MAX;
+        let heavy = s.tables.active.bytes() >= self.shared.options.overlay_soft;
+        if full || heavy {
+            self.relieve(s)?;
+        }
+        Ok(plan.reply)
+    }
+
+    /// The overlay or the transaction has grown: seals, freezes, and sees to it that it is published.
+    fn relieve(&self, mut s: parking_lot::MutexGuard<'_, State>) -> Result<()> {
+        s.seal(&self.shared)?;
+        let hard = s.tables.active.bytes() >= self.shared.options.overlay_hard;
+        let frozen = s.freeze();
+        drop(s);
+        if frozen && self.shared.wake_publisher(self.id) {
+            return Ok(());
+        }
+        if hard || !self.shared.has_publisher() {
+            self.publish()?;
+        }
+        Ok(())
+    }
+
+    /// Changes the VE's settings.
+    pub fn set_settings(&self, settings: Settings) -> Result<()> {
+        let mut s = self.state.lock();
+        let change = Change::PutSettings(settings.clone());
+        s.record(&self.shared, Purpose::Operation, vec![change], None, Envelope::default())?;
+        s.settings = settings;
+        Ok(())
+    }
+}
+
+impl State {
+    /// The id that the next record's payload gets.
+    pub fn next_payload(&self) -> PayloadId {
+        PayloadId { txn: self.open.txn, offset: self.open.payload }
+    }
+
+    /// Writes one record and applies it. After an error of the journal the VE is read-only; after any other nothing changed.
+    pub fn record(
+        &mut self,
+        shared: &crate::store::Shared,
+        purpose: Purpose,
+        changes: Vec<Change>,
+        payload: Option<Bytes>,
+        mut envelope: Envelope,
+    ) -> Result<()> {
+        if changes.len() > limits::CHANGES_MAX {
+            return Err(Errno::EINVAL.into());
+        }
+        let bulk = payload.as_ref().filter(|p| p.len() >= limits::INLINE_MAX);
+        if let Some(bytes) = bulk {
+            envelope.place = Some(self.files.append(bytes)?);
+        }
+        let inline: &[u8] = if bulk.is_some() { &[] } else { payload.as_deref().unwrap_or(&[]) };
+        let payload_ref = payload.as_ref().map(|p| PayloadRef {
+            len: p.len() as u64,
+            hash: bulk.is_none().then(|| Hash::of(p)),
+        });
+        let body = Body { purpose, changes, payload: payload_ref };
+        let body_bytes = codec::encode(&body);
+        let envelope_bytes = codec::encode(&envelope);
+        if body_bytes.len() > limits::BODY_MAX || envelope_bytes.len() > limits::ENVELOPE_MAX {
+            return Err(Errno::EFBIG.into());
+        }
+        let (txn, epoch) = (self.open.txn, self.head.epoch);
+        let written = self.journal.append(FrameKind::Body, txn, epoch, &body_bytes, &envelope_bytes, inline)?;
+        self.written += record::frame_len(body_bytes.len(), envelope_bytes.len(), 0) + body.payload.map_or(0, |p| p.len);
+        if let Some(place) = &envelope.place {
+            let file = self.files.file(place.file)?;
+            self.open.pending.push(shared.hash_later(PendingHash::new(file, place.clone())));
+        }
+        self.enter(&body, &body_bytes, envelope.place, written_place(&written, inline));
+        if envelope.unique != 0
+            && let Some(memo) = envelope.memo
+        {
+            self.answered.insert(envelope.unique, memo);
+        }
+        if let Err(e) = apply(&mut self.tables, txn, &body.changes) {
+            // The journal has it and the state does not: only a replay can put that right.
+            return Err(self.journal.poison(format!("applying a record: {e}")));
+        }
+        Ok(())
+    }
+
+    /// Takes a record that is in the journal into the open transaction: chain hash, payload ids, place.
+    pub fn enter(&mut self, body: &Body, bytes: &[u8], place: Option<ExtentPlace>, inline: Option<Place>) {
+        if let Some(payload) = &body.payload {
+            let id = self.next_payload();
+            let place = place.map(Place::from).or(inline);
+            if let Some(place) = place {
+                self.tables.active.places.insert(id, place);
+            }
+            self.open.payload += payload.len;
+        }
+        self.open.absorb(bytes);
+    }
+}
+
+fn written_place(written: &Written, inline: &[u8]) -> Option<Place> {
+    if inline.is_empty() {
+        return None;
+    }
+    let crc = record::crc(written.segment.header.incarnation, inline);
+    let at = Location::Journal { segment: written.segment.clone(), offset: written.payload_offset, crc };
+    Some(Place { len: inline.len() as u64, at })
+}

@@ -1,0 +1,155 @@
+//! One VE: its state behind one lock, its journal, its files; executing operations, committing, publishing, reading.
+//!
+//! Order of locks: `publishing` before `state`. Neither is held over a flush; `state` is held over a journal frame's write, which
+//! goes to the page cache. Nothing here starts a thread.
+
+mod commit;
+mod envelope;
+mod execute;
+mod publish;
+mod reading;
+mod recover;
+
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+
+pub use envelope::{Envelope, Memo};
+pub use execute::Request;
+pub use reading::{Snapshot, Stat};
+
+use crate::change::Settings;
+use crate::content::extent_file::ExtentFiles;
+use crate::error::Result;
+use crate::format::identity::Identity;
+use crate::ids::{Hash, Position, TxnNo, VeId};
+use crate::journal::Journal;
+use crate::meta::rows::Head;
+use crate::state::tables::Tables;
+use crate::store::Shared;
+
+/// A VE that is open for reading and writing.
+pub struct Ve {
+    pub(crate) id: VeId,
+    pub(crate) identity: Identity,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) state: Mutex<State>,
+    /// Signalled when a flush ends.
+    pub(crate) flushed: Condvar,
+    /// Held by whoever publishes or collects garbage: one at a time.
+    pub(crate) publishing: Mutex<()>,
+}
+
+/// What the lock protects.
+pub(crate) struct State {
+    pub tables: Tables,
+    pub journal: Journal,
+    pub files: ExtentFiles,
+    pub settings: Settings,
+    /// The last sealed transaction and the figures that go with it.
+    pub head: Head,
+    pub open: Open,
+    /// The head at the moment of the freeze, while something is frozen; `fresh_from` before it.
+    pub frozen_head: Option<(Head, crate::ids::InodeNo)>,
+    /// Somebody flushes.
+    pub flushing: bool,
+    /// Requests of the last run and of this one whose answers may not have reached the kernel.
+    pub answered: std::collections::HashMap<u64, Memo>,
+    /// Bytes of journal and payload written since the last tick: the store's guess of what the disk lost.
+    pub written: u64,
+}
+
+/// The transaction that is being filled.
+pub(crate) struct Open {
+    pub txn: TxnNo,
+    pub records: u32,
+    pub payload: u64,
+    pub hasher: blake3::Hasher,
+    /// Hashes of bulk payloads in record order.
+    pub pending: Vec<Arc<commit::PendingHash>>,
+}
+
+impl Open {
+    /// The transaction after one with this chain hash.
+    pub fn after(chain: Hash, txn: TxnNo) -> Open {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"aspfs chain 1");
+        hasher.update(&chain.0);
+        Open { txn: txn.next(), records: 0, payload: 0, hasher, pending: Vec::new() }
+    }
+
+    /// Takes a record's body into the chain hash.
+    pub fn absorb(&mut self, body: &[u8]) {
+        self.hasher.update(&(body.len() as u64).to_le_bytes());
+        self.hasher.update(body);
+        self.records += 1;
+    }
+}
+
+impl Ve {
+    /// Its identifier.
+    pub fn id(&self) -> VeId {
+        self.id
+    }
+
+    /// Who it is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The position of its last sealed transaction.
+    pub fn position(&self) -> Position {
+        let s = self.state.lock();
+        Position { lineage: s.head.lineage, epoch: s.head.epoch, txn: s.head.txn, chain: s.head.chain }
+    }
+
+    /// Charged bytes and private inodes.
+    pub fn usage(&self) -> (u64, u64) {
+        let u = self.state.lock().tables.usage;
+        (u.bytes.max(0).unsigned_abs(), u.inodes.max(0).unsigned_abs())
+    }
+
+    /// What an administrator set.
+    pub fn settings(&self) -> Settings {
+        self.state.lock().settings.clone()
+    }
+
+    /// Why it is read-only, if it is.
+    pub fn read_only_reason(&self) -> Option<String> {
+        self.state.lock().journal.poisoned().map(str::to_owned)
+    }
+
+    /// Bytes of memory that unpublished state takes.
+    pub fn overlay_bytes(&self) -> usize {
+        let s = self.state.lock();
+        s.tables.active.bytes() + s.tables.frozen.as_ref().map_or(0, |f| f.bytes())
+    }
+
+    /// Bytes of journal segments on disk.
+    pub fn journal_bytes(&self) -> u64 {
+        self.state.lock().journal.disk_bytes()
+    }
+
+    /// Journal position after the last frame, and up to where it is durable.
+    pub fn journal_position(&self) -> (u64, u64) {
+        let s = self.state.lock();
+        (s.journal.position(), s.journal.durable())
+    }
+
+    /// Whether anything is not durable yet or not sealed.
+    pub fn is_dirty(&self) -> bool {
+        let mut s = self.state.lock();
+        s.open.records > 0 || s.journal.durable() < s.journal.position() || s.files.is_dirty()
+    }
+
+    /// The answer to a request that an earlier run of the daemon carried out, if it did (promise G7).
+    pub fn answered(&self, unique: u64) -> Option<Memo> {
+        self.state.lock().answered.get(&unique).cloned()
+    }
+
+    /// Forgets remembered answers: the kernel has sent again what it wanted to.
+    pub fn forget_answers(&self) -> Result<()> {
+        self.state.lock().answered.clear();
+        Ok(())
+    }
+}

@@ -1,0 +1,134 @@
+//! Publishing: what the overlay holds goes to the metadata store, small payloads leave the journal, the journal shrinks.
+//!
+//! Crash points: before the batch, nothing happened but unnamed bytes in an extent file; after it, a replay begins behind what
+//! it covers. The batch may become durable at any moment after it was written, so all it names is durable before.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{State, Ve};
+use crate::content::{ExtentPlace, Location, Place};
+use crate::content::read;
+use crate::error::Result;
+use crate::ids::PayloadId;
+use crate::meta::{Table, rows};
+use crate::state::overlay::Overlay;
+use crate::state::publish;
+
+/// Inline payloads are gathered into runs of up to this many bytes before they are written to an extent file.
+const GATHER: usize = 1 << 20;
+
+impl State {
+    /// Freezes the overlay, so that new changes go to a new one; false when there is nothing to freeze or something still is. Only
+    /// between transactions.
+    pub fn freeze(&mut self) -> bool {
+        if self.open.records > 0 || self.tables.frozen.is_some() || self.tables.active.is_empty() {
+            return false;
+        }
+        let active = std::mem::take(&mut self.tables.active);
+        self.tables.frozen = Some(Arc::new(active));
+        self.frozen_head = Some((self.head.clone(), self.tables.fresh_from));
+        self.tables.fresh_from = self.tables.usage.next_ino;
+        true
+    }
+}
+
+impl Ve {
+    /// Publishes everything up to now: what is frozen already, then what is active.
+    pub fn publish(&self) -> Result<()> {
+        let _one = self.publishing.lock();
+        self.publish_frozen()?;
+        {
+            let mut s = self.state.lock();
+            s.seal(&self.shared)?;
+            if !s.freeze() {
+                return Ok(());
+            }
+        }
+        self.publish_frozen()
+    }
+
+    /// Publishes what is frozen, if anything is. The caller holds `publishing`.
+    pub(crate) fn publish_frozen(&self) -> Result<()> {
+        let (overlay, head, fresh_from) = {
+            let s = self.state.lock();
+            match (&s.tables.frozen, &s.frozen_head) {
+                (Some(f), Some((head, fresh))) => (f.clone(), head.clone(), *fresh),
+                _ => return Ok(()),
+            }
+        };
+        let moved = self.move_inline(&overlay)?;
+        self.sync()?;
+        let target = publish::Target {
+            ve: self.id,
+            meta: &*self.shared.meta,
+            base: &self.state.lock().tables.base.clone(),
+            fresh_from,
+        };
+        // The figure may have been corrected by a garbage collection since the freeze.
+        let history = self.state.lock().head.history;
+        let before = rows::Head { history, ..head };
+        let (batch, after) = publish::rows(&target, &overlay, &moved, before)?;
+        self.shared.meta.write(batch)?;
+        let mut s = self.state.lock();
+        s.head.history = after.history;
+        s.tables.frozen = None;
+        s.frozen_head = None;
+        Ok(())
+    }
+
+    /// Copies the inline payloads that are still named to an extent file: they cannot stay in a journal that is to be recycled.
+    fn move_inline(&self, overlay: &Overlay) -> Result<BTreeMap<PayloadId, ExtentPlace>> {
+        let mut moved = BTreeMap::new();
+        let mut run: Vec<u8> = Vec::new();
+        let mut begin: Option<PayloadId> = None;
+        for id in publish::inline_in_use(overlay) {
+            let Some(place) = overlay.places.get(&id) else { continue };
+            let follows = begin.is_some_and(|b| b.plus(run.len() as u64) == id);
+            if begin.is_some() && (!follows || run.len() >= GATHER) {
+                self.write_run(&mut moved, &mut begin, &mut run)?;
+            }
+            begin = begin.or(Some(id));
+            append_payload(place, &mut run)?;
+        }
+        self.write_run(&mut moved, &mut begin, &mut run)?;
+        Ok(moved)
+    }
+
+    fn write_run(
+        &self,
+        moved: &mut BTreeMap<PayloadId, ExtentPlace>,
+        begin: &mut Option<PayloadId>,
+        run: &mut Vec<u8>,
+    ) -> Result<()> {
+        if let Some(id) = begin.take() {
+            let place = self.state.lock().files.append_packed(run)?;
+            moved.insert(id, place);
+            run.clear();
+        }
+        Ok(())
+    }
+
+    /// Where the metadata store says the journal may begin, as far as that is durable.
+    pub(crate) fn persisted_journal(&self) -> Result<u64> {
+        match self.shared.meta.get_persisted(Table::System, &rows::head(self.id))? {
+            None => Ok(0),
+            Some(row) => Ok(rows::decode::<rows::Head>("system", &row)?.journal),
+        }
+    }
+
+    /// Gives back journal segments that end before `position`.
+    pub(crate) fn recycle_journal(&self, position: u64) -> Result<()> {
+        let mut s = self.state.lock();
+        s.journal.recycle(position)
+    }
+}
+
+fn append_payload(place: &Place, run: &mut Vec<u8>) -> Result<()> {
+    if let Location::Journal { segment, offset, crc } = &place.at {
+        let start = run.len();
+        run.resize(start + place.len as usize, 0);
+        read::read_inline(segment, *offset, place.len, *crc, 0, &mut run[start..])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,256 @@
+//! Reading a VE: its present state, or a version.
+
+use std::sync::Arc;
+
+use super::{State, Ve};
+use crate::content::read::{self, Piece};
+use crate::errno::Errno;
+use crate::error::{Error, Result};
+use crate::ids::{InodeNo, TxnNo};
+use crate::limits;
+use crate::meta::{Scan, Table, rows};
+use crate::plan;
+use crate::state::key::Entry;
+use crate::state::tables::{Tables, stored_place};
+use crate::state::version::VersionView;
+use crate::state::view::{self, View};
+use crate::types::{Dentry, Inode, Kind};
+
+/// What statfs(2) says of a VE: its quota, so that `df` inside tells the truth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// Charged bytes.
+    pub bytes_used: u64,
+    /// Most charged bytes.
+    pub bytes_limit: u64,
+    /// Private inodes.
+    pub inodes_used: u64,
+    /// Most private inodes.
+    pub inodes_limit: u64,
+}
+
+impl Ve {
+    /// Does something with the present state, under the lock.
+    pub fn with_view<T>(&self, f: impl FnOnce(&Tables) -> Result<T>) -> Result<T> {
+        f(&self.state.lock().tables)
+    }
+
+    /// An inode's attributes; ENOENT.
+    pub fn inode(&self, ino: InodeNo) -> Result<Inode> {
+        self.with_view(|v| view::need_inode(v, ino))
+    }
+
+    /// Looks a name up: the entry and its inode.
+    pub fn lookup(&self, dir: InodeNo, name: &[u8]) -> Result<(Dentry, Inode)> {
+        self.with_view(|v| lookup(v, dir, name))
+    }
+
+    /// Up to `max` entries of a directory with cookies greater than `after`; ENOENT, ENOTDIR.
+    pub fn entries(&self, dir: InodeNo, after: u64, max: usize) -> Result<Vec<(u64, Entry)>> {
+        self.with_view(|v| entries(v, dir, after, max))
+    }
+
+    /// Reads up to `len` bytes; fewer at the end of the file.
+    pub fn read(&self, ino: InodeNo, offset: u64, len: usize) -> Result<Vec<u8>> {
+        let (pieces, mut buf) = {
+            let mut s = self.state.lock();
+            let State { tables, files, .. } = &mut *s;
+            let (inode, len) = readable(tables, ino, offset, len)?;
+            let find = |id| tables.place(id);
+            (read::pieces(tables, &find, files, (ino, &inode), offset, len)?, vec![0; len])
+        };
+        self.fill(&pieces, &mut buf)?;
+        Ok(buf)
+    }
+
+    fn fill(&self, pieces: &[Piece], buf: &mut [u8]) -> Result<()> {
+        read::read(pieces, &self.shared.objects, buf)
+    }
+
+    /// A symlink's target; EINVAL for anything else.
+    pub fn readlink(&self, ino: InodeNo) -> Result<Vec<u8>> {
+        self.with_view(|v| readlink(v, ino))
+    }
+
+    /// An extended attribute; ENODATA.
+    pub fn xattr(&self, ino: InodeNo, name: &[u8]) -> Result<Vec<u8>> {
+        self.with_view(|v| xattr(v, ino, name))
+    }
+
+    /// The names of an inode's extended attributes.
+    pub fn xattr_names(&self, ino: InodeNo) -> Result<Vec<Vec<u8>>> {
+        self.with_view(|v| {
+            view::need_inode(v, ino)?;
+            view::xattr_names(v, ino)
+        })
+    }
+
+    /// lseek(2), SEEK_DATA.
+    pub fn seek_data(&self, ino: InodeNo, offset: u64) -> Result<u64> {
+        self.with_view(|v| plan::seek_data(v, ino, offset))
+    }
+
+    /// lseek(2), SEEK_HOLE.
+    pub fn seek_hole(&self, ino: InodeNo, offset: u64) -> Result<u64> {
+        self.with_view(|v| plan::seek_hole(v, ino, offset))
+    }
+
+    /// Quota and what is used of it.
+    pub fn statfs(&self) -> Stat {
+        let s = self.state.lock();
+        Stat {
+            bytes_used: s.tables.usage.bytes.max(0).unsigned_abs(),
+            bytes_limit: s.settings.quota_bytes,
+            inodes_used: s.tables.usage.inodes.max(0).unsigned_abs(),
+            inodes_limit: s.settings.quota_inodes,
+        }
+    }
+
+    /// The orphans: inodes without a name that nobody has reaped.
+    pub fn orphans(&self) -> Result<Vec<InodeNo>> {
+        use crate::state::key::Key;
+        let mut out = Vec::new();
+        self.with_view(|v| {
+            v.scan(&Key::orphan(InodeNo(0)), &Key::orphan(InodeNo(u64::MAX)), &mut |k, _| {
+                out.push(k.ino());
+                Scan::Next
+            })
+        })?;
+        Ok(out)
+    }
+
+    /// The state after transaction `txn`. Publishes what is needed to read it. ENOENT when garbage collection has passed it, or
+    /// when it is not there yet.
+    pub fn version(self: &Arc<Self>, txn: TxnNo) -> Result<Snapshot> {
+        self.seal()?;
+        let (last, published) = {
+            let s = self.state.lock();
+            (s.head.txn, self.published()?)
+        };
+        if txn > last {
+            return Err(Error::Posix(Errno::ENOENT));
+        }
+        if published < last {
+            self.publish()?;
+        }
+        if !self.is_kept(txn)? {
+            return Err(Error::Posix(Errno::ENOENT));
+        }
+        let (meta, base) = (self.shared.meta.clone(), self.state.lock().tables.base.clone());
+        Ok(Snapshot { ve: self.clone(), view: VersionView { ve: self.id, txn, meta, base } })
+    }
+
+    /// The last transaction that the metadata store has.
+    pub fn published(&self) -> Result<TxnNo> {
+        match self.shared.meta.get(Table::System, &rows::head(self.id))? {
+            None => Ok(TxnNo(0)),
+            Some(row) => Ok(rows::decode::<rows::Head>("system", &row)?.txn),
+        }
+    }
+}
+
+/// A VE as it was after a transaction, readable while garbage collection keeps it.
+pub struct Snapshot {
+    ve: Arc<Ve>,
+    view: VersionView,
+}
+
+impl Snapshot {
+    /// Which version.
+    pub fn txn(&self) -> TxnNo {
+        self.view.txn
+    }
+
+    /// The state itself.
+    pub fn view(&self) -> &VersionView {
+        &self.view
+    }
+
+    /// An inode's attributes; ENOENT.
+    pub fn inode(&self, ino: InodeNo) -> Result<Inode> {
+        view::need_inode(&self.view, ino)
+    }
+
+    /// Looks a name up: the entry and its inode.
+    pub fn lookup(&self, dir: InodeNo, name: &[u8]) -> Result<(Dentry, Inode)> {
+        lookup(&self.view, dir, name)
+    }
+
+    /// Up to `max` entries of a directory with cookies greater than `after`.
+    pub fn entries(&self, dir: InodeNo, after: u64, max: usize) -> Result<Vec<(u64, Entry)>> {
+        entries(&self.view, dir, after, max)
+    }
+
+    /// Reads up to `len` bytes; fewer at the end of the file.
+    pub fn read(&self, ino: InodeNo, offset: u64, len: usize) -> Result<Vec<u8>> {
+        let (inode, len) = readable(&self.view, ino, offset, len)?;
+        let find = |id| stored_place(&*self.view.meta, self.view.ve, id);
+        let pieces = {
+            let mut s = self.ve.state.lock();
+            read::pieces(&self.view, &find, &mut s.files, (ino, &inode), offset, len)?
+        };
+        let mut buf = vec![0; len];
+        self.ve.fill(&pieces, &mut buf)?;
+        Ok(buf)
+    }
+
+    /// A symlink's target; EINVAL for anything else.
+    pub fn readlink(&self, ino: InodeNo) -> Result<Vec<u8>> {
+        readlink(&self.view, ino)
+    }
+
+    /// An extended attribute; ENODATA.
+    pub fn xattr(&self, ino: InodeNo, name: &[u8]) -> Result<Vec<u8>> {
+        xattr(&self.view, ino, name)
+    }
+
+    /// The names of an inode's extended attributes.
+    pub fn xattr_names(&self, ino: InodeNo) -> Result<Vec<Vec<u8>>> {
+        view::need_inode(&self.view, ino)?;
+        view::xattr_names(&self.view, ino)
+    }
+}
+
+fn lookup(v: &impl View, dir: InodeNo, name: &[u8]) -> Result<(Dentry, Inode)> {
+    let d = view::lookup(v, dir, name)?;
+    Ok((d, view::need_inode(v, d.ino)?))
+}
+
+fn entries(v: &impl View, dir: InodeNo, after: u64, max: usize) -> Result<Vec<(u64, Entry)>> {
+    if !view::need_inode(v, dir)?.is_dir() {
+        return Err(Errno::ENOTDIR.into());
+    }
+    let mut out = Vec::new();
+    view::entries(v, dir, after, &mut |cookie, e| {
+        out.push((cookie, e.clone()));
+        if out.len() < max { Scan::Next } else { Scan::Stop }
+    })?;
+    Ok(out)
+}
+
+fn readlink(v: &impl View, ino: InodeNo) -> Result<Vec<u8>> {
+    if view::need_inode(v, ino)?.kind() != Kind::Symlink {
+        return Err(Errno::EINVAL.into());
+    }
+    Ok(view::target(v, ino)?.map(Vec::from).unwrap_or_default())
+}
+
+fn xattr(v: &impl View, ino: InodeNo, name: &[u8]) -> Result<Vec<u8>> {
+    view::need_inode(v, ino)?;
+    if name.is_empty() || name.len() > limits::XATTR_NAME_MAX {
+        return Err(Errno::ERANGE.into());
+    }
+    view::xattr(v, ino, name)?.map(Vec::from).ok_or(Errno::ENODATA.into())
+}
+
+/// The inode of a file to be read and how many bytes there are: EISDIR, EINVAL.
+fn readable(v: &impl View, ino: InodeNo, offset: u64, len: usize) -> Result<(Inode, usize)> {
+    let inode = view::need_inode(v, ino)?;
+    match inode.kind() {
+        Kind::Regular => {}
+        Kind::Directory => return Err(Errno::EISDIR.into()),
+        _ => return Err(Errno::EINVAL.into()),
+    }
+    let len = (len as u64).min(inode.size.saturating_sub(offset)).min(limits::WRITE_MAX as u64);
+    Ok((inode, len as usize))
+}

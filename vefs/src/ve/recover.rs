@@ -1,0 +1,311 @@
+//! Opening a VE: the metadata store's state, then every frame of the journal behind it, applied by the same code that
+//! applied them first. There is no other recovery.
+//!
+//! A frame can be in the journal while the bulk bytes it names never reached the disk. Frames that nothing says were flushed are
+//! therefore kept only if their bytes check out; the first that does not ends the journal there, as a torn tail does.
+
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::commit::{PendingHash, chain_hash};
+use super::envelope::Envelope;
+use super::{Open, State, Ve};
+use crate::base::BaseTree;
+use crate::change::{Body, Seal, Settings};
+use crate::codec;
+use crate::content::extent_file::ExtentFiles;
+use crate::content::read::read_extent;
+use crate::content::{ExtentPlace, Location, Place};
+use crate::error::{Error, Result};
+use crate::format::identity::Identity;
+use crate::format::record::FrameKind;
+use crate::ids::{Hash, InodeNo, TxnNo};
+use crate::journal::{Journal, Recovered, Scanner};
+use crate::meta::rows::{self, Head};
+use crate::meta::Table;
+use crate::state::apply::apply;
+use crate::state::key::{Key, Value};
+use crate::state::tables::{Tables, Usage};
+use crate::state::view::View;
+use crate::store::Shared;
+
+/// Bulk bytes of a frame that nothing yet says were flushed.
+struct Unproven {
+    /// Journal position of the frame and after it, and its number.
+    position: u64,
+    end: u64,
+    seq: u64,
+    place: ExtentPlace,
+}
+
+/// What a replay found.
+enum Replay {
+    /// All frames are in.
+    Done(Box<State>),
+    /// The frame at this position, with this number, must not be taken.
+    Cut(u64, u64),
+}
+
+impl Ve {
+    /// Opens a VE whose identity is known. Everything that is in files is durable before this is called.
+    pub(crate) fn open(shared: &Arc<Shared>, identity: Identity) -> Result<Arc<Ve>> {
+        let base = shared.base(identity.base)?;
+        let mut cut = None;
+        let state = loop {
+            match replay(shared, &identity, &base, cut)? {
+                Replay::Done(state) => break *state,
+                Replay::Cut(position, seq) => {
+                    tracing::warn!(ve = %identity.ve, position, "journal tail names bytes that are not there, dropped");
+                    cut = Some((position, seq));
+                }
+            }
+        };
+        let ve = Arc::new(Ve {
+            id: identity.ve,
+            identity,
+            shared: shared.clone(),
+            state: Mutex::new(state),
+            flushed: Condvar::new(),
+            publishing: Mutex::new(()),
+        });
+        ve.finish_open()?;
+        Ok(ve)
+    }
+
+    /// What was answered but not sealed becomes a transaction of its own.
+    fn finish_open(&self) -> Result<()> {
+        let mut s = self.state.lock();
+        if let Some(Value::Settings(settings)) = s.tables.get(&Key::settings())? {
+            s.settings = settings;
+        }
+        if s.open.records == 0 {
+            return Ok(());
+        }
+        s.seal(&self.shared)?;
+        drop(s);
+        self.sync()
+    }
+}
+
+fn first_head(identity: &Identity) -> Head {
+    Head {
+        lineage: identity.lineage,
+        epoch: identity.epoch,
+        txn: TxnNo(0),
+        chain: Hash([0; 32]),
+        time: crate::clock::Timestamp::default(),
+        journal: 0,
+        seq: 0,
+        bytes: 0,
+        inodes: 0,
+        next_ino: InodeNo::FIRST_PRIVATE,
+        floor: TxnNo(0),
+        history: 0,
+    }
+}
+
+fn replay(shared: &Arc<Shared>, identity: &Identity, base: &Arc<BaseTree>, cut: Option<(u64, u64)>) -> Result<Replay> {
+    let ve = identity.ve;
+    let head = match shared.meta.get(Table::System, &rows::head(ve))? {
+        None => first_head(identity),
+        Some(row) => rows::decode::<Head>("system", &row)?,
+    };
+    if head.lineage != identity.lineage {
+        let detail = format!("metadata is of lineage {}, the VE of {}", head.lineage, identity.lineage);
+        return Err(Error::Damage { what: "VE", place: ve.to_string(), detail });
+    }
+    let storage = shared.storage.clone();
+    let mut scanner = Scanner::open(storage.clone(), shared.store, ve, head.journal, head.seq, head.journal)?;
+    let sizes = (shared.options.segment_min, shared.options.segment_max);
+    let files = ExtentFiles::open(ve, shared.store, storage.clone(), shared.options.extent_target)?;
+    let tables = Tables {
+        ve,
+        active: Default::default(),
+        frozen: None,
+        meta: shared.meta.clone(),
+        base: base.clone(),
+        fresh_from: head.next_ino,
+        usage: Usage { bytes: head.bytes, inodes: head.inodes, next_ino: head.next_ino },
+    };
+    let mut loader = Loader { shared, tables, files, open: Open::after(head.chain, head.txn), head, unproven: vec![] };
+    let mut answered = std::collections::HashMap::new();
+    loop {
+        let synced = match scanner.next()? {
+            None => break,
+            Some(r) if cut.is_some_and(|(position, _)| r.position >= position) => break,
+            Some(r) => {
+                loader.take(&r, &mut answered)?;
+                r.synced_upto
+            }
+        };
+        loader.unproven.retain(|u| u.end > synced);
+    }
+    if let Some((position, seq)) = loader.first_unproven()? {
+        return Ok(Replay::Cut(position, seq));
+    }
+    if let Some((position, seq)) = cut {
+        scanner.reject(position, seq, "frame whose bytes are not there")?;
+    }
+    let journal = Journal::new(ve, shared.store, storage, shared.entropy.clone(), sizes, scanner.into_tail()?);
+    let Loader { tables, files, head, open, .. } = loader;
+    let settings = Settings::default();
+    Ok(Replay::Done(Box::new(State {
+        tables,
+        journal,
+        files,
+        settings,
+        head,
+        open,
+        frozen_head: None,
+        flushing: false,
+        answered,
+        written: 0,
+    })))
+}
+
+struct Loader<'a> {
+    shared: &'a Shared,
+    tables: Tables,
+    files: ExtentFiles,
+    head: Head,
+    open: Open,
+    unproven: Vec<Unproven>,
+}
+
+impl Loader<'_> {
+    fn take(
+        &mut self,
+        r: &Recovered<'_>,
+        answered: &mut std::collections::HashMap<u64, super::Memo>,
+    ) -> Result<()> {
+        let place = || format!("{} position {}", r.segment.path, r.position);
+        let damage = |detail: String| Error::Damage { what: "journal frame", place: place(), detail };
+        let header = &r.frame.header;
+        if header.txn != self.open.txn {
+            return Err(damage(format!("transaction {} where {} goes on", header.txn, self.open.txn)));
+        }
+        self.head.epoch = header.epoch;
+        match header.kind {
+            FrameKind::Body => {
+                let body: Body = codec::decode(r.frame.body).map_err(|e| damage(e.to_string()))?;
+                let envelope: Envelope = codec::decode(r.frame.envelope).map_err(|e| damage(e.to_string()))?;
+                self.body(r, body, envelope, answered).map_err(|e| match e {
+                    Loading::Frame(detail) => damage(detail),
+                    Loading::Other(e) => e,
+                })
+            }
+            FrameKind::Seal => {
+                let seal: Seal = codec::decode(r.frame.body).map_err(|e| damage(e.to_string()))?;
+                let chain = chain_hash(&self.open, &seal.payloads, seal.time, header.epoch);
+                if seal.records != self.open.records || seal.chain != chain {
+                    return Err(damage(format!("seal of transaction {} does not match its records", header.txn)));
+                }
+                self.seal(&seal, r.end, header.seq + 1);
+                Ok(())
+            }
+        }
+    }
+
+    fn body(
+        &mut self,
+        r: &Recovered<'_>,
+        body: Body,
+        envelope: Envelope,
+        answered: &mut std::collections::HashMap<u64, super::Memo>,
+    ) -> std::result::Result<(), Loading> {
+        let place = match (&body.payload, &envelope.place) {
+            (None, None) if r.frame.payload.is_empty() => None,
+            (Some(p), None) if p.len == r.frame.payload.len() as u64 => {
+                if p.hash.is_some_and(|h| h != Hash::of(r.frame.payload)) {
+                    return Err(Loading::Frame("payload does not match its hash".into()));
+                }
+                let at = Location::Journal {
+                    segment: r.segment.clone(),
+                    offset: r.payload_offset,
+                    crc: r.frame.header.payload_crc(),
+                };
+                Some(Place { len: p.len, at })
+            }
+            (Some(p), Some(place)) if p.len == place.len && place.is_sane() && r.frame.payload.is_empty() => {
+                self.unproven.push(Unproven {
+                    position: r.position,
+                    end: r.end,
+                    seq: r.frame.header.seq,
+                    place: place.clone(),
+                });
+                if p.hash.is_none()
+                    && let Ok(file) = self.files.file(place.file)
+                {
+                    self.open.pending.push(PendingHash::new(file, place.clone()));
+                }
+                Some(Place::from(place.clone()))
+            }
+            _ => return Err(Loading::Frame("payload and its description differ".into())),
+        };
+        if let Some(payload) = &body.payload {
+            if let Some(place) = place {
+                let id = crate::ids::PayloadId { txn: self.open.txn, offset: self.open.payload };
+                self.tables.active.places.insert(id, place);
+            }
+            self.open.payload += payload.len;
+        }
+        self.open.absorb(r.frame.body);
+        if envelope.unique != 0
+            && let Some(memo) = envelope.memo
+        {
+            answered.insert(envelope.unique, memo);
+        }
+        apply(&mut self.tables, self.open.txn, &body.changes).map_err(Loading::Other)
+    }
+
+    fn seal(&mut self, seal: &Seal, end: u64, seq: u64) {
+        let txn = self.open.txn;
+        let row = rows::TxnRow { time: seal.time, chain: seal.chain, epoch: self.head.epoch };
+        self.tables.active.txns.push((txn, row));
+        self.head = Head {
+            txn,
+            chain: seal.chain,
+            time: seal.time,
+            journal: end,
+            seq,
+            bytes: self.tables.usage.bytes,
+            inodes: self.tables.usage.inodes,
+            next_ino: self.tables.usage.next_ino,
+            ..self.head.clone()
+        };
+        self.open = Open::after(seal.chain, txn);
+    }
+
+    /// The first frame whose bulk bytes are not there, among those that nothing says were flushed.
+    fn first_unproven(&mut self) -> Result<Option<(u64, u64)>> {
+        for u in std::mem::take(&mut self.unproven) {
+            let mut bytes = vec![0; u.place.len as usize];
+            let there = match self.files.file(u.place.file) {
+                Ok(file) => read_extent(&*file, &u.place, 0, &mut bytes),
+                Err(e) => Err(e),
+            };
+            match there {
+                Ok(()) => {}
+                Err(Error::Damage { .. }) => return Ok(Some((u.position, u.seq))),
+                Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                    return Ok(Some((u.position, u.seq)));
+                }
+                Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::UnexpectedEof => {
+                    return Ok(Some((u.position, u.seq)));
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        let _ = self.shared;
+        Ok(None)
+    }
+}
+
+/// Why a frame could not be taken.
+enum Loading {
+    /// It contradicts itself.
+    Frame(String),
+    /// Something below failed.
+    Other(Error),
+}
