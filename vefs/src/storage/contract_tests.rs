@@ -1,9 +1,12 @@
 //! What every [`Storage`] does alike, run against each implementation.
 
+#![allow(clippy::unwrap_used)]
+
 use std::io::{ErrorKind, IoSlice};
 use std::sync::Arc;
 
 use super::disk::DiskStorage;
+use super::fault::{FaultPlan, FaultStorage};
 use super::memory::MemStorage;
 use super::{File, Storage};
 
@@ -11,6 +14,7 @@ fn each(check: impl Fn(&dyn Storage)) {
     let folder = tempfile::tempdir().unwrap();
     check(&DiskStorage::open(folder.path()).unwrap());
     check(&MemStorage::new());
+    check(&FaultStorage::new(Arc::new(MemStorage::new()), FaultPlan::new()));
 }
 
 fn bytes(file: &Arc<dyn File>) -> Vec<u8> {

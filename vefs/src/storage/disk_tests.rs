@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used)]
+
 use std::os::unix::fs::{MetadataExt, symlink};
 
 use super::*;

@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used)]
+
 use super::*;
 
 fn write(file: &Arc<dyn File>, data: &[u8], offset: u64) -> io::Result<()> {

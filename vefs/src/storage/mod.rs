@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 mod content;
 pub mod disk;
+pub mod fault;
 pub mod memory;
 mod path;
 
