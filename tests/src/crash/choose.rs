@@ -131,7 +131,7 @@ impl Chooser<'_> {
     /// The pending writes of bytes: index, offset, length.
     fn writes(&self) -> Vec<(usize, u64, u64)> {
         let write = |(i, pending): (usize, &Pending)| match &pending.effect {
-            Effect::Bytes { offset, data, .. } => Some((i, *offset, data.len())),
+            Effect::Bytes { offset, data, .. } if !pending.settled => Some((i, *offset, data.len())),
             _ => None,
         };
         self.pending.iter().enumerate().filter_map(write).collect()

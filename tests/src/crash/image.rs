@@ -68,7 +68,11 @@ impl Effect {
                 vec![Effect::Move { from: Arc::clone(from), to: Arc::clone(to), file: *file }]
             }
             Event::Remove { path, file } => vec![Effect::Unlink { path: Arc::clone(path), file: *file }],
-            Event::Sync { .. } | Event::SyncDir { .. } | Event::SyncAll | Event::Mark(_) => Vec::new(),
+            Event::Sync { .. }
+            | Event::SyncDir { .. }
+            | Event::SyncAll
+            | Event::FlushFailed { .. }
+            | Event::Mark(_) => Vec::new(),
         }
     }
 
@@ -177,6 +181,11 @@ impl Image {
         if !missing.is_empty() {
             Arc::make_mut(&mut self.dirs).extend(missing);
         }
+    }
+
+    /// Makes all folders exist that exist in `full`.
+    pub(super) fn adopt_all_folders(&mut self, full: &Image) {
+        self.dirs = Arc::clone(&full.dirs);
     }
 
     fn slot(&mut self, file: FileId) -> &mut Arc<Content> {

@@ -24,7 +24,10 @@
 //! asks that no wrong bytes are taken for right ones, not that nothing is missing (a lost *last* write looks like one never
 //! made).
 //!
-//! Not in the model: errors at flushing (the fault-injecting storage has them), and bytes that rot later.
+//! A flush that fails ([`Recorder::fail_flush`]) covers nothing, and what it should have covered of files' bytes is covered by no
+//! later flush either: it may be found or not for ever after. Names are covered by the next good flush.
+//!
+//! Not in the model: bytes that rot later.
 //!
 //! # Use
 //!

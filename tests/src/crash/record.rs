@@ -56,6 +56,10 @@ pub enum Event {
         dir: Arc<str>,
     },
     SyncAll,
+    /// [`Recorder::fail_flush`]: a flush of the file, or of everything, answered an error.
+    FlushFailed {
+        file: Option<FileId>,
+    },
     /// Inserted by the test: from here on a check may demand more (an operation was acknowledged, a flush answered).
     Mark(u64),
 }
@@ -71,10 +75,15 @@ impl fmt::Display for Event {
             Event::Sync { path, .. } => write!(f, "sync {path}"),
             Event::SyncDir { dir } => write!(f, "sync_dir {dir:?}"),
             Event::SyncAll => write!(f, "sync_all"),
+            Event::FlushFailed { file: Some(file) } => write!(f, "failed sync of file {}", file.0),
+            Event::FlushFailed { file: None } => write!(f, "failed sync_all"),
             Event::Mark(mark) => write!(f, "mark {mark}"),
         }
     }
 }
+
+/// errno(3) of a failed flush.
+const EIO: i32 = 5;
 
 /// A [`MemStorage`] that records every changing call that succeeded. One lock orders calls of all threads, so that a
 /// flush covers exactly what stands before it in the log.
@@ -90,19 +99,42 @@ struct Tape {
     log: Vec<Event>,
     names: BTreeMap<Arc<str>, FileId>,
     next: usize,
+    /// Flushes that still succeed before one fails.
+    good_flushes: Option<u64>,
+}
+
+impl Tape {
+    /// Whether this flush is the one that fails.
+    fn fails(&mut self, file: Option<FileId>) -> io::Result<()> {
+        self.good_flushes = match self.good_flushes {
+            Some(0) => {
+                self.good_flushes = None;
+                self.log.push(Event::FlushFailed { file });
+                return Err(io::Error::from_raw_os_error(EIO));
+            }
+            left => left.map(|left| left - 1),
+        };
+        Ok(())
+    }
 }
 
 impl Recorder {
     /// Records from the state of `base` on, all of which counts as durable. `base` itself is not changed.
     pub fn new(base: &MemStorage) -> Recorder {
         let names: BTreeMap<_, _> = base.files().into_keys().enumerate().map(|(id, path)| (path, FileId(id))).collect();
-        let tape = Tape { log: Vec::new(), next: names.len(), names };
+        let tape = Tape { log: Vec::new(), next: names.len(), names, good_flushes: None };
         Recorder { base: base.snapshot(), below: base.snapshot(), tape: Arc::new(Mutex::new(tape)) }
     }
 
     /// Inserts a mark.
     pub fn mark(&self, mark: u64) {
         self.tape.lock().log.push(Event::Mark(mark));
+    }
+
+    /// The `nth` `sync` or `sync_all` from now on (1 is the next) fails with EIO. What it should have covered of files'
+    /// bytes is never covered by a later flush, as on Linux, where the pages count as clean afterwards.
+    pub fn fail_flush(&self, nth: u64) {
+        self.tape.lock().good_flushes = Some(nth.saturating_sub(1));
     }
 
     /// What was recorded so far.
@@ -193,6 +225,7 @@ impl Storage for Recorder {
 
     fn sync_all(&self) -> io::Result<()> {
         let mut tape = self.tape.lock();
+        tape.fails(None)?;
         self.below.sync_all()?;
         tape.log.push(Event::SyncAll);
         Ok(())
@@ -227,6 +260,7 @@ impl File for RecordedFile {
 
     fn sync(&self) -> io::Result<()> {
         let mut tape = self.tape.lock();
+        tape.fails(Some(self.file))?;
         self.below.sync()?;
         tape.log.push(Event::Sync { path: Arc::clone(&self.path), file: self.file });
         Ok(())

@@ -16,7 +16,7 @@ const LANES: usize = 64;
 /// Most states per class and point in time, unless told.
 const MOST: usize = 24;
 
-/// An effect that no flush covers yet.
+/// An effect that no flush covers yet, or that stands behind one that none will ever cover.
 #[derive(Debug)]
 pub(super) struct Pending {
     /// Number of the effect in the log.
@@ -24,6 +24,10 @@ pub(super) struct Pending {
     /// Index of its event.
     event: usize,
     pub(super) effect: Effect,
+    /// A flush that should have covered it failed: no later one does.
+    lost: bool,
+    /// Durable, and kept here because earlier bytes of the same file are lost, so that all are applied in their order.
+    pub(super) settled: bool,
 }
 
 /// A file as it would be without one write.
@@ -168,7 +172,7 @@ impl<'a> CrashStates<'a> {
                 self.keep_lanes(id, at, &effect);
             }
             self.full.apply(&effect);
-            self.pending.push(Pending { id, event: at, effect });
+            self.pending.push(Pending { id, event: at, effect, lost: false, settled: false });
         }
         match event {
             Event::Sync { file, .. } => self.settle(|effect| effect.data_of() == Some(*file)),
@@ -188,7 +192,12 @@ impl<'a> CrashStates<'a> {
             }
             Event::SyncAll => {
                 self.settle(|_| true);
-                self.durable = self.full.clone();
+                self.durable.adopt_all_folders(&self.full);
+            }
+            Event::FlushFailed { file } => {
+                for pending in self.pending.iter_mut().filter(|pending| !pending.settled) {
+                    pending.lost |= pending.effect.data_of().is_some_and(|of| file.is_none_or(|file| of == file));
+                }
             }
             Event::Mark(_) => self.seen = Seen::default(),
             _ => {}
@@ -202,12 +211,23 @@ impl<'a> CrashStates<'a> {
 
     /// Makes pending effects durable, in their order.
     fn settle_ids(&mut self, ids: &HashSet<usize>) {
-        for pending in self.pending.extract_if(.., |pending| ids.contains(&pending.id)) {
-            self.durable.apply(&pending.effect);
+        let behind: HashSet<_> =
+            self.pending.iter().filter(|pending| pending.lost).filter_map(|pending| pending.effect.data_of()).collect();
+        for pending in self.pending.iter_mut().filter(|pending| ids.contains(&pending.id)) {
+            if pending.lost || pending.settled {
+                continue;
+            }
+            pending.settled = true;
             self.durable_set ^= set_word(pending.id);
+            for lane in self.lanes.iter_mut().filter(|lane| lane.id == pending.id) {
+                lane.flushed = true;
+            }
         }
-        for lane in &mut self.lanes {
-            lane.flushed |= ids.contains(&lane.id);
+        let in_order = |pending: &mut Pending| {
+            pending.settled && !pending.effect.data_of().is_some_and(|file| behind.contains(&file))
+        };
+        for pending in self.pending.extract_if(.., in_order) {
+            self.durable.apply(&pending.effect);
         }
     }
 
@@ -235,7 +255,7 @@ impl<'a> CrashStates<'a> {
         if matches!(spec, Spec::Torn { .. } | Spec::Misdirected { .. } | Spec::Dropped(_)) {
             return None;
         }
-        let there = self.pending.iter().enumerate().filter(|(i, _)| spec.has(*i));
+        let there = self.pending.iter().enumerate().filter(|(i, pending)| spec.has(*i) && !pending.settled);
         Some(there.fold(self.durable_set, |set, (_, pending)| set ^ set_word(pending.id)))
     }
 
@@ -252,7 +272,7 @@ impl<'a> CrashStates<'a> {
         let mut image = self.durable.clone();
         for (i, pending) in self.pending.iter().enumerate() {
             match spec {
-                _ if spec.has(i) => image.apply(&pending.effect),
+                _ if pending.settled || spec.has(i) => image.apply(&pending.effect),
                 Spec::Torn { i: torn, cut, head: true, .. } if torn == i => image.apply_part(&pending.effect, 0, cut),
                 Spec::Torn { i: torn, cut, head: false, .. } if torn == i => {
                     image.apply_part(&pending.effect, cut, u64::MAX);

@@ -1,6 +1,6 @@
 //! The bytes of a file in memory, copied on write.
 //!
-//! A file is a map of 1 MiB blocks of 4 KiB chunks, shared between copies until one of them writes, so that a copy costs
+//! A file is a map of 1 MiB slabs of 4 KiB chunks, shared between copies until one of them writes, so that a copy costs
 //! a few pointers and a write to a copy costs one chunk. Bytes beyond the length are zeros at all times.
 
 use std::collections::BTreeMap;
@@ -9,20 +9,20 @@ use std::sync::{Arc, LazyLock, OnceLock};
 
 const CHUNK: usize = 4096;
 const CHUNKS: usize = 256;
-const BLOCK: u64 = (CHUNK * CHUNKS) as u64;
+const SLAB: u64 = (CHUNK * CHUNKS) as u64;
 
-static ZERO_BLOCK: LazyLock<Arc<Block>> =
-    LazyLock::new(|| Arc::new(Block { chunks: vec![Chunk::Zeros; CHUNKS], hash: OnceLock::new() }));
+static ZERO_SLAB: LazyLock<Arc<Slab>> =
+    LazyLock::new(|| Arc::new(Slab { chunks: vec![Chunk::Zeros; CHUNKS], hash: OnceLock::new() }));
 
 /// The bytes of one file. Cloning shares them.
 #[derive(Clone, Debug, Default)]
 pub struct Content {
     len: u64,
-    blocks: BTreeMap<u64, Arc<Block>>,
+    slabs: BTreeMap<u64, Arc<Slab>>,
 }
 
 #[derive(Clone, Debug)]
-struct Block {
+struct Slab {
     /// Always `CHUNKS` of them.
     chunks: Vec<Chunk>,
     hash: OnceLock<u64>,
@@ -63,12 +63,12 @@ impl Content {
 
     /// Bytes of space taken: the length without the holes (of whole, aligned 4 KiB).
     pub fn allocated(&self) -> u64 {
-        let taken = |block: &Arc<Block>| block.chunks.iter().filter(|chunk| !matches!(chunk, Chunk::Hole)).count();
-        let whole = self.blocks.values().map(taken).sum::<usize>() as u64 * CHUNK as u64;
+        let taken = |slab: &Arc<Slab>| slab.chunks.iter().filter(|chunk| !matches!(chunk, Chunk::Hole)).count();
+        let whole = self.slabs.values().map(taken).sum::<usize>() as u64 * CHUNK as u64;
         let tail = self.len % CHUNK as u64;
         let last = self.len / CHUNK as u64;
-        let in_block = (last % CHUNKS as u64) as usize;
-        match self.blocks.get(&(last / CHUNKS as u64)).map(|block| &block.chunks[in_block]) {
+        let in_slab = (last % CHUNKS as u64) as usize;
+        match self.slabs.get(&(last / CHUNKS as u64)).map(|slab| &slab.chunks[in_slab]) {
             Some(Chunk::Zeros | Chunk::Data(_)) if tail != 0 => whole - (CHUNK as u64 - tail),
             _ => whole,
         }
@@ -79,11 +79,11 @@ impl Content {
     pub fn read_at(&self, buf: &mut [u8], offset: u64) -> bool {
         let Some(end) = offset.checked_add(buf.len() as u64).filter(|end| *end <= self.len) else { return false };
         let mut rest = buf;
-        for (block, range) in blocks_of(offset, end) {
+        for (slab, range) in slabs_of(offset, end) {
             let (here, after) = rest.split_at_mut(range.len());
             rest = after;
-            match self.blocks.get(&block) {
-                Some(block) => block.read(range.start, here),
+            match self.slabs.get(&slab) {
+                Some(slab) => slab.read(range.start, here),
                 None => here.fill(0),
             }
         }
@@ -102,10 +102,10 @@ impl Content {
     pub fn write_at(&mut self, data: &[u8], offset: u64) {
         let end = offset + data.len() as u64;
         let mut rest = data;
-        for (block, range) in blocks_of(offset, end) {
+        for (slab, range) in slabs_of(offset, end) {
             let (here, after) = rest.split_at(range.len());
             rest = after;
-            self.block(block).write(range.start, here);
+            self.slab(slab).write(range.start, here);
         }
         if !data.is_empty() {
             self.len = self.len.max(end);
@@ -114,11 +114,11 @@ impl Content {
 
     /// Writes zeros that take space, extending the file if need be. The end must fit into 64 bits.
     pub fn zero(&mut self, offset: u64, len: u64) {
-        for (block, range) in blocks_of(offset, offset + len) {
-            if range.len() as u64 == BLOCK {
-                self.blocks.insert(block, Arc::clone(&ZERO_BLOCK));
+        for (slab, range) in slabs_of(offset, offset + len) {
+            if range.len() as u64 == SLAB {
+                self.slabs.insert(slab, Arc::clone(&ZERO_SLAB));
             } else {
-                self.block(block).clear(range, &Chunk::Zeros);
+                self.slab(slab).clear(range, &Chunk::Zeros);
             }
         }
         if len > 0 {
@@ -129,48 +129,48 @@ impl Content {
     /// Makes a range read as zeros and gives back the space of the whole chunks in it; the length stays.
     pub fn punch(&mut self, offset: u64, len: u64) {
         let end = offset.saturating_add(len);
-        let touched = offset / BLOCK..end.div_ceil(BLOCK);
+        let touched = offset / SLAB..end.div_ceil(SLAB);
         if touched.is_empty() {
             return;
         }
-        self.blocks.retain(|at, block| {
+        self.slabs.retain(|at, slab| {
             if !touched.contains(at) {
                 return true;
             }
-            let start = at * BLOCK;
-            let from = offset.saturating_sub(start).min(BLOCK);
-            let to = (end - start).min(BLOCK);
-            if (from, to) == (0, BLOCK) {
+            let start = at * SLAB;
+            let from = offset.saturating_sub(start).min(SLAB);
+            let to = (end - start).min(SLAB);
+            if (from, to) == (0, SLAB) {
                 return false;
             }
-            Block::edit(block).clear(from as usize..to as usize, &Chunk::Hole);
+            Slab::edit(slab).clear(from as usize..to as usize, &Chunk::Hole);
             true
         });
     }
 
     /// A hash of length and bytes; holes and written zeros are the same. Only for telling contents apart in one process.
     pub fn hash(&self) -> u64 {
-        self.blocks.iter().fold(mix(self.len, 0x6c65_6e67), |sum, (at, block)| match block.hash() {
+        self.slabs.iter().fold(mix(self.len, 0x6c65_6e67), |sum, (at, slab)| match slab.hash() {
             0 => sum,
             hash => sum.wrapping_add(mix(hash, *at)),
         })
     }
 
-    fn block(&mut self, at: u64) -> &mut Block {
-        Block::edit(self.blocks.entry(at).or_insert_with(|| Arc::new(Block::hole())))
+    fn slab(&mut self, at: u64) -> &mut Slab {
+        Slab::edit(self.slabs.entry(at).or_insert_with(|| Arc::new(Slab::hole())))
     }
 }
 
-impl Block {
-    fn hole() -> Block {
-        Block { chunks: vec![Chunk::Hole; CHUNKS], hash: OnceLock::new() }
+impl Slab {
+    fn hole() -> Slab {
+        Slab { chunks: vec![Chunk::Hole; CHUNKS], hash: OnceLock::new() }
     }
 
-    /// The block for writing: its own copy, its hash forgotten.
-    fn edit(shared: &mut Arc<Block>) -> &mut Block {
-        let block = Arc::make_mut(shared);
-        block.hash = OnceLock::new();
-        block
+    /// The slab for writing: its own copy, its hash forgotten.
+    fn edit(shared: &mut Arc<Slab>) -> &mut Slab {
+        let slab = Arc::make_mut(shared);
+        slab.hash = OnceLock::new();
+        slab
     }
 
     fn read(&self, start: usize, mut buf: &mut [u8]) {
@@ -255,16 +255,16 @@ fn mix(word: u64, salt: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// The blocks a range of a file lies in, and the part of each.
-fn blocks_of(start: u64, end: u64) -> impl Iterator<Item = (u64, Range<usize>)> {
-    (start / BLOCK..end.div_ceil(BLOCK)).filter_map(move |block| {
-        let base = block * BLOCK;
-        let range = (start.max(base) - base) as usize..((end - base).min(BLOCK)) as usize;
-        (!range.is_empty()).then_some((block, range))
+/// The slabs a range of a file lies in, and the part of each.
+fn slabs_of(start: u64, end: u64) -> impl Iterator<Item = (u64, Range<usize>)> {
+    (start / SLAB..end.div_ceil(SLAB)).filter_map(move |slab| {
+        let base = slab * SLAB;
+        let range = (start.max(base) - base) as usize..((end - base).min(SLAB)) as usize;
+        (!range.is_empty()).then_some((slab, range))
     })
 }
 
-/// The chunks a range of a block lies in, and the part of each.
+/// The chunks a range of a slab lies in, and the part of each.
 fn chunks_of(start: usize, end: usize) -> impl Iterator<Item = (usize, Range<usize>)> {
     (start / CHUNK..end.div_ceil(CHUNK)).filter_map(move |chunk| {
         let base = chunk * CHUNK;

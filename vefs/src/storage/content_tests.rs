@@ -14,10 +14,10 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    // Around the edges of chunks and blocks, where the arithmetic can go wrong.
-    let offset = (prop::sample::select(vec![0, 4096, 8192, BLOCK - 4096, BLOCK, 2 * BLOCK]), 0..20_u64)
+    // Around the edges of chunks and slabs, where the arithmetic can go wrong.
+    let offset = (prop::sample::select(vec![0, 4096, 8192, SLAB - 4096, SLAB, 2 * SLAB]), 0..20_u64)
         .prop_map(|(edge, near): (u64, u64)| (edge + near).saturating_sub(10));
-    let len = prop::sample::select(vec![0, 1, 20, 4096, 4100, 8192, BLOCK + 10]);
+    let len = prop::sample::select(vec![0, 1, 20, 4096, 4100, 8192, SLAB + 10]);
     prop_oneof![
         (offset.clone(), prop::sample::select(vec![0, 1, 30, 4096, 9000]), any::<u8>())
             .prop_map(|(at, len, byte)| Step::Write(at, vec![byte; len])),
@@ -104,11 +104,11 @@ proptest! {
 #[test]
 fn holes_and_written_zeros_have_one_hash() {
     let mut sparse = Content::default();
-    sparse.write_at(b"\0", 3 * BLOCK - 1);
-    let full = Content::zeros(3 * BLOCK);
+    sparse.write_at(b"\0", 3 * SLAB - 1);
+    let full = Content::zeros(3 * SLAB);
     assert_eq!(sparse.hash(), full.hash());
-    assert_eq!((sparse.allocated(), full.allocated()), (4096, 3 * BLOCK));
-    assert_ne!(full.hash(), Content::zeros(3 * BLOCK + 1).hash());
+    assert_eq!((sparse.allocated(), full.allocated()), (4096, 3 * SLAB));
+    assert_ne!(full.hash(), Content::zeros(3 * SLAB + 1).hash());
 }
 
 #[test]
