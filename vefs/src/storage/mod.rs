@@ -10,6 +10,12 @@
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
+mod content;
+pub mod disk;
+pub mod fault;
+pub mod memory;
+mod path;
+
 /// A folder of files on one file system.
 pub trait Storage: Send + Sync + 'static {
     /// Opens an existing file for reading and writing. `NotFound` when there is none.
@@ -19,7 +25,8 @@ pub trait Storage: Send + Sync + 'static {
     /// overwrites need no allocation). The name is not durable before [`Storage::sync_dir`].
     fn create(&self, path: &str, zeros: u64) -> io::Result<Arc<dyn File>>;
 
-    /// Renames within the store, replacing the target atomically.
+    /// Renames a file within the store, replacing the target atomically and making the folders it goes into. The change
+    /// is durable after [`Storage::sync_dir`] of either folder.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 
     /// Removes a file. `NotFound` when there is none.
@@ -60,3 +67,6 @@ pub trait File: Send + Sync + 'static {
     /// Gives the range's space back; it then reads as zeros (fallocate(2), `FALLOC_FL_PUNCH_HOLE`).
     fn punch(&self, offset: u64, len: u64) -> io::Result<()>;
 }
+
+#[cfg(test)]
+mod contract_tests;
