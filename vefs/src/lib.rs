@@ -14,6 +14,7 @@ pub mod clock;
 pub mod errno;
 pub mod ids;
 pub mod limits;
+pub mod object;
 pub mod op;
 pub mod storage;
 pub mod types;
