@@ -21,7 +21,7 @@ const FLUSH_ALL_FROM: usize = 4;
 const READ_SIZE: usize = 1 << 20;
 
 /// A file in `staging/` that is removed when it is given up.
-pub(super) struct Staging {
+pub(crate) struct Staging {
     shared: Arc<Shared>,
     pub path: String,
     pub file: Arc<dyn File>,
@@ -29,7 +29,7 @@ pub(super) struct Staging {
 }
 
 impl Staging {
-    pub fn create(shared: &Arc<Shared>, suffix: &str) -> Result<Staging, ObjectError> {
+    pub(super) fn create(shared: &Arc<Shared>, suffix: &str) -> Result<Staging, ObjectError> {
         let path = format!("staging/obj-{}{suffix}", shared.next.fetch_add(1, Ordering::Relaxed));
         shared.marks().staging.insert(path.clone());
         let file = shared.storage.create(&path, 0).map_err(io_at(&path));
@@ -40,6 +40,15 @@ impl Staging {
                 Err(e)
             }
         }
+    }
+}
+
+impl Staging {
+    /// Gives the file its name; the caller flushes the bytes before and the folder after.
+    pub fn rename(mut self, to: &str) -> Result<(), ObjectError> {
+        self.shared.storage.rename(&self.path, to).map_err(io_at(&self.path))?;
+        self.placed = true;
+        Ok(())
     }
 }
 

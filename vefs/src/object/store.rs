@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicU64;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::cache::Cache;
-use super::place::{self, Staged};
+use super::place::{self, Staged, Staging};
 use super::reader::{body_path, folder, sum_path};
 use super::{Object, ObjectError, ObjectWriter, io_at};
 use crate::ids::Hash;
@@ -21,7 +21,7 @@ pub struct ObjectStore {
     pub(super) shared: Arc<Shared>,
 }
 
-pub(super) struct Shared {
+pub(crate) struct Shared {
     pub storage: Arc<dyn Storage>,
     stripes: [Mutex<()>; 64],
     marks: Mutex<Marks>,
@@ -30,7 +30,7 @@ pub(super) struct Shared {
 }
 
 #[derive(Default)]
-pub(super) struct Marks {
+pub(crate) struct Marks {
     pins: HashMap<Hash, u32>,
     condemned: HashSet<Hash>,
     pub cache: Cache,
@@ -174,6 +174,11 @@ impl ObjectStore {
     /// `Io` when no staging file can be made.
     pub fn writer(&self) -> Result<ObjectWriter, ObjectError> {
         ObjectWriter::new(self.shared.clone())
+    }
+
+    /// A file in `staging/` for something else that is made of objects. Removed when it is dropped without a place.
+    pub(crate) fn staging(&self, suffix: &str) -> Result<Staging, ObjectError> {
+        Staging::create(&self.shared, suffix)
     }
 
     /// Stores bytes as an object, durable on return.

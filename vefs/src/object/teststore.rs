@@ -104,7 +104,7 @@ impl Storage for TestStore {
     fn list(&self, dir: &str) -> io::Result<Vec<String>> {
         let prefix = format!("{dir}/");
         let files = self.files.lock();
-        let below = files.keys().filter_map(|p| p.strip_prefix(&prefix)).map(|p| p.split('/').next().unwrap());
+        let below = files.keys().filter_map(|p| p.strip_prefix(&prefix)).map(|p| p.split('/').next().unwrap_or(p));
         let mut names: Vec<String> = below.map(str::to_owned).collect();
         names.dedup();
         Ok(names)
