@@ -10,10 +10,12 @@
 //! the in-memory overlay, usage figures) is derived and can be rebuilt. Nothing here opens a socket.
 //! `ARCHITECTURE.md` at the top of the repository tells the life of one mkdir and one write.
 
+pub mod base;
 pub mod clock;
 pub mod errno;
 pub mod ids;
 pub mod limits;
+pub mod object;
 pub mod op;
 pub mod storage;
 pub mod types;

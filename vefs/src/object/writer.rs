@@ -1,0 +1,111 @@
+//! Writing an object whose bytes come in order.
+
+use std::io::IoSlice;
+use std::sync::Arc;
+
+use super::format::{ChunkHasher, OBJECT_LEN_MAX};
+use super::place::{self, Staged, Staging};
+use super::store::Shared;
+use super::{ObjectError, io_at};
+use crate::ids::Hash;
+
+/// Small writes are gathered up to this many bytes.
+const BUFFER: usize = 256 << 10;
+
+/// An object in the making: a staging file and the hash so far. Dropping it removes the staging file.
+pub struct ObjectWriter {
+    shared: Arc<Shared>,
+    staging: Staging,
+    hasher: ChunkHasher,
+    buffer: Vec<u8>,
+    written: u64,
+    failed: bool,
+}
+
+impl ObjectWriter {
+    pub(super) fn new(shared: Arc<Shared>) -> Result<ObjectWriter, ObjectError> {
+        let staging = Staging::create(&shared, "")?;
+        let hasher = ChunkHasher::new();
+        Ok(ObjectWriter { shared, staging, hasher, buffer: Vec::new(), written: 0, failed: false })
+    }
+
+    /// Bytes taken so far.
+    pub fn len(&self) -> u64 {
+        self.hasher.len()
+    }
+
+    /// Whether no byte was taken so far.
+    pub fn is_empty(&self) -> bool {
+        self.hasher.len() == 0
+    }
+
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// `TooLarge` past [`OBJECT_LEN_MAX`], `Io`. After an error the writer can only be dropped.
+    pub fn write(&mut self, data: &[u8]) -> Result<(), ObjectError> {
+        if self.failed {
+            return Err(ObjectError::WriterFailed);
+        }
+        let len = self.hasher.len().saturating_add(data.len() as u64);
+        if len > OBJECT_LEN_MAX {
+            self.failed = true;
+            return Err(ObjectError::TooLarge { len });
+        }
+        self.hasher.update(data);
+        if self.buffer.len() + data.len() < BUFFER {
+            self.buffer.extend_from_slice(data);
+            return Ok(());
+        }
+        self.flush(data)
+    }
+
+    fn flush(&mut self, data: &[u8]) -> Result<(), ObjectError> {
+        let parts = [IoSlice::new(&self.buffer), IoSlice::new(data)];
+        let done = self.staging.file.write_at(&parts, self.written).map_err(io_at(&self.staging.path));
+        self.failed = done.is_err();
+        self.written += (self.buffer.len() + data.len()) as u64;
+        self.buffer.clear();
+        done
+    }
+
+    /// Ends the body without giving it a name or flushing it; [`super::ObjectStore::place`] does that for many at once.
+    ///
+    /// # Errors
+    /// `WriterFailed`, `Io`.
+    pub fn seal(mut self) -> Result<Staged, ObjectError> {
+        if self.failed {
+            return Err(ObjectError::WriterFailed);
+        }
+        if !self.buffer.is_empty() {
+            self.flush(&[])?;
+        }
+        Staged::written(&self.shared, self.staging, &self.hasher.finish())
+    }
+
+    /// Ends the body and gives it its name: body, sidecar and names are durable on return. An equal object that is
+    /// there already is kept, one without a usable sidecar is replaced.
+    ///
+    /// # Errors
+    /// `WriterFailed`, `Io`.
+    pub fn finish(self) -> Result<Hash, ObjectError> {
+        self.end(false)
+    }
+
+    /// As [`ObjectWriter::finish`], but an object of the same name is replaced in any case: the repair of a damaged one
+    /// from good bytes.
+    ///
+    /// # Errors
+    /// `WriterFailed`, `Io`.
+    pub fn finish_over(self) -> Result<Hash, ObjectError> {
+        self.end(true)
+    }
+
+    fn end(self, over: bool) -> Result<Hash, ObjectError> {
+        let shared = self.shared.clone();
+        let staged = self.seal()?;
+        let hash = staged.hash();
+        place::place(&shared, vec![staged], over)?;
+        Ok(hash)
+    }
+}
