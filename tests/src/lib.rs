@@ -1,1 +1,4 @@
 //! Oracles and harnesses for the tests of the whole workspace. Nothing of the product depends on this crate.
+
+pub mod model;
+pub mod opgen;
