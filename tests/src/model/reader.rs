@@ -209,7 +209,10 @@ fn compare_names(model: &Model, real: &dyn Reader, dir: InodeNo, what: &dyn Fn(&
         for (_, name, entry) in ours {
             let found = real.lookup(dir, name);
             if Ok(*entry) != found && model.lookup(dir, name) != found {
-                return Err(format!("{}: model {entry:?}, real {found:?}", what(&format!("lookup of {name:?}"))));
+                return Err(format!(
+                    "{}: model {entry:?}, real {found:?}",
+                    what(&format!("lookup of {:?}", String::from_utf8_lossy(name)))
+                ));
             }
         }
     }
