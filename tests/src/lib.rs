@@ -1,3 +1,5 @@
 //! Oracles and harnesses for the tests of the whole workspace. Nothing of the product depends on this crate.
 
 pub mod crash;
+pub mod model;
+pub mod opgen;

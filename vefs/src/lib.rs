@@ -11,11 +11,27 @@
 //! `ARCHITECTURE.md` at the top of the repository tells the life of one mkdir and one write.
 
 pub mod base;
+pub mod change;
 pub mod clock;
+pub mod codec;
+pub mod content;
+pub mod entropy;
 pub mod errno;
+pub mod error;
+pub mod format;
 pub mod ids;
+pub mod journal;
 pub mod limits;
+pub mod meta;
 pub mod object;
 pub mod op;
+pub mod plan;
+pub mod state;
 pub mod storage;
+pub mod store;
 pub mod types;
+pub mod ve;
+
+pub use error::{Error, Result};
+pub use store::{Options, Store};
+pub use ve::Ve;

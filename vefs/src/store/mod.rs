@@ -27,7 +27,8 @@ use crate::format::superblock::{self, Superblock};
 use crate::ids::{Epoch, Hash, Lineage, VeId};
 use crate::meta::{Batch, MetaStore, RocksMeta, Scan, Table, prefix_end, rows};
 use crate::object::ObjectStore;
-use crate::storage::{DiskStorage, FolderLock, Storage};
+use crate::storage::Storage;
+use crate::storage::disk::{DiskStorage, StoreLock};
 use crate::ve::Ve;
 
 /// Name of the superblock's file.
@@ -41,7 +42,7 @@ pub struct Store {
     checkpoints: PathBuf,
     checkpoint_state: Mutex<shared::CheckpointState>,
     /// Keeps others out of the folder.
-    _lock: Option<FolderLock>,
+    _lock: Option<StoreLock>,
 }
 
 /// What a store is put together from.
@@ -83,7 +84,7 @@ impl Store {
         let place = path.display().to_string();
         let storage = DiskStorage::open(path).map_err(Error::io("opening store", place.clone()))?;
         let lock = storage.lock().map_err(|e| match e.kind() {
-            std::io::ErrorKind::WouldBlock => Error::Store(format!("store {place} is in use by another process")),
+            std::io::ErrorKind::ResourceBusy => Error::Store(format!("store {place} is in use by another process")),
             _ => Error::io("locking store", place.clone())(e),
         })?;
         // Before anything else is opened: an unknown format must stay untouched.

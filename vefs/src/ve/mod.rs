@@ -3,7 +3,7 @@
 //! Order of locks: `publishing` before `state`. Neither is held over a flush; `state` is held over a journal frame's write, which
 //! goes to the page cache. Nothing here starts a thread.
 
-mod commit;
+pub(crate) mod commit;
 mod envelope;
 mod execute;
 mod publish;
