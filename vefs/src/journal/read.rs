@@ -140,7 +140,7 @@ impl Scanner {
     pub fn reject(&mut self, position: u64, seq: u64, reason: &str) -> Result<()> {
         self.position = position;
         self.seq = seq;
-        self.finish(reason).map(|_| ())
+        self.finish::<()>(reason).map(|_| ())
     }
 
     fn take(&mut self, len: u64) -> Result<Recovered<'_>> {

@@ -132,7 +132,7 @@ impl MetaStore for RocksMeta {
         }
         let mut options = WriteOptions::default();
         options.disable_wal(true);
-        Ok(self.db.write_opt(&wb, &options)?)
+        Ok(self.db.write_opt(wb, &options)?)
     }
 
     fn persist(&self) -> Result<(), MetaError> {

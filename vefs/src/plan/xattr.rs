@@ -9,7 +9,10 @@ use crate::ids::InodeNo;
 use crate::limits;
 use crate::op::{Reply, XattrMode};
 use crate::state::view::{self, View};
-use crate::types::{Kind, mode};
+use crate::types::Kind;
+
+/// The namespaces there are (xattr(7)).
+const NAMESPACES: [&[u8]; 4] = [b"user.", b"trusted.", b"security.", b"system."];
 
 pub(super) fn set<V: View + ?Sized>(
     d: &mut Draft<'_, V>,
@@ -81,8 +84,7 @@ fn check(name: &[u8], kind: Kind) -> Result<()> {
     if name.is_empty() || name.contains(&0) {
         return Err(Errno::EINVAL.into());
     }
-    let known = [&b"user."[..], b"trusted.", b"security.", b"system."].iter().find(|p| name.starts_with(p));
-    match known {
+    match NAMESPACES.iter().find(|p| name.starts_with(p)) {
         Some(p) if name.len() > p.len() => {}
         _ => return Err(Errno::EOPNOTSUPP.into()),
     }
@@ -100,5 +102,3 @@ fn check_room<V: View + ?Sized>(d: &Draft<'_, V>, ino: InodeNo, name: &[u8]) -> 
     let all: usize = view::xattr_names(d.view, ino)?.iter().map(|n| n.len() + 1).sum();
     if all + name.len() + 1 > limits::XATTR_LIST_MAX { Err(Errno::ENOSPC.into()) } else { Ok(()) }
 }
-
-const _: () = assert!(mode::PERM == 0o7777);

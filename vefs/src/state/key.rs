@@ -95,6 +95,11 @@ impl Key {
         Key::new(KeyKind::Hold, InodeNo(0), name.as_bytes())
     }
 
+    /// A key behind all holds: holds belong to inode 0.
+    pub fn holds_end() -> Key {
+        Key::new(KeyKind::Hold, InodeNo(1), &[])
+    }
+
     /// The VE's settings.
     pub fn settings() -> Key {
         Key::new(KeyKind::Settings, InodeNo(0), &[])

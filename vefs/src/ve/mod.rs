@@ -6,16 +6,21 @@
 pub(crate) mod commit;
 mod envelope;
 mod execute;
+mod gc;
+mod holds;
 mod publish;
 mod reading;
 mod recover;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 
+pub use gc::{Collected, Retention};
 pub use envelope::{Envelope, Memo};
 pub use execute::Request;
+pub use holds::VersionRow;
 pub use reading::{Snapshot, Stat};
 
 use crate::change::Settings;
@@ -36,8 +41,10 @@ pub struct Ve {
     pub(crate) state: Mutex<State>,
     /// Signalled when a flush ends.
     pub(crate) flushed: Condvar,
-    /// Held by whoever publishes or collects garbage: one at a time.
+    /// Held by whoever publishes, takes a hold or collects garbage: one at a time.
     pub(crate) publishing: Mutex<()>,
+    /// Versions that are being read, with the number of readers.
+    pub(crate) readers: Mutex<BTreeMap<TxnNo, usize>>,
 }
 
 /// What the lock protects.
@@ -55,6 +62,8 @@ pub(crate) struct State {
     pub flushing: bool,
     /// Requests of the last run and of this one whose answers may not have reached the kernel.
     pub answered: std::collections::HashMap<u64, Memo>,
+    /// Extent files without live bytes, to be removed after the next checkpoint.
+    pub garbage: Vec<u64>,
     /// Bytes of journal and payload written since the last tick: the store's guess of what the disk lost.
     pub written: u64,
 }

@@ -109,6 +109,26 @@ impl Ve {
         Ok(())
     }
 
+    /// Publishes what was frozen by a writer, if anything was.
+    pub(crate) fn publish_pending(&self) -> Result<()> {
+        let _one = self.publishing.lock();
+        self.publish_frozen()
+    }
+
+    /// Bytes written since this was asked last.
+    pub(crate) fn take_written(&self) -> u64 {
+        std::mem::take(&mut self.state.lock().written)
+    }
+
+    /// Keeps a zero-filled journal segment ready. A full disk is no error here: the next roll-over tells.
+    pub(crate) fn prepare_spare(&self) {
+        let mut s = self.state.lock();
+        if let Err(e) = s.journal.prepare_spare() {
+            tracing::warn!(ve = %self.id, error = %e, "no spare journal segment");
+            self.shared.space.set_tight(true);
+        }
+    }
+
     /// Where the metadata store says the journal may begin, as far as that is durable.
     pub(crate) fn persisted_journal(&self) -> Result<u64> {
         match self.shared.meta.get_persisted(Table::System, &rows::head(self.id))? {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::holds::Reading;
 use super::{State, Ve};
 use crate::content::read::{self, Piece};
 use crate::errno::Errno;
@@ -133,11 +134,9 @@ impl Ve {
         if published < last {
             self.publish()?;
         }
-        if !self.is_kept(txn)? {
-            return Err(Error::Posix(Errno::ENOENT));
-        }
+        let reader = self.begin_reading(txn)?;
         let (meta, base) = (self.shared.meta.clone(), self.state.lock().tables.base.clone());
-        Ok(Snapshot { ve: self.clone(), view: VersionView { ve: self.id, txn, meta, base } })
+        Ok(Snapshot { view: VersionView { ve: self.id, txn, meta, base }, reader })
     }
 
     /// The last transaction that the metadata store has.
@@ -151,8 +150,8 @@ impl Ve {
 
 /// A VE as it was after a transaction, readable while garbage collection keeps it.
 pub struct Snapshot {
-    ve: Arc<Ve>,
     view: VersionView,
+    reader: Reading,
 }
 
 impl Snapshot {
@@ -186,11 +185,11 @@ impl Snapshot {
         let (inode, len) = readable(&self.view, ino, offset, len)?;
         let find = |id| stored_place(&*self.view.meta, self.view.ve, id);
         let pieces = {
-            let mut s = self.ve.state.lock();
+            let mut s = self.reader.ve.state.lock();
             read::pieces(&self.view, &find, &mut s.files, (ino, &inode), offset, len)?
         };
         let mut buf = vec![0; len];
-        self.ve.fill(&pieces, &mut buf)?;
+        self.reader.ve.fill(&pieces, &mut buf)?;
         Ok(buf)
     }
 

@@ -68,6 +68,7 @@ impl Ve {
             state: Mutex::new(state),
             flushed: Condvar::new(),
             publishing: Mutex::new(()),
+            readers: Mutex::default(),
         });
         ve.finish_open()?;
         Ok(ve)
@@ -160,6 +161,7 @@ fn replay(shared: &Arc<Shared>, identity: &Identity, base: &Arc<BaseTree>, cut: 
         frozen_head: None,
         flushing: false,
         answered,
+        garbage: Vec::new(),
         written: 0,
     })))
 }

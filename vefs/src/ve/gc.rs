@@ -1,0 +1,427 @@
+//! Garbage collection: forgetting old versions, and giving back the bytes that then nothing reads.
+//!
+//! Removal has two phases (promise G26): first the rows of forgotten versions go, durably, so that no reader and no hold can
+//! begin on them; then what only they could read. A crash in between leaves more than is needed, never less.
+//!
+//! Liveness of bytes is found by marking, not by counting: every extent in `Current` and `History` marks the payload ids it names. A
+//! count that drifts would lose data; a mark that is missing cannot happen without a missing extent.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Ve;
+use crate::change::Hold;
+use crate::clock::Timestamp;
+use crate::codec;
+use crate::content::ExtentPlace;
+use crate::content::read::read_extent;
+use crate::error::{Error, Result};
+use crate::ids::{Hash, PayloadId, TxnNo};
+use crate::meta::rows::{self, Current, Former};
+use crate::meta::{Batch, MetaError, Scan, Table, prefix_end};
+use crate::state::key::Value;
+use crate::state::publish::former_cost;
+use crate::types::Source;
+
+/// How long versions are kept: for each step, versions younger than `age` seconds are kept one per `every` seconds (0: all).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// (age, every), by rising age. What is older than the last age goes.
+    pub steps: Vec<(i64, i64)>,
+}
+
+impl Default for Retention {
+    /// 10 minutes: all; 1 hour: one a minute; 1 day: one a quarter of an hour; 7 days: one a day.
+    fn default() -> Self {
+        Retention { steps: vec![(600, 0), (3600, 60), (86_400, 900), (7 * 86_400, 86_400)] }
+    }
+}
+
+/// What a collection did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// Versions that can no longer be read.
+    pub versions: u64,
+    /// Rows of history removed.
+    pub rows: u64,
+    /// Bytes that history still takes.
+    pub history: u64,
+    /// Live bytes that were moved out of mostly dead extent files.
+    pub moved: u64,
+    /// Extent files that have no live bytes any more.
+    pub files: u64,
+}
+
+/// Extent files with less than this share of live bytes (percent) are cleaned.
+const CLEAN_BELOW: u64 = 50;
+/// Rows per batch.
+const BATCH: usize = 10_000;
+
+/// Which versions stay readable.
+struct Kept {
+    points: BTreeSet<TxnNo>,
+    /// Every version from here on.
+    floor: TxnNo,
+}
+
+impl Kept {
+    /// Whether a value that was current from `birth` until before `death` can still be read.
+    fn reads(&self, birth: TxnNo, death: TxnNo) -> bool {
+        death > self.floor || self.points.range(birth..death).next().is_some()
+    }
+}
+
+/// Live payload bytes: disjoint ranges, start → end offset within a transaction.
+#[derive(Default)]
+struct Marks(BTreeMap<PayloadId, u64>);
+
+impl Marks {
+    fn mark(&mut self, id: PayloadId, len: u64) {
+        let (mut start, mut end) = (id.offset, id.offset.saturating_add(len));
+        while let Some((s, e)) = self.0.range(..=PayloadId { txn: id.txn, offset: end }).next_back().map(|(s, e)| (*s, *e))
+        {
+            if s.txn != id.txn || e < start {
+                break;
+            }
+            start = start.min(s.offset);
+            end = end.max(e);
+            self.0.remove(&s);
+        }
+        self.0.insert(PayloadId { txn: id.txn, offset: start }, end);
+    }
+
+    /// The live parts of a range.
+    fn live(&self, id: PayloadId, len: u64) -> Vec<(PayloadId, u64)> {
+        let end = id.offset + len;
+        let before = self.0.range(..=id).next_back().filter(|(s, e)| s.txn == id.txn && **e > id.offset);
+        let first = before.map_or(id, |(s, _)| *s);
+        let mut out = Vec::new();
+        for (s, e) in self.0.range(first..PayloadId { txn: id.txn, offset: end }) {
+            let (from, to) = (s.offset.max(id.offset), (*e).min(end));
+            if from < to {
+                out.push((PayloadId { txn: id.txn, offset: from }, to - from));
+            }
+        }
+        out
+    }
+}
+
+impl Ve {
+    /// Forgets what the retention, the history cap, holds and readers do not keep, and cleans extent files. Extent files
+    /// that came free are removed by the store after its next checkpoint.
+    pub fn collect(&self, retention: &Retention) -> Result<Collected> {
+        self.publish()?;
+        let _one = self.publishing.lock();
+        let mut done = Collected::default();
+        let kept = self.withdraw(retention, &mut done)?;
+        let mut marks = Marks::default();
+        self.sweep_history(&kept, &mut marks, &mut done)?;
+        self.mark_current(&mut marks)?;
+        self.sweep_changes(&kept)?;
+        self.clean(&marks, &mut done)?;
+        Ok(done)
+    }
+
+    /// Phase one: decides which versions stay, removes the rows of the others, durably.
+    fn withdraw(&self, retention: &Retention, done: &mut Collected) -> Result<Kept> {
+        // Nobody begins to read while the decision is made.
+        let readers = self.readers.lock();
+        let mut txns = Vec::new();
+        self.txn_rows(&mut |txn, row| txns.push((txn, row.time)))?;
+        let now = self.shared.clock.wall();
+        let published = self.published()?;
+        let mut keep = chosen(retention, &txns, now);
+        keep.insert(published);
+        let (history, cap) = {
+            let s = self.state.lock();
+            (s.head.history, s.settings.history_bytes)
+        };
+        if history > cap {
+            // Over the cap the oldest unheld go first; half of them at a time, as nobody knows what each one costs.
+            let oldest: Vec<TxnNo> = keep.iter().copied().take(keep.len() / 2).collect();
+            oldest.iter().for_each(|t| {
+                keep.remove(t);
+            });
+        }
+        let mut floor = published;
+        for (_, Hold { txn, onwards, .. }) in self.holds()? {
+            keep.insert(txn);
+            if onwards {
+                floor = floor.min(txn);
+            }
+        }
+        keep.extend(readers.keys().copied());
+        keep.extend(txns.iter().map(|(t, _)| *t).filter(|t| *t >= floor));
+        // The empty state at the beginning has no row: it is kept while nothing was ever forgotten.
+        if self.state.lock().head.floor == TxnNo(0) && keep.len() == txns.len() {
+            keep.insert(TxnNo(0));
+        }
+        let mut batch = Batch::default();
+        for (txn, _) in txns.iter().filter(|(t, _)| !keep.contains(t)) {
+            batch.delete(Table::System, rows::txn(self.id, *txn));
+            done.versions += 1;
+        }
+        if !keep.contains(&TxnNo(0)) {
+            self.set_floor(keep.first().copied().unwrap_or(published), &mut batch)?;
+        }
+        if !batch.rows.is_empty() {
+            self.shared.meta.write(batch)?;
+            self.shared.meta.persist()?;
+        }
+        Ok(Kept { points: keep, floor })
+    }
+
+    fn set_floor(&self, floor: TxnNo, batch: &mut Batch) -> Result<()> {
+        self.state.lock().head.floor = floor;
+        self.edit_head(batch, |head| head.floor = floor)
+    }
+
+    /// Changes the stored head; the caller holds `publishing`, so that nothing is published meanwhile.
+    fn edit_head(&self, batch: &mut Batch, edit: impl FnOnce(&mut rows::Head)) -> Result<()> {
+        if let Some(row) = self.shared.meta.get(Table::System, &rows::head(self.id))? {
+            let mut head: rows::Head = rows::decode("system", &row)?;
+            edit(&mut head);
+            batch.put(Table::System, rows::head(self.id), codec::encode(&head));
+        }
+        Ok(())
+    }
+
+    /// Phase two: removes former values that no kept version reads, marks what the others name, and counts them.
+    fn sweep_history(&self, kept: &Kept, marks: &mut Marks, done: &mut Collected) -> Result<()> {
+        let mut batch = Batch::default();
+        let mut history = 0;
+        self.each(Table::History, &mut |k, v| {
+            let (_, birth) = rows::parse_history(k)?;
+            let former: Former = rows::decode("history", v)?;
+            if kept.reads(birth, former.death) {
+                history += former_cost(k.len(), v.len(), &former.value);
+                mark(marks, &former.value);
+            } else {
+                batch.delete(Table::History, k.to_vec());
+                done.rows += 1;
+            }
+            Ok(())
+        })?;
+        done.history = history;
+        self.state.lock().head.history = history;
+        self.edit_head(&mut batch, |head| head.history = history)?;
+        self.write_in_parts(batch)
+    }
+
+    fn mark_current(&self, marks: &mut Marks) -> Result<()> {
+        self.each(Table::Current, &mut |_, v| {
+            mark(marks, &rows::decode::<Current>("current", v)?.value);
+            Ok(())
+        })
+    }
+
+    /// The change index is needed from the oldest kept version on.
+    fn sweep_changes(&self, kept: &Kept) -> Result<()> {
+        let oldest = kept.points.first().copied().unwrap_or(kept.floor);
+        let mut batch = Batch::default();
+        self.each(Table::Changes, &mut |k, _| {
+            if rows::parse_change(k)?.0 <= oldest {
+                batch.delete(Table::Changes, k.to_vec());
+            }
+            Ok(())
+        })?;
+        self.write_in_parts(batch)
+    }
+
+    /// Forgets dead places, moves what is alive out of mostly dead files, and notes which files are free.
+    fn clean(&self, marks: &Marks, done: &mut Collected) -> Result<()> {
+        let (files, current) = {
+            let mut s = self.state.lock();
+            (s.files.list()?, s.files.current())
+        };
+        // Files begun later are not judged: what they hold may not be published yet.
+        let last = current.unwrap_or(files.iter().map(|f| f.0 + 1).max().unwrap_or(0));
+        let mut places: BTreeMap<u64, Vec<(PayloadId, ExtentPlace)>> = BTreeMap::new();
+        let mut batch = Batch::default();
+        self.each(Table::Places, &mut |k, v| {
+            let (id, place) = rows::parse_place(k, v)?;
+            if marks.live(id, place.len).is_empty() && place.file < last {
+                batch.delete(Table::Places, k.to_vec());
+            } else {
+                places.entry(place.file).or_default().push((id, place));
+            }
+            Ok(())
+        })?;
+        let pending: BTreeSet<u64> = self.unpublished_files();
+        for (number, size) in files {
+            if number >= last || pending.contains(&number) {
+                continue;
+            }
+            let here = places.remove(&number).unwrap_or_default();
+            let live: u64 = here.iter().flat_map(|(id, p)| marks.live(*id, p.len)).map(|(_, n)| n).sum();
+            if live * 100 < size.saturating_mul(CLEAN_BELOW) {
+                self.move_live(marks, &here, &mut batch)?;
+                done.moved += live;
+                done.files += 1;
+                let mut s = self.state.lock();
+                if !s.garbage.contains(&number) {
+                    s.garbage.push(number);
+                }
+            }
+        }
+        // Moved bytes are durable before the rows that name them can be.
+        self.sync()?;
+        self.write_in_parts(batch)
+    }
+
+    /// Extent files that unpublished places name.
+    fn unpublished_files(&self) -> BTreeSet<u64> {
+        use crate::content::Location;
+        let s = self.state.lock();
+        let layers = [Some(&s.tables.active), s.tables.frozen.as_deref()];
+        let places = layers.into_iter().flatten().flat_map(|o| o.places.values());
+        places.filter_map(|p| if let Location::Extent(e) = &p.at { Some(e.file) } else { None }).collect()
+    }
+
+    fn move_live(&self, marks: &Marks, here: &[(PayloadId, ExtentPlace)], batch: &mut Batch) -> Result<()> {
+        for (id, place) in here {
+            batch.delete(Table::Places, rows::place(self.id, *id));
+            for (part, len) in marks.live(*id, place.len) {
+                let file = self.state.lock().files.file(place.file)?;
+                let mut bytes = vec![0; len as usize];
+                read_extent(&*file, place, part.offset - id.offset, &mut bytes)?;
+                let moved = self.state.lock().files.append_packed(&bytes)?;
+                batch.put(Table::Places, rows::place(self.id, part), codec::encode(&moved));
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes extent files that were free before the last checkpoint.
+    pub(crate) fn take_garbage(&self) -> Vec<u64> {
+        std::mem::take(&mut self.state.lock().garbage)
+    }
+
+    pub(crate) fn remove_files(&self, numbers: &[u64]) -> Result<()> {
+        let mut s = self.state.lock();
+        numbers.iter().try_for_each(|n| s.files.remove(*n))
+    }
+
+    /// Adds the objects that any kept state of this VE names.
+    pub(crate) fn objects_in_use(&self, out: &mut BTreeSet<Hash>) -> Result<()> {
+        self.each(Table::Current, &mut |_, v| {
+            out.extend(object_of(&rows::decode::<Current>("current", v)?.value));
+            Ok(())
+        })?;
+        self.each(Table::History, &mut |_, v| {
+            out.extend(object_of(&rows::decode::<Former>("history", v)?.value));
+            Ok(())
+        })?;
+        let s = self.state.lock();
+        for layer in [Some(&s.tables.active), s.tables.frozen.as_deref()].into_iter().flatten() {
+            out.extend(layer.slots().filter_map(|(_, s)| s.value.as_ref()).filter_map(object_of));
+            out.extend(layer.history.iter().filter_map(|p| object_of(&p.value)));
+        }
+        Ok(())
+    }
+
+    /// Visits all rows of this VE in a table.
+    fn each(&self, table: Table, visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), MetaError>) -> Result<()> {
+        let from = rows::ve_prefix(self.id);
+        let to = prefix_end(&from).unwrap_or_else(|| vec![0xff; 64]);
+        let mut bad = None;
+        self.shared.meta.scan(table, &from, &to, &mut |k, v| match visit(k, v) {
+            Ok(()) => Scan::Next,
+            Err(e) => {
+                bad = Some(Error::Meta(e));
+                Scan::Stop
+            }
+        })?;
+        bad.map_or(Ok(()), Err)
+    }
+
+    /// Writes rows whose order does not matter, a part at a time.
+    fn write_in_parts(&self, batch: Batch) -> Result<()> {
+        let mut part = Batch::default();
+        for (table, key, value) in batch.rows {
+            match value {
+                Some(v) => part.put(table, key, v),
+                None => part.delete(table, key),
+            }
+            if part.rows.len() >= BATCH {
+                self.shared.meta.write(std::mem::take(&mut part))?;
+            }
+        }
+        if part.rows.is_empty() { Ok(()) } else { Ok(self.shared.meta.write(part)?) }
+    }
+}
+
+fn mark(marks: &mut Marks, value: &Value) {
+    if let Value::Extent(e) = value
+        && let Source::Payload(id) = e.source
+    {
+        marks.mark(id, e.len);
+    }
+}
+
+fn object_of(value: &Value) -> Option<Hash> {
+    match value {
+        Value::Extent(e) => match e.source {
+            Source::Object { hash, .. } | Source::Base { hash, .. } => Some(hash),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// The versions that a retention keeps: of each step's every so many seconds the newest.
+fn chosen(retention: &Retention, txns: &[(TxnNo, Timestamp)], now: Timestamp) -> BTreeSet<TxnNo> {
+    let mut keep = BTreeSet::new();
+    let mut slots = BTreeSet::new();
+    for (txn, time) in txns.iter().rev() {
+        let age = now.secs.saturating_sub(time.secs);
+        let Some((step, (_, every))) = retention.steps.iter().enumerate().find(|(_, (until, _))| age < *until) else {
+            continue;
+        };
+        if *every == 0 || slots.insert((step, time.secs.div_euclid(*every))) {
+            keep.insert(*txn);
+        }
+    }
+    keep
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(txn: u64, offset: u64) -> PayloadId {
+        PayloadId { txn: TxnNo(txn), offset }
+    }
+
+    #[test]
+    fn marks_join_and_cut() {
+        let mut m = Marks::default();
+        m.mark(id(1, 10), 10);
+        m.mark(id(1, 30), 10);
+        m.mark(id(2, 0), 5);
+        assert_eq!(m.live(id(1, 0), 100), [(id(1, 10), 10), (id(1, 30), 10)]);
+        assert_eq!(m.live(id(1, 15), 20), [(id(1, 15), 5), (id(1, 30), 5)]);
+        assert!(m.live(id(1, 20), 10).is_empty());
+        m.mark(id(1, 15), 20);
+        assert_eq!(m.live(id(1, 0), 100), [(id(1, 10), 30)]);
+    }
+
+    #[test]
+    fn retention_thins_with_age() {
+        let now = Timestamp { secs: 100_000, nanos: 0 };
+        let at = |n: u64, age: i64| (TxnNo(n), Timestamp { secs: now.secs - age, nanos: 0 });
+        let txns = [at(1, 90_000), at(2, 3_000), at(3, 2_999), at(4, 100), at(5, 99), at(6, 0)];
+        let retention = Retention { steps: vec![(600, 0), (3600, 60)] };
+        let kept: Vec<u64> = chosen(&retention, &txns, now).iter().map(|t| t.0).collect();
+        assert_eq!(kept, [3, 4, 5, 6]);
+    }
+
+    /// A value is read by the versions from its birth until before its death, and by no other (checks G26).
+    #[test]
+    fn a_value_is_kept_for_its_versions_only() {
+        let kept = Kept { points: [TxnNo(5)].into(), floor: TxnNo(10) };
+        assert!(kept.reads(TxnNo(3), TxnNo(6)));
+        assert!(!kept.reads(TxnNo(3), TxnNo(5)));
+        assert!(!kept.reads(TxnNo(6), TxnNo(10)));
+        assert!(kept.reads(TxnNo(6), TxnNo(11)));
+    }
+}
