@@ -15,6 +15,12 @@ fn sample_bytes() -> (Vec<u8>, Hash) {
     (disk.bytes(&tree_path(hash)), hash)
 }
 
+/// The pages of a tree's file, one after the other, and the number of its inodes.
+fn body(bytes: &[u8]) -> (Vec<u8>, u32) {
+    let header = Header::decode(bytes.first_chunk().unwrap(), bytes.len() as u64).unwrap();
+    (bytes[HEADER_LEN..header.table as usize].to_vec(), header.inodes as u32)
+}
+
 #[test]
 fn every_flipped_byte_and_every_cut_is_refused() {
     let (bytes, hash) = sample_bytes();
@@ -29,6 +35,23 @@ fn every_flipped_byte_and_every_cut_is_refused() {
     }
     assert!(load_bytes(&[&bytes[..], &[0]].concat(), hash).is_err());
     assert!(matches!(load_bytes(&bytes, Hash::of(b"other")), Err(TreeError::RootHash(h)) if h == hash));
+}
+
+#[test]
+fn another_tree_under_this_name_is_refused() {
+    let (bytes, hash) = sample_bytes();
+    let (mut page, inodes) = body(&bytes);
+    // The value of an attribute: everything but the root hash is in order.
+    let at = page.windows(6).position(|w| w == b"opaque").unwrap() + 7;
+    assert_eq!(page[at], b'y');
+    page[at] = b'n';
+    let (other, root) = sealed(&[(page, inodes)]);
+    load_bytes(&other, root).unwrap();
+    let mut header = Header::decode(other.first_chunk().unwrap(), other.len() as u64).unwrap();
+    assert_eq!(header.root, root);
+    header.root = hash;
+    let renamed = [&header.encode(), &other[HEADER_LEN..]].concat();
+    assert!(matches!(load_bytes(&renamed, hash), Err(TreeError::RootHash(h)) if h == root));
 }
 
 #[test]
@@ -54,9 +77,7 @@ fn what_is_unknown_is_refused_by_name() {
 #[test]
 fn changed_pages_under_right_checksums_never_panic() {
     let (bytes, _) = sample_bytes();
-    let header = Header::decode(bytes.first_chunk().unwrap(), bytes.len() as u64).unwrap();
-    let page = bytes[HEADER_LEN..header.table as usize].to_vec();
-    let inodes = header.inodes as u32;
+    let (page, inodes) = body(&bytes);
     let mut refused = 0;
     for at in 0..page.len() {
         for value in [0, 1, 2, 0x7F, 0xFB, 0xFC, 0xFD, 0xFE, 0xFF, page[at] ^ 1, page[at].wrapping_add(1)] {
@@ -187,18 +208,31 @@ fn pages_end_only_where_they_are_full() {
     assert_eq!(tree.inode_count(), 601);
     exercise(&tree);
     // The same inodes in pages that are cut elsewhere would be another hash for the same tree.
-    let bytes = objects.storage().open(&tree_path(tree.hash())).unwrap();
-    let mut all = vec![0; bytes.len().unwrap() as usize];
-    bytes.read_at(&mut all, 0).unwrap();
-    let header = Header::decode(all.first_chunk().unwrap(), all.len() as u64).unwrap();
-    assert_eq!(header.pages, 3);
-    let body = &all[HEADER_LEN..header.table as usize];
-    let (one, root) = sealed(&[(body.to_vec(), 601)]);
-    assert!(matches!(load_bytes(&one, root), Err(TreeError::PageEnd(0))));
+    let file = objects.storage().open(&tree_path(tree.hash())).unwrap();
+    let mut bytes = vec![0; file.len().unwrap() as usize];
+    file.read_at(&mut bytes, 0).unwrap();
+    let (body, inodes) = body(&bytes);
+    // All inodes but the root have the same length.
     let fifo = 20;
-    let cut = body.len() - 3 * fifo;
-    let (two, root) = sealed(&[(body[..cut].to_vec(), 598), (body[cut..].to_vec(), 3)]);
-    assert!(matches!(load_bytes(&two, root), Err(TreeError::PageEnd(0))));
+    let cut_before_last = |n: usize| body.split_at(body.len() - n * fifo);
+    let load = |pages: &[(&[u8], u32)]| {
+        let pages: Vec<_> = pages.iter().map(|(page, inodes)| (page.to_vec(), *inodes)).collect();
+        let (bytes, root) = sealed(&pages);
+        load_bytes(&bytes, root).map(|tree| tree.hash())
+    };
+    let (start, end) = cut_before_last(601 - 256);
+    let (middle, last) = end.split_at(256 * fifo);
+    assert_eq!(load(&[(start, 256), (middle, 256), (last, 89)]).unwrap(), tree.hash());
+    assert!(matches!(load(&[(&body, inodes)]), Err(TreeError::PageEnd(0))), "a page too long");
+    let (short, rest) = last.split_at(2 * fifo);
+    let cut_short = load(&[(start, 256), (middle, 256), (short, 2), (rest, 87)]);
+    assert!(matches!(cut_short, Err(TreeError::PageEnd(2))), "a page too short");
+    assert!(
+        matches!(load(&[(start, 256), (middle, 255), (last, 90)]), Err(TreeError::PageEnd(1))),
+        "a wrong first inode"
+    );
+    let empty_page = load(&[(start, 256), (middle, 256), (last, 89), (b"", 0)]);
+    assert!(matches!(empty_page, Err(TreeError::PageEnd(_))), "an empty page");
 }
 
 #[test]
