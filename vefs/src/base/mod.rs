@@ -17,6 +17,8 @@ mod check;
 mod codec;
 mod compose;
 mod format;
+#[cfg(test)]
+mod hostile_tests;
 mod load;
 mod pack;
 #[cfg(test)]

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::format::{Entry, HEADER_LEN, Head, Header, Run, TableEntry, Xattr, root_hash, tree_path};
-use super::write::PageWriter;
+use super::format::{HEADER_LEN, Header, TableEntry, root_hash, tree_path};
 use super::*;
 use crate::clock::Timestamp;
 use crate::object::ObjectStore;
@@ -14,10 +13,10 @@ use crate::object::teststore::TestStore;
 use crate::types::{Extent, Kind, Source, mode};
 use zerocopy::IntoBytes;
 
-const ROOT: NodeId = BaseBuilder::ROOT;
-const R: InodeNo = InodeNo::ROOT;
+pub(super) const ROOT: NodeId = BaseBuilder::ROOT;
+pub(super) const R: InodeNo = InodeNo::ROOT;
 
-fn objects() -> (Arc<TestStore>, ObjectStore) {
+pub(super) fn objects() -> (Arc<TestStore>, ObjectStore) {
     let disk = TestStore::new();
     (disk.clone(), ObjectStore::new(disk))
 }
@@ -26,24 +25,24 @@ fn at(secs: i64) -> Timestamp {
     Timestamp { secs, nanos: 7 }
 }
 
-fn attrs(mode: u32) -> Attrs {
+pub(super) fn attrs(mode: u32) -> Attrs {
     Attrs { mode, uid: 10, gid: 20, rdev: 0, atime: at(1), mtime: at(2), ctime: at(3), btime: at(-4) }
 }
 
-fn build(objects: &ObjectStore, fill: impl FnOnce(&mut BaseBuilder)) -> Arc<BaseTree> {
+pub(super) fn build(objects: &ObjectStore, fill: impl FnOnce(&mut BaseBuilder)) -> Arc<BaseTree> {
     let mut builder = BaseBuilder::new(objects.clone());
     fill(&mut builder);
     let hash = builder.finish().unwrap();
     BaseTree::open(&**objects.storage(), hash).unwrap()
 }
 
-fn text(builder: &mut BaseBuilder, dir: NodeId, name: &str, bytes: &[u8]) -> NodeId {
+pub(super) fn text(builder: &mut BaseBuilder, dir: NodeId, name: &str, bytes: &[u8]) -> NodeId {
     let content = builder.add_content(&mut &bytes[..], false, false).unwrap();
     builder.add_file(dir, name.as_bytes(), &attrs(0o644), content).unwrap()
 }
 
 /// A small tree with one of everything.
-fn sample(builder: &mut BaseBuilder) {
+pub(super) fn sample(builder: &mut BaseBuilder) {
     builder.set_attrs(ROOT, &attrs(mode::IFDIR | 0o1755)).unwrap();
     let etc = builder.add_dir(ROOT, b"etc", &attrs(0o755)).unwrap();
     let hosts = text(builder, etc, "hosts", b"127.0.0.1 localhost\n");
@@ -73,6 +72,55 @@ fn read(objects: &ObjectStore, tree: &BaseTree, ino: InodeNo) -> Vec<u8> {
 
 fn path(tree: &BaseTree, path: &str) -> Option<InodeNo> {
     path.split('/').try_fold(R, |dir, name| Some(tree.lookup(dir, name.as_bytes())?.ino))
+}
+
+pub(super) fn load_bytes(bytes: &[u8], hash: Hash) -> Result<BaseTree, TreeError> {
+    let read = |buf: &mut [u8], offset: u64| {
+        let part = bytes.get(offset as usize..).and_then(|b| b.get(..buf.len()));
+        buf.copy_from_slice(part.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    };
+    load::load(&read, bytes.len() as u64, hash)
+}
+
+/// Asks a tree everything: nothing may panic, and what it says must hold together.
+pub(super) fn exercise(tree: &BaseTree) {
+    let mut entries = 0;
+    for ino in (0..=tree.inode_count() + 1).map(InodeNo) {
+        let Some(inode) = tree.inode(ino) else { continue };
+        for (name, dentry) in tree.entries(ino, 0) {
+            entries += 1;
+            assert_eq!(tree.lookup(ino, name), Some(dentry));
+            assert_eq!(tree.entry_by_cookie(ino, dentry.cookie), Some((name, dentry)));
+            assert_eq!(tree.inode(dentry.ino).unwrap().kind(), dentry.kind);
+        }
+        let mapped: u64 = tree.content(ino).iter().map(|(_, extent)| extent.len).sum();
+        assert_eq!(inode.mapped, mapped);
+        assert_eq!(tree.target(ino).is_some(), inode.kind() == Kind::Symlink);
+        assert!(tree.xattrs(ino).all(|name| tree.xattr(ino, name).is_some()));
+    }
+    assert!(entries + 1 >= tree.inode_count());
+}
+
+/// The file that these pages make, each with its number of inodes: every checksum in it is right.
+pub(super) fn sealed(pages: &[(Vec<u8>, u32)]) -> (Vec<u8>, Hash) {
+    let mut bytes = vec![0; HEADER_LEN];
+    let (mut first, mut table) = (1, Vec::new());
+    for (page, inodes) in pages {
+        table.push(TableEntry {
+            offset: (bytes.len() as u64).into(),
+            len: (page.len() as u32).into(),
+            first: first.into(),
+            hash: *blake3::hash(page).as_bytes(),
+        });
+        bytes.extend_from_slice(page);
+        first += inodes;
+    }
+    let root = root_hash(table.iter());
+    let header = Header { inodes: u64::from(first - 1), table: bytes.len() as u64, pages: table.len() as u32, root };
+    bytes[..HEADER_LEN].copy_from_slice(&header.encode());
+    bytes.extend_from_slice(table.as_bytes());
+    (bytes, root)
 }
 
 #[test]
@@ -416,258 +464,6 @@ fn later_trees_win_and_directories_merge() {
     let nlink = |p: &str| tree.inode(ino(p)).unwrap().nlink;
     assert_eq!((nlink("link-a"), nlink("link-b"), nlink("twin-a")), (1, 1, 2));
     assert_eq!(ino("twin-a"), ino("etc/twin-b"));
-}
-
-// ---- hostile bytes (checks G28, G29)
-
-fn load_bytes(bytes: &[u8], hash: Hash) -> Result<BaseTree, TreeError> {
-    let read = |buf: &mut [u8], offset: u64| {
-        let part = bytes.get(offset as usize..).and_then(|b| b.get(..buf.len()));
-        buf.copy_from_slice(part.ok_or(io::ErrorKind::UnexpectedEof)?);
-        Ok(())
-    };
-    load::load(&read, bytes.len() as u64, hash)
-}
-
-fn sample_bytes() -> (Vec<u8>, Hash) {
-    let (disk, objects) = objects();
-    let hash = build(&objects, sample).hash();
-    (disk.bytes(&tree_path(hash)), hash)
-}
-
-#[test]
-fn every_flipped_byte_and_every_cut_is_refused() {
-    let (bytes, hash) = sample_bytes();
-    load_bytes(&bytes, hash).unwrap();
-    for at in 0..bytes.len() {
-        for mask in [1, 0x10, 0x80, 0xFF] {
-            let mut bad = bytes.clone();
-            bad[at] ^= mask;
-            assert!(load_bytes(&bad, hash).is_err(), "byte {at} ^ {mask:#x} went unnoticed");
-        }
-        assert!(load_bytes(&bytes[..at], hash).is_err(), "a cut at {at} went unnoticed");
-    }
-    assert!(load_bytes(&[&bytes[..], &[0]].concat(), hash).is_err());
-    assert!(matches!(load_bytes(&bytes, Hash::of(b"other")), Err(TreeError::RootHash(h)) if h == hash));
-}
-
-#[test]
-fn what_is_unknown_is_refused_by_name() {
-    let with = |at: usize, value: u8| {
-        let (mut bytes, hash) = sample_bytes();
-        bytes[at] = value;
-        let crc = crc32fast::hash(&bytes[..HEADER_LEN - 4]).to_le_bytes();
-        bytes[HEADER_LEN - 4..HEADER_LEN].copy_from_slice(&crc);
-        load_bytes(&bytes, hash).unwrap_err().to_string()
-    };
-    assert!(with(8, 2).contains("format 2 is unknown"));
-    assert!(with(12, 95).contains("header length 95"));
-    assert!(with(36, 7).contains("cipher 7 is unknown"));
-    assert!(with(40, 8).contains("key 8 is unknown"));
-    assert!(with(84, 9).contains("reserved bytes hold 9"));
-    assert!(with(16, 0).contains("do not fit"), "no inodes");
-    assert!(with(23, 1).contains("do not fit"), "2^56 inodes");
-    assert!(with(32, 9).contains("do not fit"), "pages");
-    assert!(with(31, 0xFF).contains("do not fit"), "table beyond the file");
-}
-
-/// The file that these pages make, each with its number of inodes: every checksum in it is right.
-fn sealed(pages: &[(Vec<u8>, u32)]) -> (Vec<u8>, Hash) {
-    let mut bytes = vec![0; HEADER_LEN];
-    let (mut first, mut table) = (1, Vec::new());
-    for (page, inodes) in pages {
-        table.push(TableEntry {
-            offset: (bytes.len() as u64).into(),
-            len: (page.len() as u32).into(),
-            first: first.into(),
-            hash: *blake3::hash(page).as_bytes(),
-        });
-        bytes.extend_from_slice(page);
-        first += inodes;
-    }
-    let root = root_hash(table.iter());
-    let header = Header { inodes: u64::from(first - 1), table: bytes.len() as u64, pages: table.len() as u32, root };
-    bytes[..HEADER_LEN].copy_from_slice(&header.encode());
-    bytes.extend_from_slice(table.as_bytes());
-    (bytes, root)
-}
-
-/// Asks a tree everything: nothing may panic, and what it says must hold together.
-fn exercise(tree: &BaseTree) {
-    let mut entries = 0;
-    for ino in (0..=tree.inode_count() + 1).map(InodeNo) {
-        let Some(inode) = tree.inode(ino) else { continue };
-        for (name, dentry) in tree.entries(ino, 0) {
-            entries += 1;
-            assert_eq!(tree.lookup(ino, name), Some(dentry));
-            assert_eq!(tree.entry_by_cookie(ino, dentry.cookie), Some((name, dentry)));
-            assert_eq!(tree.inode(dentry.ino).unwrap().kind(), dentry.kind);
-        }
-        let mapped: u64 = tree.content(ino).iter().map(|(_, extent)| extent.len).sum();
-        assert_eq!(inode.mapped, mapped);
-        assert_eq!(tree.target(ino).is_some(), inode.kind() == Kind::Symlink);
-        assert!(tree.xattrs(ino).all(|name| tree.xattr(ino, name).is_some()));
-    }
-    assert!(entries + 1 >= tree.inode_count());
-}
-
-#[test]
-fn changed_pages_under_right_checksums_never_panic() {
-    let (bytes, _) = sample_bytes();
-    let header = Header::decode(bytes.first_chunk().unwrap(), bytes.len() as u64).unwrap();
-    let page = bytes[HEADER_LEN..header.table as usize].to_vec();
-    let inodes = header.inodes as u32;
-    let mut refused = 0;
-    for at in 0..page.len() {
-        for value in [0, 1, 2, 0x7F, 0xFB, 0xFC, 0xFD, 0xFE, 0xFF, page[at] ^ 1, page[at].wrapping_add(1)] {
-            let mut changed = page.clone();
-            changed[at] = value;
-            let (bytes, root) = sealed(&[(changed, inodes)]);
-            match load_bytes(&bytes, root) {
-                Ok(tree) => exercise(&tree),
-                Err(_) => refused += 1,
-            }
-        }
-        let (bytes, root) = sealed(&[(page[..at].to_vec(), inodes)]);
-        assert!(load_bytes(&bytes, root).is_err(), "a page cut at {at} was accepted");
-    }
-    assert!(refused > page.len(), "{refused}");
-}
-
-fn head(mode: u32, nlink: u32) -> Head<'static> {
-    let t = Timestamp::default();
-    let size = if mode & mode::IFMT == mode::IFDIR { 4096 } else { 0 };
-    let (uid, gid, rdev, target) = (0, 0, 0, &b""[..]);
-    let (atime, mtime, ctime, btime) = (t, t, t, t);
-    Head { mode, uid, gid, nlink, rdev, size, atime, mtime, ctime, btime, target, xattrs: 0, entries: 0, runs: 0 }
-}
-
-type Parts<'a> = (Head<'a>, Vec<Xattr<'a>>, Vec<Entry<'a>>, Vec<Run>);
-
-fn dir(nlink: u32, entries: &[(&'static str, u32, Kind)]) -> Parts<'static> {
-    let entry = |&(name, ino, kind): &(&'static str, u32, Kind)| Entry { name: name.as_bytes(), ino, kind };
-    (head(mode::IFDIR | 0o755, nlink), vec![], entries.iter().map(entry).collect(), vec![])
-}
-
-fn file(nlink: u32) -> Parts<'static> {
-    (head(mode::IFREG, nlink), vec![], vec![], vec![])
-}
-
-/// Writes inodes that nobody has checked and loads them.
-fn forged(inodes: &[Parts<'_>]) -> Result<BaseTree, String> {
-    let mut bytes = Vec::new();
-    let mut sink = |offset: u64, part: &[u8]| {
-        let end = offset as usize + part.len();
-        bytes.resize(end.max(bytes.len()), 0);
-        bytes[offset as usize..end].copy_from_slice(part);
-        Ok(())
-    };
-    let mut pages = PageWriter::new(&mut sink);
-    for (head, xattrs, entries, runs) in inodes {
-        assert!(pages.inode(head.clone(), xattrs, entries, runs).is_ok());
-    }
-    let Ok(root) = pages.finish() else { panic!("cannot fail") };
-    load_bytes(&bytes, root).map_err(|e| e.to_string())
-}
-
-#[test]
-fn forged_structures_are_refused() {
-    use Kind::{Directory as D, Regular as F};
-    exercise(&forged(&[dir(3, &[("a", 2, D), ("b", 3, F)]), dir(2, &[]), file(1)]).unwrap());
-    let refused = |what: &str, inodes: &[Parts<'_>]| {
-        let error = forged(inodes).map(drop).expect_err(what);
-        assert!(error.contains(what), "{error:?} instead of {what:?}");
-    };
-    refused("its mode", &[file(1)]);
-    refused("its mode", &[dir(2, &[("a", 2, F)]), (head(0o644, 1), vec![], vec![], vec![])]);
-    refused("its mode", &[dir(2, &[("a", 2, F)]), (head(1 << 17 | mode::IFREG, 1), vec![], vec![], vec![])]);
-    refused("another name already", &[dir(3, &[("a", 1, D)])]);
-    refused("another name already", &[dir(3, &[("a", 2, D)]), dir(3, &[("loop", 2, D)])]);
-    refused("another name already", &[dir(4, &[("a", 2, D), ("b", 2, D)]), dir(2, &[])]);
-    refused("can be reached", &[dir(2, &[]), file(1)]);
-    refused("out of order", &[dir(2, &[("a", 3, F), ("b", 2, F)]), file(1), file(1)]);
-    refused("out of order", &[dir(2, &[("a", 0, F)])]);
-    refused("out of order", &[dir(2, &[("a", u32::MAX, F)])]);
-    refused("entry's kind", &[dir(2, &[("a", 2, D)]), file(1)]);
-    refused("link count", &[dir(2, &[("a", 2, F)]), file(2)]);
-    refused("link count", &[dir(3, &[("a", 2, F)]), file(1)]);
-    refused("entries are not in order", &[dir(2, &[("b", 2, F), ("a", 3, F)]), file(1), file(1)]);
-    refused("entries are not in order", &[dir(2, &[("a", 2, F), ("a", 3, F)]), file(1), file(1)]);
-    for bad in ["", ".", "..", "a/b", "a\0"] {
-        refused("a name is not valid", &[dir(2, &[(bad, 2, F)]), file(1)]);
-    }
-    let entries_of_a_file = (head(mode::IFREG, 1), vec![], dir(2, &[("a", 2, F)]).2, vec![]);
-    refused("parts that its kind", &[dir(2, &[("a", 2, F)]), entries_of_a_file]);
-}
-
-#[test]
-fn forged_attributes_are_refused() {
-    let with = |what: &str, change: &dyn Fn(&mut Parts<'_>)| {
-        let mut inode = file(1);
-        change(&mut inode);
-        let root = dir(2, &[("a", 2, Kind::of_mode(inode.0.mode).unwrap_or(Kind::Regular))]);
-        let error = forged(&[root, inode]).map(drop).expect_err(what);
-        assert!(error.contains(what), "{error:?} instead of {what:?}");
-    };
-    let x = |name: &'static [u8], value: &'static [u8]| Xattr { name, value };
-    let long: &'static [u8] = Box::leak(vec![b'n'; 256].into());
-    let large: &'static [u8] = Box::leak(vec![0; (64 << 10) + 1].into());
-    let run = |offset, len, place| Run { offset, len, hash: Hash::default(), place };
-    with("one of its times", &|i| i.0.btime.nanos = 1_000_000_000);
-    with("device number", &|i| i.0.rdev = 1);
-    with("its size", &|i| i.0.size = i64::MAX as u64);
-    with("its size", &|i| (i.0.mode, i.0.size) = (mode::IFIFO, 1));
-    with("link target", &|i| i.0.target = b"x");
-    with("link target", &|i| i.0.mode = mode::IFLNK);
-    with("link target", &|i| (i.0.mode, i.0.size, i.0.target) = (mode::IFLNK, 2, b"x\0"));
-    with("its size", &|i| (i.0.mode, i.0.size, i.0.target) = (mode::IFLNK, 2, b"x"));
-    with("extended attribute is not", &|i| i.1 = vec![x(b"", b"")]);
-    with("extended attribute is not", &|i| i.1 = vec![x(b"a\0", b"")]);
-    with("extended attribute is not", &|i| i.1 = vec![x(long, b"")]);
-    with("extended attribute is not", &|i| i.1 = vec![x(b"user.x", large)]);
-    with("attributes are not in order", &|i| i.1 = vec![x(b"user.b", b""), x(b"user.a", b"")]);
-    with("attributes are not in order", &|i| i.1 = vec![x(b"user.a", b""), x(b"user.a", b"")]);
-    with("parts that its kind", &|i| (i.0.mode, i.3) = (mode::IFIFO, vec![run(0, 1, 0)]));
-    with("content is not in order", &|i| (i.0.size, i.3) = (9, vec![run(0, 10, 0)]));
-    with("content is not in order", &|i| (i.0.size, i.3) = (9, vec![run(0, 0, 0)]));
-    with("content is not in order", &|i| (i.0.size, i.3) = (9, vec![run(3, 3, 0), run(0, 3, 0)]));
-    with("content is not in order", &|i| (i.0.size, i.3) = (9, vec![run(0, 3, 0), run(2, 3, 0)]));
-    with("content is not in order", &|i| (i.0.size, i.3) = (9, vec![run(u64::MAX, 3, 0)]));
-    with("place in an object", &|i| (i.0.size, i.3) = (9, vec![run(0, 3, u64::MAX)]));
-}
-
-#[test]
-fn pages_end_only_where_they_are_full() {
-    let (_disk, objects) = objects();
-    let tree = build(&objects, |b| {
-        for i in 0..600 {
-            b.add_node(ROOT, format!("{i:04}").as_bytes(), &attrs(mode::IFIFO)).unwrap();
-        }
-    });
-    assert_eq!(tree.inode_count(), 601);
-    exercise(&tree);
-    // The same inodes in pages that are cut elsewhere would be another hash for the same tree.
-    let bytes = objects.storage().open(&tree_path(tree.hash())).unwrap();
-    let mut all = vec![0; bytes.len().unwrap() as usize];
-    bytes.read_at(&mut all, 0).unwrap();
-    let header = Header::decode(all.first_chunk().unwrap(), all.len() as u64).unwrap();
-    assert_eq!(header.pages, 3);
-    let body = &all[HEADER_LEN..header.table as usize];
-    let (one, root) = sealed(&[(body.to_vec(), 601)]);
-    assert!(matches!(load_bytes(&one, root), Err(TreeError::PageEnd(0))));
-    let fifo = 20;
-    let cut = body.len() - 3 * fifo;
-    let (two, root) = sealed(&[(body[..cut].to_vec(), 598), (body[cut..].to_vec(), 3)]);
-    assert!(matches!(load_bytes(&two, root), Err(TreeError::PageEnd(0))));
-}
-
-#[test]
-fn an_attribute_of_the_largest_size_fits() {
-    let (_disk, objects) = objects();
-    let value = vec![7; 64 << 10];
-    let name = [&b"user."[..], &[b'n'; 250]].concat();
-    let tree = build(&objects, |b| b.set_xattr(ROOT, &name, &value).unwrap());
-    assert_eq!(tree.xattr(R, &name), Some(&value[..]));
 }
 
 // ---- any tree

@@ -104,9 +104,10 @@ impl Shared {
             return Ok(None);
         }
         {
-            // A reference made since the question came through a lookup, and that took the mark away.
+            // A reference made since the question came through a lookup, and that took the mark away. A pin cannot
+            // have come: it waits for the stripe.
             let mut marks = self.marks();
-            if marks.pins.contains_key(&hash) || !marks.condemned.remove(&hash) {
+            if !marks.condemned.remove(&hash) {
                 return Ok(None);
             }
             marks.cache.remove(&hash);

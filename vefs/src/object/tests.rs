@@ -350,6 +350,19 @@ fn removal_is_two_phase() {
 }
 
 #[test]
+fn placing_resurrects_what_was_condemned_after_sealing() {
+    let (_disk, store) = store();
+    let hash = store.put(b"late").unwrap();
+    let mut w = store.writer().unwrap();
+    w.write(b"late").unwrap();
+    let staged = w.seal().unwrap();
+    store.condemn([hash]);
+    store.place(vec![staged]).unwrap();
+    assert_eq!(store.sweep_condemned(|_| false).unwrap(), 0);
+    assert!(store.contains(hash).unwrap());
+}
+
+#[test]
 fn pins_count() {
     let (_disk, store) = store();
     let hash = store.put(b"p").unwrap();
