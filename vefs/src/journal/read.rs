@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use super::{Segment, folder};
 use crate::error::{Error, Result};
+use crate::format::FormatError;
 use crate::format::record::{self, Frame, HEADER_LEN};
 use crate::format::segment::{DATA_START, HEADER_LEN as SEGMENT_HEADER_LEN, SegmentHeader};
-use crate::format::FormatError;
 use crate::ids::VeId;
 use crate::storage::Storage;
 

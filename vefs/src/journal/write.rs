@@ -156,8 +156,7 @@ impl Journal {
         }
         // invariant: roll_over leaves a segment with room for the frame at the back.
         let segment = self.segments.back().expect("a segment to write to").clone(); // invariant: see above
-        let parts =
-            Parts { kind, txn, seq: self.seq, epoch, synced_upto: self.durable, body, envelope, payload };
+        let parts = Parts { kind, txn, seq: self.seq, epoch, synced_upto: self.durable, body, envelope, payload };
         let header = parts.header(segment.header.incarnation);
         let padding = [0u8; 8];
         let used = header.len() + body.len() + envelope.len() + payload.len();

@@ -43,11 +43,7 @@ impl MemoryMeta {
         let s = self.state.lock();
         let rows = s.checkpoints.get(dir).cloned().unwrap_or_default();
         MemoryMeta {
-            state: Mutex::new(State {
-                live: (*rows).clone(),
-                durable: rows,
-                checkpoints: s.checkpoints.clone(),
-            }),
+            state: Mutex::new(State { live: (*rows).clone(), durable: rows, checkpoints: s.checkpoints.clone() }),
         }
     }
 

@@ -10,6 +10,8 @@ pub(super) const ACCESS: &[u8] = b"system.posix_acl_access";
 pub(super) const DEFAULT: &[u8] = b"system.posix_acl_default";
 
 const VERSION: u32 = 2;
+/// The id of an entry that names nobody (`ACL_UNDEFINED_ID`).
+const NOBODY: u32 = u32::MAX;
 const USER_OBJ: u16 = 0x01;
 const USER: u16 = 0x02;
 const GROUP_OBJ: u16 = 0x04;
@@ -53,8 +55,11 @@ pub(super) fn check_kind(name: &[u8], kind: Kind) -> Result<()> {
 pub(super) fn parse(value: &[u8]) -> Result<Option<Vec<Entry>>> {
     let bad = || Errno::EINVAL;
     let (version, rest) = value.split_first_chunk::<4>().ok_or_else(bad)?;
-    if u32::from_le_bytes(*version) != VERSION || rest.len() % 8 != 0 || rest.len() / 8 > ACL_ENTRIES_MAX {
+    if u32::from_le_bytes(*version) != VERSION || !rest.len().is_multiple_of(8) {
         return Err(bad().into());
+    }
+    if rest.len() / 8 > ACL_ENTRIES_MAX {
+        return Err(Errno::ENOSPC.into());
     }
     if rest.is_empty() {
         return Ok(None);
@@ -66,6 +71,7 @@ pub(super) fn parse(value: &[u8]) -> Result<Option<Vec<Entry>>> {
             perm: u16::from_le_bytes([b[2], b[3]]),
             id: u32::from_le_bytes([b[4], b[5], b[6], b[7]]),
         })
+        .map(|e| if matches!(e.tag, USER | GROUP) { e } else { Entry { id: NOBODY, ..e } })
         .collect();
     if is_valid(&entries) { Ok(Some(entries)) } else { Err(bad().into()) }
 }
@@ -93,7 +99,7 @@ fn is_valid(entries: &[Entry]) -> bool {
         }
         if matches!(e.tag, USER | GROUP) {
             named = true;
-            if e.id == u32::MAX {
+            if e.id == NOBODY {
                 return false;
             }
         }
@@ -104,7 +110,7 @@ fn is_valid(entries: &[Entry]) -> bool {
     last == OTHER && seen_group && (seen_mask || !named)
 }
 
-fn encode(entries: &[Entry]) -> Vec<u8> {
+pub(super) fn encode(entries: &[Entry]) -> Vec<u8> {
     let mut out = VERSION.to_le_bytes().to_vec();
     for e in entries {
         out.extend_from_slice(&e.tag.to_le_bytes());

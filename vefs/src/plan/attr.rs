@@ -14,15 +14,15 @@ use crate::types::{Kind, mode};
 pub(super) fn setattr<V: View + ?Sized>(d: &mut Draft<'_, V>, ino: InodeNo, set: &SetAttr) -> Result<Reply> {
     let inode = d.get(ino)?;
     let kind = inode.kind();
-    if set.mode.is_some() && kind == Kind::Symlink {
-        return Err(Errno::EOPNOTSUPP.into());
-    }
     if is_empty(set) {
         return d.reply(ino);
     }
     let now = d.ctx.now;
     if let Some(size) = set.size {
         content::truncate(d, ino, size)?;
+    }
+    if set.mode.is_some() && kind == Kind::Symlink {
+        return Err(Errno::EOPNOTSUPP.into());
     }
     let inode = d.edit(ino)?;
     if set.size.is_some() {

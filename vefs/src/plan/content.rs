@@ -35,12 +35,12 @@ pub(super) fn write<V: View + ?Sized>(
     data: &Bytes,
     kill: bool,
 ) -> Result<(Reply, Option<Bytes>)> {
+    if data.len() > limits::WRITE_MAX {
+        return Err(Errno::EINVAL.into());
+    }
     regular(d, ino)?;
     if data.is_empty() {
         return Ok((Reply::Written(0), None));
-    }
-    if data.len() > limits::WRITE_MAX {
-        return Err(Errno::EINVAL.into());
     }
     let len = data.len() as u64;
     let end = end_of(offset, len)?;
@@ -58,7 +58,7 @@ pub(super) fn truncate<V: View + ?Sized>(d: &mut Draft<'_, V>, ino: InodeNo, siz
     if size > limits::FILE_SIZE_MAX {
         return Err(Errno::EFBIG.into());
     }
-    if size < old || (size == old && has_beyond(d, ino, size)?) {
+    if size < old {
         unmap(d, ino, size, u64::MAX - size)?;
     }
     if size != old {
@@ -70,13 +70,6 @@ pub(super) fn truncate<V: View + ?Sized>(d: &mut Draft<'_, V>, ino: InodeNo, siz
     Ok(())
 }
 
-/// Whether something is reserved beyond the end.
-fn has_beyond<V: View + ?Sized>(d: &mut Draft<'_, V>, ino: InodeNo, size: u64) -> Result<bool> {
-    let view = d.view;
-    let inode = d.get(ino)?;
-    Ok(!view::extents(view, ino, inode, size, u64::MAX)?.is_empty())
-}
-
 pub(super) fn fallocate<V: View + ?Sized>(
     d: &mut Draft<'_, V>,
     ino: InodeNo,
@@ -84,10 +77,10 @@ pub(super) fn fallocate<V: View + ?Sized>(
     offset: u64,
     len: u64,
 ) -> Result<Reply> {
-    regular(d, ino)?;
     if len == 0 {
         return Err(Errno::EINVAL.into());
     }
+    regular(d, ino)?;
     let end = end_of(offset, len)?;
     let keep_size = match mode {
         FallocMode::Allocate { keep_size } => {

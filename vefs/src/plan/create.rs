@@ -23,11 +23,11 @@ pub(super) fn create<V: View + ?Sized>(
     rdev: u64,
     owner: &Owner,
 ) -> Result<Reply> {
-    check_name(name)?;
     let kind = match Kind::of_mode(wanted) {
         None | Some(Kind::Symlink) => return Err(Errno::EINVAL.into()),
         Some(kind) => kind,
     };
+    check_name(name)?;
     let (gid, sgid) = check_new(d, parent, name, owner)?;
     let mut perm = wanted & mode::PERM;
     let inherited = match view::xattr(d.view, parent, acl::DEFAULT)? {
@@ -71,13 +71,16 @@ pub(super) fn symlink<V: View + ?Sized>(
     target: &[u8],
     owner: &Owner,
 ) -> Result<Reply> {
-    check_name(name)?;
+    if target.is_empty() {
+        return Err(Errno::ENOENT.into());
+    }
     if target.len() > limits::SYMLINK_MAX {
         return Err(Errno::ENAMETOOLONG.into());
     }
-    if target.is_empty() || target.contains(&0) {
+    if target.contains(&0) {
         return Err(Errno::EINVAL.into());
     }
+    check_name(name)?;
     let (gid, _) = check_new(d, parent, name, owner)?;
     let mut inode = blank(d, mode::IFLNK | 0o777, owner.uid, gid);
     inode.size = target.len() as u64;
@@ -94,12 +97,12 @@ pub(super) fn link<V: View + ?Sized>(
     name: &[u8],
 ) -> Result<Reply> {
     check_name(name)?;
-    d.live_dir(parent)?;
     let inode = d.get(ino)?;
     if inode.nlink == 0 {
         return Err(Errno::ENOENT.into());
     }
     let (kind, nlink) = (inode.kind(), inode.nlink);
+    d.live_dir(parent)?;
     if d.entry(parent, name)?.is_some() {
         return Err(Errno::EEXIST.into());
     }
@@ -159,13 +162,7 @@ pub(super) fn whiteout<V: View + ?Sized>(d: &mut Draft<'_, V>) -> InodeNo {
     d.new_inode(inode)
 }
 
-fn enter<V: View + ?Sized>(
-    d: &mut Draft<'_, V>,
-    dir: InodeNo,
-    name: &[u8],
-    ino: InodeNo,
-    kind: Kind,
-) -> Result<()> {
+fn enter<V: View + ?Sized>(d: &mut Draft<'_, V>, dir: InodeNo, name: &[u8], ino: InodeNo, kind: Kind) -> Result<()> {
     let cookie = d.take_cookie(dir)?;
     d.put_entry(dir, name, Dentry { ino, kind, cookie });
     d.touch_dir(dir)

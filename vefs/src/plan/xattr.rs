@@ -21,11 +21,12 @@ pub(super) fn set<V: View + ?Sized>(
     value: &[u8],
     how: XattrMode,
 ) -> Result<Reply> {
-    let kind = d.get(ino)?.kind();
-    check(name, kind)?;
+    check_name(name)?;
     if value.len() > limits::XATTR_VALUE_MAX {
         return Err(Errno::ERANGE.into());
     }
+    let kind = d.get(ino)?.kind();
+    check_kind(name, kind)?;
     let acl = acl::is_acl(name);
     if acl {
         acl::check_kind(name, kind)?;
@@ -33,6 +34,7 @@ pub(super) fn set<V: View + ?Sized>(
     let parsed = if acl { acl::parse(value)? } else { None };
     let exists = view::xattr(d.view, ino, name)?.is_some();
     match how {
+        _ if acl => {}
         XattrMode::Create if exists => return Err(Errno::EEXIST.into()),
         XattrMode::Replace if !exists => return Err(Errno::ENODATA.into()),
         _ => {}
@@ -48,7 +50,8 @@ pub(super) fn set<V: View + ?Sized>(
         if !exists {
             check_room(d, ino, name)?;
         }
-        d.changes.push(Change::PutXattr(ino, name.to_vec(), value.to_vec()));
+        let value = parsed.as_deref().map_or_else(|| value.to_vec(), acl::encode);
+        d.changes.push(Change::PutXattr(ino, name.to_vec(), value));
     } else if exists {
         d.changes.push(Change::DropXattr(ino, name.to_vec()));
     }
@@ -56,11 +59,12 @@ pub(super) fn set<V: View + ?Sized>(
 }
 
 pub(super) fn remove<V: View + ?Sized>(d: &mut Draft<'_, V>, ino: InodeNo, name: &[u8]) -> Result<Reply> {
+    check_name(name)?;
     let kind = d.get(ino)?.kind();
-    check(name, kind)?;
+    check_kind(name, kind)?;
     let acl = acl::is_acl(name);
-    if acl {
-        acl::check_kind(name, kind)?;
+    if acl && kind == Kind::Symlink {
+        return Err(Errno::EOPNOTSUPP.into());
     }
     if view::xattr(d.view, ino, name)?.is_some() {
         d.changes.push(Change::DropXattr(ino, name.to_vec()));
@@ -76,8 +80,8 @@ fn changed<V: View + ?Sized>(d: &mut Draft<'_, V>, ino: InodeNo) -> Result<Reply
     Ok(Reply::Done)
 }
 
-/// Checks a name and whether this kind of inode may have it.
-fn check(name: &[u8], kind: Kind) -> Result<()> {
+/// Checks a name.
+fn check_name(name: &[u8]) -> Result<()> {
     if name.len() > limits::XATTR_NAME_MAX {
         return Err(Errno::ERANGE.into());
     }
@@ -91,6 +95,11 @@ fn check(name: &[u8], kind: Kind) -> Result<()> {
     if name.starts_with(b"system.") && !acl::is_acl(name) {
         return Err(Errno::EOPNOTSUPP.into());
     }
+    Ok(())
+}
+
+/// Whether this kind of inode may have attributes of the namespace.
+fn check_kind(name: &[u8], kind: Kind) -> Result<()> {
     if name.starts_with(b"user.") && !matches!(kind, Kind::Regular | Kind::Directory) {
         return Err(Errno::EPERM.into());
     }

@@ -87,7 +87,11 @@ impl Overlay {
         let Some(slot) = slot else {
             self.bytes += SLOT_BYTES + key.heap_bytes();
             let slot = Slot { birth: txn, first: txn, value };
-            if is_point(&key) { self.points.insert(key, slot) } else { self.ordered.insert(key, slot) };
+            if is_point(&key) {
+                self.points.insert(key, slot)
+            } else {
+                self.ordered.insert(key, slot)
+            };
             return;
         };
         let old = std::mem::replace(&mut slot.value, value);

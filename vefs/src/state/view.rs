@@ -120,7 +120,13 @@ pub fn xattr_names(view: &(impl View + ?Sized), ino: InodeNo) -> Result<Vec<Vec<
 }
 
 /// The mapped runs of a file that overlap `from..to`, cut to it, in order. Works for base and private maps.
-pub fn extents(view: &(impl View + ?Sized), ino: InodeNo, at: &Inode, from: u64, to: u64) -> Result<Vec<(u64, Extent)>> {
+pub fn extents(
+    view: &(impl View + ?Sized),
+    ino: InodeNo,
+    at: &Inode,
+    from: u64,
+    to: u64,
+) -> Result<Vec<(u64, Extent)>> {
     let mut out = Vec::new();
     if from >= to {
         return Ok(out);

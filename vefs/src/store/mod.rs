@@ -115,7 +115,8 @@ impl Store {
         let objects = ObjectStore::new(parts.storage.clone());
         objects.clean_staging()?;
         let checkpoint_state = shared::CheckpointState::load(&parts.checkpoints);
-        let shared = Shared::new(block.store, parts.storage, parts.meta, objects, parts.clock, parts.entropy, parts.options);
+        let shared =
+            Shared::new(block.store, parts.storage, parts.meta, objects, parts.clock, parts.entropy, parts.options);
         Ok(Store {
             shared: Arc::new(shared),
             ves: Mutex::new(BTreeMap::new()),

@@ -18,8 +18,8 @@ use crate::format::record::FrameKind;
 use crate::ids::Hash;
 use crate::journal;
 use crate::meta::rows::TxnRow;
-use crate::store::Shared;
 use crate::storage::{File, Storage};
+use crate::store::Shared;
 
 /// The BLAKE3 of a bulk payload, made from what the extent file holds: by the store's hashing thread where there is one, by
 /// whoever seals at the latest.
@@ -230,4 +230,3 @@ impl Ve {
 pub(crate) fn same_error(e: &std::io::Error) -> std::io::Error {
     std::io::Error::new(e.kind(), e.to_string())
 }
-

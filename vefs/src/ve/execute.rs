@@ -105,10 +105,8 @@ impl State {
             envelope.place = Some(self.files.append(bytes)?);
         }
         let inline: &[u8] = if bulk.is_some() { &[] } else { payload.as_deref().unwrap_or(&[]) };
-        let payload_ref = payload.as_ref().map(|p| PayloadRef {
-            len: p.len() as u64,
-            hash: bulk.is_none().then(|| Hash::of(p)),
-        });
+        let payload_ref =
+            payload.as_ref().map(|p| PayloadRef { len: p.len() as u64, hash: bulk.is_none().then(|| Hash::of(p)) });
         let body = Body { purpose, changes, payload: payload_ref };
         let body_bytes = codec::encode(&body);
         let envelope_bytes = codec::encode(&envelope);
@@ -117,7 +115,8 @@ impl State {
         }
         let (txn, epoch) = (self.open.txn, self.head.epoch);
         let written = self.journal.append(FrameKind::Body, txn, epoch, &body_bytes, &envelope_bytes, inline)?;
-        self.written += record::frame_len(body_bytes.len(), envelope_bytes.len(), 0) + body.payload.map_or(0, |p| p.len);
+        self.written +=
+            record::frame_len(body_bytes.len(), envelope_bytes.len(), 0) + body.payload.map_or(0, |p| p.len);
         if let Some(place) = &envelope.place {
             let file = self.files.file(place.file)?;
             self.open.pending.push(shared.hash_later(PendingHash::new(file, place.clone())));

@@ -77,7 +77,8 @@ struct Marks(BTreeMap<PayloadId, u64>);
 impl Marks {
     fn mark(&mut self, id: PayloadId, len: u64) {
         let (mut start, mut end) = (id.offset, id.offset.saturating_add(len));
-        while let Some((s, e)) = self.0.range(..=PayloadId { txn: id.txn, offset: end }).next_back().map(|(s, e)| (*s, *e))
+        while let Some((s, e)) =
+            self.0.range(..=PayloadId { txn: id.txn, offset: end }).next_back().map(|(s, e)| (*s, *e))
         {
             if s.txn != id.txn || e < start {
                 break;

@@ -78,16 +78,16 @@ impl Ve {
         let from = rows::txn(self.id, TxnNo(0));
         let to = prefix_end(&from[..5]).unwrap_or_else(|| vec![b'U']);
         let mut bad: Option<Error> = None;
-        self.shared.meta.scan(Table::System, &from, &to, &mut |k, v| {
-            match rows::parse_txn(k).and_then(|t| Ok((t, rows::decode("system", v)?))) {
-                Ok((txn, row)) => {
-                    visit(txn, row);
-                    Scan::Next
-                }
-                Err(e) => {
-                    bad = Some(e.into());
-                    Scan::Stop
-                }
+        self.shared.meta.scan(Table::System, &from, &to, &mut |k, v| match rows::parse_txn(k)
+            .and_then(|t| Ok((t, rows::decode("system", v)?)))
+        {
+            Ok((txn, row)) => {
+                visit(txn, row);
+                Scan::Next
+            }
+            Err(e) => {
+                bad = Some(e.into());
+                Scan::Stop
             }
         })?;
         bad.map_or(Ok(()), Err)
@@ -147,5 +147,3 @@ fn holds(view: &impl View) -> Result<Vec<(String, Hold)>> {
     })?;
     Ok(out)
 }
-
-

@@ -17,9 +17,9 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 
-pub use gc::{Collected, Retention};
 pub use envelope::{Envelope, Memo};
 pub use execute::Request;
+pub use gc::{Collected, Retention};
 pub use holds::VersionRow;
 pub use reading::{Snapshot, Stat};
 

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{State, Ve};
-use crate::content::{ExtentPlace, Location, Place};
 use crate::content::read;
+use crate::content::{ExtentPlace, Location, Place};
 use crate::error::Result;
 use crate::ids::PayloadId;
 use crate::meta::{Table, rows};

@@ -22,8 +22,8 @@ use crate::format::identity::Identity;
 use crate::format::record::FrameKind;
 use crate::ids::{Hash, InodeNo, TxnNo};
 use crate::journal::{Journal, Recovered, Scanner};
-use crate::meta::rows::{self, Head};
 use crate::meta::Table;
+use crate::meta::rows::{self, Head};
 use crate::state::apply::apply;
 use crate::state::key::{Key, Value};
 use crate::state::tables::{Tables, Usage};
@@ -176,11 +176,7 @@ struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    fn take(
-        &mut self,
-        r: &Recovered<'_>,
-        answered: &mut std::collections::HashMap<u64, super::Memo>,
-    ) -> Result<()> {
+    fn take(&mut self, r: &Recovered<'_>, answered: &mut std::collections::HashMap<u64, super::Memo>) -> Result<()> {
         let place = || format!("{} position {}", r.segment.path, r.position);
         let damage = |detail: String| Error::Damage { what: "journal frame", place: place(), detail };
         let header = &r.frame.header;

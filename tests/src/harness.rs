@@ -1,0 +1,86 @@
+//! A store in memory for tests: killed, cut from power and opened again at will.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use vefs::change::Settings;
+use vefs::clock::{Clock, ManualClock};
+use vefs::entropy::SeededEntropy;
+use vefs::ids::{Hash, VeId};
+use vefs::meta::MemoryMeta;
+use vefs::storage::Storage;
+use vefs::store::{Options, Parts, Store};
+use vefs::{Result, Ve};
+
+/// Sizes small enough that a short run rolls over segments, moves payloads and cleans files.
+pub fn small_options() -> Options {
+    Options {
+        segment_min: 64 << 10,
+        segment_max: 1 << 20,
+        extent_target: 256 << 10,
+        overlay_soft: 256 << 10,
+        overlay_hard: 1 << 20,
+        persist_bytes: 512 << 10,
+        checkpoint_bytes: 2 << 20,
+        reserve: 0,
+        flush_files_max: 2,
+        rebuild: false,
+    }
+}
+
+/// The parts of a simulated store that outlive its process.
+pub struct World {
+    /// Its files.
+    pub storage: Arc<dyn Storage>,
+    /// Its metadata.
+    pub meta: Arc<MemoryMeta>,
+    /// Its clock.
+    pub clock: Arc<ManualClock>,
+    seed: u64,
+    /// Its sizes.
+    pub options: Options,
+}
+
+impl World {
+    /// A new store on a storage.
+    pub fn create(storage: Arc<dyn Storage>, seed: u64, options: Options) -> Result<World> {
+        let clock = Arc::new(ManualClock::default());
+        Store::create_on(&*storage, &*clock, &SeededEntropy::new(seed))?;
+        Ok(World { storage, meta: Arc::default(), clock, seed, options })
+    }
+
+    /// Opens the store, as a process that starts.
+    pub fn open(&mut self) -> Result<Arc<Store>> {
+        self.seed = self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(1);
+        let parts = Parts {
+            storage: self.storage.clone(),
+            meta: self.meta.clone(),
+            clock: self.clock.clone(),
+            entropy: Arc::new(SeededEntropy::new(self.seed)),
+            checkpoints: PathBuf::from("/nonexistent-checkpoints"),
+            options: self.options.clone(),
+        };
+        Ok(Arc::new(Store::open_with(parts)?))
+    }
+
+    /// The metadata store forgets what it has not persisted, as when its process is killed.
+    pub fn lose_unpersisted(&mut self) {
+        self.meta = Arc::new(self.meta.after_crash());
+    }
+
+    /// The time operations happen at.
+    pub fn now(&self) -> vefs::clock::Timestamp {
+        self.clock.wall()
+    }
+}
+
+/// Creates a VE over the empty tree with the model's quota.
+pub fn create_ve(store: &Store, id: u32, quota_bytes: u64, quota_inodes: u64) -> Result<Arc<Ve>> {
+    let settings = Settings { quota_bytes, quota_inodes, ..Settings::default() };
+    store.create_ve(VeId(id), empty_tree(), settings)
+}
+
+/// The hash of the tree of one empty directory.
+pub fn empty_tree() -> Hash {
+    vefs::base::BaseTree::empty().hash()
+}
