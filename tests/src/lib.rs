@@ -1,7 +1,10 @@
 //! Oracles and harnesses for the tests of the whole workspace. Nothing of the product depends on this crate.
 
 pub mod crash;
+pub mod golden;
+pub mod golden_store;
 pub mod harness;
 pub mod model;
 pub mod opgen;
 pub mod reader;
+pub mod samples;
