@@ -128,7 +128,11 @@ fn tree(ve: &Ve, dir: InodeNo, path: &str, out: &mut String) {
 
 fn line(ve: &Ve, ino: InodeNo, path: &str, out: &mut String) {
     let i: Inode = ve.inode(ino).expect("inode");
-    let _ = writeln!(out, "{path} {ino} {i:?}");
+    let _ = writeln!(out, "{path} inode {ino} mode {:o} owner {}:{} nlink {}", i.mode, i.uid, i.gid, i.nlink);
+    let _ = writeln!(out, "{path} rdev {} size {} mapped {} flags {}", i.rdev, i.size, i.mapped, i.flags);
+    let _ = writeln!(out, "{path} parent {} next cookie {}", i.parent, i.next_cookie);
+    let times = [i.atime, i.mtime, i.ctime, i.btime].map(|t| format!("{}.{:09}", t.secs, t.nanos));
+    let _ = writeln!(out, "{path} times {}", times.join(" "));
     for name in ve.xattr_names(ino).expect("xattr names") {
         let value = ve.xattr(ino, &name).expect("xattr");
         let _ = writeln!(out, "{path} {} = {}", String::from_utf8_lossy(&name), hex(&value));

@@ -4,6 +4,8 @@ pub mod crash;
 pub mod golden;
 pub mod golden_store;
 pub mod harness;
+pub mod hostile;
+mod hostile_ve;
 pub mod model;
 pub mod opgen;
 pub mod reader;
