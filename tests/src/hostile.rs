@@ -49,7 +49,13 @@ pub const TARGETS: [(&str, Target); 13] = [
     ("superblock", superblock),
 ];
 
-/// What is accepted comes out again as it went in.
+/// Gives bytes to the decoder of a name.
+pub fn run(target: &str, data: &[u8]) {
+    let found = TARGETS.iter().find(|(name, _)| *name == target);
+    let (_, decode) = found.unwrap_or_else(|| panic!("there is no target {target}"));
+    decode(data);
+}
+
 fn superblock(data: &[u8]) {
     if let Ok(s) = Superblock::parse(data) {
         assert_eq!(Superblock::parse(&s.to_bytes()), Ok(s));
