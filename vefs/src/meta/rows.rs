@@ -155,6 +155,14 @@ pub fn head(ve: VeId) -> Vec<u8> {
     k
 }
 
+/// The row of a clean stop: (journal position, order number of the next segment). It counts only while no segment of that order is
+/// there, that is, until the next frame.
+pub fn clean(ve: VeId) -> Vec<u8> {
+    let mut k = b"C".to_vec();
+    k.extend_from_slice(&ve.0.to_be_bytes());
+    k
+}
+
 /// The row of a transaction.
 pub fn txn(ve: VeId, txn: TxnNo) -> Vec<u8> {
     let mut k = b"T".to_vec();

@@ -7,6 +7,7 @@ pub mod apply;
 pub mod key;
 pub mod overlay;
 pub mod publish;
+pub mod root;
 pub mod tables;
 pub mod version;
 pub mod view;

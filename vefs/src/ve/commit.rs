@@ -35,11 +35,6 @@ impl PendingHash {
         Arc::new(PendingHash { file, place, hash: OnceLock::new() })
     }
 
-    /// Bytes to be hashed.
-    pub fn len(&self) -> u64 {
-        self.place.len
-    }
-
     /// The hash, made now if nobody has.
     pub fn get(&self) -> std::result::Result<Hash, String> {
         self.hash

@@ -40,8 +40,11 @@ impl Ve {
         if plan.changes.is_empty() {
             return Ok(plan.reply);
         }
-        if !plan.frees && self.shared.space.is_tight() {
-            return Err(Error::NoSpace { what: "an operation beyond the reserve" });
+        if !plan.frees {
+            s.check_room(&self.shared)?;
+        }
+        if let Op::Write { ino, .. } | Op::CopyRange { dst: ino, .. } = op {
+            s.note_write(*ino, self.shared.clock.boot());
         }
         let envelope = Envelope {
             unique: request.unique,
@@ -52,7 +55,10 @@ impl Ve {
         let full = s.open.records >= limits::TXN_RECORDS_MAX || s.open.payload >= limits::TXN_PAYLOAD_MAX;
         let heavy = s.tables.active.bytes() >= self.shared.options.overlay_soft;
         if full || heavy {
-            self.relieve(s)?;
+            // The operation is done, whatever becomes of this.
+            if let Err(e) = self.relieve(s) {
+                tracing::error!(ve = %self.id, error = %e, "publishing under load");
+            }
         }
         Ok(plan.reply)
     }
@@ -83,6 +89,17 @@ impl Ve {
 }
 
 impl State {
+    /// ENOSPC for operations that take space, while the disk is nearly full, or while publishing does not keep up with memory.
+    fn check_room(&self, shared: &crate::store::Shared) -> Result<()> {
+        if shared.space.is_tight() {
+            return Err(Error::NoSpace { what: "an operation beyond the reserve" });
+        }
+        if self.tables.active.bytes() >= shared.options.overlay_hard.saturating_mul(4) {
+            return Err(Error::NoSpace { what: "state that cannot be published" });
+        }
+        Ok(())
+    }
+
     /// The id that the next record's payload gets.
     pub fn next_payload(&self) -> PayloadId {
         PayloadId { txn: self.open.txn, offset: self.open.payload }
@@ -127,7 +144,7 @@ impl State {
         {
             self.answered.insert(envelope.unique, memo);
         }
-        if let Err(e) = apply(&mut self.tables, txn, &body.changes) {
+        if let Err(e) = apply(&mut self.tables, txn, body.purpose, &body.changes) {
             // The journal has it and the state does not: only a replay can put that right.
             return Err(self.journal.poison(format!("applying a record: {e}")));
         }

@@ -70,6 +70,9 @@ impl Kept {
     }
 }
 
+/// Receives a row's key and value.
+type EachRow<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), MetaError> + 'a;
+
 /// Live payload bytes: disjoint ranges, start → end offset within a transaction.
 #[derive(Default)]
 struct Marks(BTreeMap<PayloadId, u64>);
@@ -321,7 +324,7 @@ impl Ve {
     }
 
     /// Visits all rows of this VE in a table.
-    fn each(&self, table: Table, visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), MetaError>) -> Result<()> {
+    fn each(&self, table: Table, visit: &mut EachRow<'_>) -> Result<()> {
         let from = rows::ve_prefix(self.id);
         let to = prefix_end(&from).unwrap_or_else(|| vec![0xff; 64]);
         let mut bad = None;

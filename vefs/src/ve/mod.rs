@@ -8,6 +8,7 @@ mod envelope;
 mod execute;
 mod gc;
 mod holds;
+mod housekeep;
 mod publish;
 mod reading;
 mod recover;
@@ -62,6 +63,8 @@ pub(crate) struct State {
     pub flushing: bool,
     /// Requests of the last run and of this one whose answers may not have reached the kernel.
     pub answered: std::collections::HashMap<u64, Memo>,
+    /// When files were written last, by `CLOCK_BOOTTIME`: what housekeeping looks at.
+    pub written_at: std::collections::HashMap<crate::ids::InodeNo, std::time::Duration>,
     /// Extent files without live bytes, to be removed after the next checkpoint.
     pub garbage: Vec<u64>,
     /// Bytes of journal and payload written since the last tick: the store's guess of what the disk lost.

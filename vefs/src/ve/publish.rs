@@ -115,6 +115,15 @@ impl Ve {
         self.publish_frozen()
     }
 
+    /// Ends the present journal segment: the next frame begins a new one. Gives the position and the order of that next segment,
+    /// or nothing when something is not published.
+    pub(crate) fn end_segment(&self) -> Option<(u64, u64)> {
+        let mut s = self.state.lock();
+        let all = s.open.records == 0 && s.tables.active.is_empty() && s.tables.frozen.is_none();
+        let durable = s.journal.durable() == s.journal.position();
+        (all && durable).then(|| s.journal.end_segment())
+    }
+
     /// Bytes written since this was asked last.
     pub(crate) fn take_written(&self) -> u64 {
         std::mem::take(&mut self.state.lock().written)

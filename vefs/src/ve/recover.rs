@@ -116,8 +116,12 @@ fn replay(shared: &Arc<Shared>, identity: &Identity, base: &Arc<BaseTree>, cut: 
         let detail = format!("metadata is of lineage {}, the VE of {}", head.lineage, identity.lineage);
         return Err(Error::Damage { what: "VE", place: ve.to_string(), detail });
     }
+    let clean = match shared.meta.get(Table::System, &rows::clean(ve))? {
+        None => None,
+        Some(row) => Some(rows::decode::<(u64, u64)>("system", &row)?),
+    };
     let storage = shared.storage.clone();
-    let mut scanner = Scanner::open(storage.clone(), shared.store, ve, head.journal, head.seq, head.journal)?;
+    let mut scanner = Scanner::open(storage.clone(), shared.store, ve, head.journal, head.seq, head.journal, clean)?;
     let sizes = (shared.options.segment_min, shared.options.segment_max);
     let files = ExtentFiles::open(ve, shared.store, storage.clone(), shared.options.extent_target)?;
     let tables = Tables {
@@ -132,7 +136,7 @@ fn replay(shared: &Arc<Shared>, identity: &Identity, base: &Arc<BaseTree>, cut: 
     let mut loader = Loader { shared, tables, files, open: Open::after(head.chain, head.txn), head, unproven: vec![] };
     let mut answered = std::collections::HashMap::new();
     loop {
-        let synced = match scanner.next()? {
+        let synced = match scanner.next_frame()? {
             None => break,
             Some(r) if cut.is_some_and(|(position, _)| r.position >= position) => break,
             Some(r) => {
@@ -161,6 +165,7 @@ fn replay(shared: &Arc<Shared>, identity: &Identity, base: &Arc<BaseTree>, cut: 
         frozen_head: None,
         flushing: false,
         answered,
+        written_at: Default::default(),
         garbage: Vec::new(),
         written: 0,
     })))
@@ -254,7 +259,7 @@ impl Loader<'_> {
         {
             answered.insert(envelope.unique, memo);
         }
-        apply(&mut self.tables, self.open.txn, &body.changes).map_err(Loading::Other)
+        apply(&mut self.tables, self.open.txn, body.purpose, &body.changes).map_err(Loading::Other)
     }
 
     fn seal(&mut self, seal: &Seal, end: u64, seq: u64) {
