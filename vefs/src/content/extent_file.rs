@@ -42,6 +42,9 @@ pub struct ExtentFiles {
     next_number: u64,
     open: HashMap<u64, Arc<dyn File>>,
     dirty: Vec<Arc<dyn File>>,
+    /// Bytes appended, and how many of them are durable.
+    appended: u64,
+    durable: u64,
     names: u64,
     names_durable: u64,
 }
@@ -53,6 +56,7 @@ pub struct Flush {
     /// Folder whose names are not durable.
     pub dir: Option<String>,
     names: u64,
+    appended: u64,
 }
 
 impl ExtentFiles {
@@ -68,6 +72,8 @@ impl ExtentFiles {
             next_number,
             open: HashMap::new(),
             dirty: Vec::new(),
+            appended: 0,
+            durable: 0,
             names: 0,
             names_durable: 0,
         })
@@ -97,6 +103,7 @@ impl ExtentFiles {
             return Err(Error::io("writing extent file", place)(e));
         }
         current.end = offset + bytes.len() as u64;
+        self.appended += bytes.len() as u64;
         if !self.dirty.iter().any(|f| Arc::ptr_eq(f, &current.file)) {
             self.dirty.push(current.file.clone());
         }
@@ -154,19 +161,25 @@ impl ExtentFiles {
             return None;
         }
         let dir = (self.names_durable < self.names).then(|| folder(self.ve));
-        Some(Flush { files: std::mem::take(&mut self.dirty), dir, names: self.names })
+        Some(Flush { files: std::mem::take(&mut self.dirty), dir, names: self.names, appended: self.appended })
     }
 
     /// The flush is done.
     pub fn flushed(&mut self, flush: &Flush) {
+        self.durable = self.durable.max(flush.appended);
         if flush.dir.is_some() {
             self.names_durable = self.names_durable.max(flush.names);
         }
     }
 
-    /// Whether bytes or names are not flushed yet.
-    pub fn is_dirty(&mut self) -> bool {
-        !self.dirty.is_empty()
+    /// Bytes appended so far in this run.
+    pub fn appended(&self) -> u64 {
+        self.appended
+    }
+
+    /// How many of them are durable.
+    pub fn durable(&self) -> u64 {
+        self.durable
     }
 
     /// Closes the present file to new bytes, so that it can be cleaned.

@@ -229,7 +229,7 @@ impl Store {
         let prefixes = [Table::Current, Table::History, Table::Changes, Table::Places]
             .map(|t| (t, rows::ve_prefix(id)))
             .into_iter()
-            .chain([txns, rows::head(id), rows::clean(id)].map(|row| (Table::System, row)));
+            .chain([txns, rows::head(id), rows::clean(id), rows::answers(id)].map(|row| (Table::System, row)));
         let mut any = false;
         for (table, prefix) in prefixes {
             let end = prefix_end(&prefix).unwrap_or_else(|| vec![0xff; 32]);

@@ -142,7 +142,7 @@ impl State {
         if envelope.unique != 0
             && let Some(memo) = envelope.memo
         {
-            self.answered.insert(envelope.unique, memo);
+            self.answered.push(envelope.unique, memo);
         }
         if let Err(e) = apply(&mut self.tables, txn, body.purpose, &body.changes) {
             // The journal has it and the state does not: only a replay can put that right.

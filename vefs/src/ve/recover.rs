@@ -10,6 +10,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::commit::{PendingHash, chain_hash};
 use super::envelope::Envelope;
+use super::recent::Recent;
 use super::{Open, State, Ve};
 use crate::base::BaseTree;
 use crate::change::{Body, Seal, Settings};
@@ -134,7 +135,10 @@ fn replay(shared: &Arc<Shared>, identity: &Identity, base: &Arc<BaseTree>, cut: 
         usage: Usage { bytes: head.bytes, inodes: head.inodes, next_ino: head.next_ino },
     };
     let mut loader = Loader { shared, tables, files, open: Open::after(head.chain, head.txn), head, unproven: vec![] };
-    let mut answered = std::collections::HashMap::new();
+    let mut answered = match shared.meta.get(Table::System, &rows::answers(ve))? {
+        None => Recent::default(),
+        Some(row) => Recent::from_row(rows::decode("system", &row)?),
+    };
     loop {
         let synced = match scanner.next_frame()? {
             None => break,
@@ -181,7 +185,7 @@ struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    fn take(&mut self, r: &Recovered<'_>, answered: &mut std::collections::HashMap<u64, super::Memo>) -> Result<()> {
+    fn take(&mut self, r: &Recovered<'_>, answered: &mut Recent) -> Result<()> {
         let place = || format!("{} position {}", r.segment.path, r.position);
         let damage = |detail: String| Error::Damage { what: "journal frame", place: place(), detail };
         let header = &r.frame.header;
@@ -215,7 +219,7 @@ impl Loader<'_> {
         r: &Recovered<'_>,
         body: Body,
         envelope: Envelope,
-        answered: &mut std::collections::HashMap<u64, super::Memo>,
+        answered: &mut Recent,
     ) -> std::result::Result<(), Loading> {
         let place = match (&body.payload, &envelope.place) {
             (None, None) if r.frame.payload.is_empty() => None,
@@ -257,7 +261,7 @@ impl Loader<'_> {
         if envelope.unique != 0
             && let Some(memo) = envelope.memo
         {
-            answered.insert(envelope.unique, memo);
+            answered.push(envelope.unique, memo);
         }
         apply(&mut self.tables, self.open.txn, body.purpose, &body.changes).map_err(Loading::Other)
     }
