@@ -20,6 +20,8 @@ use crate::limits;
 use crate::op::{Op, Reply};
 use crate::plan::{self, Context};
 use crate::state::apply::apply;
+use crate::state::view;
+use crate::types::{Extent, Source};
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -117,13 +119,13 @@ impl State {
         if changes.len() > limits::CHANGES_MAX {
             return Err(Errno::EINVAL.into());
         }
-        let bulk = payload.as_ref().filter(|p| p.len() >= limits::INLINE_MAX);
-        if let Some(bytes) = bulk {
-            envelope.place = Some(self.files.append(bytes)?);
+        if let Some(bytes) = &payload {
+            envelope.place = self.place_beside(bytes, &changes)?;
         }
-        let inline: &[u8] = if bulk.is_some() { &[] } else { payload.as_deref().unwrap_or(&[]) };
+        let bulk = envelope.place.is_some();
+        let inline: &[u8] = if bulk { &[] } else { payload.as_deref().unwrap_or(&[]) };
         let payload_ref =
-            payload.as_ref().map(|p| PayloadRef { len: p.len() as u64, hash: bulk.is_none().then(|| Hash::of(p)) });
+            payload.as_ref().map(|p| PayloadRef { len: p.len() as u64, hash: (!bulk).then(|| Hash::of(p)) });
         let body = Body { purpose, changes, payload: payload_ref };
         let body_bytes = codec::encode(&body);
         let envelope_bytes = codec::encode(&envelope);
@@ -149,6 +151,23 @@ impl State {
             return Err(self.journal.poison(format!("applying a record: {e}")));
         }
         Ok(())
+    }
+
+    /// Writes a payload that does not belong into the journal to an extent file: bulk, and what continues a file's body.
+    fn place_beside(&mut self, bytes: &[u8], changes: &[Change]) -> Result<Option<ExtentPlace>> {
+        let mapped = changes.iter().find_map(|c| match c {
+            Change::Map(ino, offset, Extent { source: Source::Payload(_), .. }) => Some((*ino, *offset)),
+            _ => None,
+        });
+        if let Some((ino, offset)) = mapped
+            && (bytes.len() >= limits::INLINE_MAX || self.files.has_body(ino))
+        {
+            let size = view::inode(&self.tables, ino)?.map_or(0, |i| i.size);
+            if let Some(place) = self.files.append_body(ino, offset, size, bytes)? {
+                return Ok(Some(place));
+            }
+        }
+        if bytes.len() >= limits::INLINE_MAX { self.files.append(bytes).map(Some) } else { Ok(None) }
     }
 
     /// Takes a record that is in the journal into the open transaction: chain hash, payload ids, place.

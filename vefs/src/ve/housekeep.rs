@@ -9,8 +9,10 @@ use bytes::Bytes;
 use super::envelope::Envelope;
 use super::{State, Ve};
 use crate::change::{Change, Purpose};
+use crate::content::Location;
 use crate::error::Result;
 use crate::ids::InodeNo;
+use crate::object::Staged;
 use crate::state::view;
 use crate::types::{Extent, Inode, Source, mode};
 
@@ -91,17 +93,13 @@ impl Ve {
         if !has_payload || inode.size > crate::object::OBJECT_LEN_MAX {
             return Ok(false);
         }
-        let mut writer = self.shared.objects.writer()?;
-        let mut at = 0;
-        while at < inode.size {
-            let bytes = self.read(ino, at, STEP.min((inode.size - at) as usize))?;
-            if bytes.is_empty() {
-                return Ok(false);
-            }
-            at += bytes.len() as u64;
-            writer.write(&bytes)?;
-        }
-        let staged = writer.seal()?;
+        let staged = match self.body_of(ino, &inode, &extents)? {
+            Some(path) => self.shared.objects.share(&path, inode.size)?,
+            None => match self.copy_body(ino, inode.size)? {
+                Some(staged) => staged,
+                None => return Ok(false),
+            },
+        };
         let hash = staged.hash();
         // From before it has its name until a record names it, no collection may take it (promise G26).
         let _pin = self.shared.objects.pin(hash);
@@ -110,6 +108,49 @@ impl Ve {
             .map(|(offset, len)| Change::Map(ino, offset, Extent { len, source: Source::Object { hash, offset } }))
             .collect();
         self.replace(ino, &inode, &extents, changes, None)
+    }
+
+    /// The extent file that holds this file's body and nothing else, if there is one. Nothing is appended to it from now on.
+    fn body_of(&self, ino: InodeNo, inode: &Inode, extents: &[(u64, Extent)]) -> Result<Option<String>> {
+        let mut s = self.state.lock();
+        s.files.end_body(ino);
+        let mut number = None;
+        let mut at = 0;
+        for (offset, e) in extents {
+            let Source::Payload(id) = e.source else { return Ok(None) };
+            let mut done = 0;
+            while *offset == at && done < e.len {
+                let Some((begin, place)) = s.tables.place(id.plus(done))? else { return Ok(None) };
+                let Location::Extent(place) = place.at else { return Ok(None) };
+                let skip = id.offset + done - begin.offset;
+                if *number.get_or_insert(place.file) != place.file || place.offset + skip != at + done {
+                    return Ok(None);
+                }
+                done += (place.len - skip).min(e.len - done);
+            }
+            if done < e.len {
+                return Ok(None);
+            }
+            at += e.len;
+        }
+        let Some(number) = number.filter(|_| at == inode.size) else { return Ok(None) };
+        let whole = s.files.is_body(number) && s.files.file(number)?.len().is_ok_and(|l| l == inode.size);
+        Ok(whole.then(|| crate::content::extent_file::path(self.id, number)))
+    }
+
+    /// Writes the file's body anew, for an object. `None` when the file got shorter meanwhile.
+    fn copy_body(&self, ino: InodeNo, size: u64) -> Result<Option<Staged>> {
+        let mut writer = self.shared.objects.writer()?;
+        let mut at = 0;
+        while at < size {
+            let bytes = self.read(ino, at, STEP.min((size - at) as usize))?;
+            if bytes.is_empty() {
+                return Ok(None);
+            }
+            at += bytes.len() as u64;
+            writer.write(&bytes)?;
+        }
+        Ok(Some(writer.seal()?))
     }
 
     /// Rewrites runs of adjacent small pieces as one piece each. False when there was nothing to do, or when the file was changed
