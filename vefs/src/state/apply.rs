@@ -56,8 +56,9 @@ fn apply_one(t: &mut Tables, txn: TxnNo, change: &Change) -> Result<()> {
         }
         Change::Unmap(ino, offset, len) => unmap(t, txn, *ino, *offset, offset.saturating_add(*len))?,
         Change::Usage(bytes, inodes) => {
-            t.usage.bytes += bytes;
-            t.usage.inodes += inodes;
+            // No plan lets a sum overflow; what a hostile journal adds up to must still be the same everywhere.
+            t.usage.bytes = t.usage.bytes.saturating_add(*bytes);
+            t.usage.inodes = t.usage.inodes.saturating_add(*inodes);
         }
         Change::PutSettings(s) => t.active.set(Key::settings(), Some(Value::Settings(s.clone())), txn),
         Change::PutHold(name, hold) => t.active.set(Key::hold(name), Some(Value::Hold(hold.clone())), txn),

@@ -4,6 +4,7 @@
 //! published), the metadata store, the base tree. An upper layer's answer hides the lower ones', also when it is "gone".
 
 pub mod apply;
+pub mod check;
 pub mod key;
 pub mod overlay;
 pub mod publish;

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::commit::PendingHash;
 use super::envelope::{Envelope, Memo};
 use super::{State, Ve};
+use crate::change::validate::validate;
 use crate::change::{Body, Change, PayloadRef, Purpose, Settings};
 use crate::codec;
 use crate::content::{ExtentPlace, Location, Place};
@@ -127,6 +128,8 @@ impl State {
         let payload_ref =
             payload.as_ref().map(|p| PayloadRef { len: p.len() as u64, hash: (!bulk).then(|| Hash::of(p)) });
         let body = Body { purpose, changes, payload: payload_ref };
+        // What recovery would refuse must never be written: it would cost the VE everything behind it.
+        validate(&body, self.open.txn).map_err(Error::Change)?;
         let body_bytes = codec::encode(&body);
         let envelope_bytes = codec::encode(&envelope);
         if body_bytes.len() > limits::BODY_MAX || envelope_bytes.len() > limits::ENVELOPE_MAX {

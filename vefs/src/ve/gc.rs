@@ -16,7 +16,7 @@ use crate::content::ExtentPlace;
 use crate::content::read::read_extent;
 use crate::error::{Error, Result};
 use crate::ids::{Hash, PayloadId, TxnNo};
-use crate::meta::rows::{self, Current, Former};
+use crate::meta::rows;
 use crate::meta::{Batch, MetaError, Scan, Table, prefix_end};
 use crate::state::key::Value;
 use crate::state::publish::former_cost;
@@ -182,7 +182,7 @@ impl Ve {
     /// Changes the stored head; the caller holds `publishing`, so that nothing is published meanwhile.
     fn edit_head(&self, batch: &mut Batch, edit: impl FnOnce(&mut rows::Head)) -> Result<()> {
         if let Some(row) = self.shared.meta.get(Table::System, &rows::head(self.id))? {
-            let mut head: rows::Head = rows::decode("system", &row)?;
+            let mut head = rows::head_row(&row)?;
             edit(&mut head);
             batch.put(Table::System, rows::head(self.id), codec::encode(&head));
         }
@@ -194,8 +194,8 @@ impl Ve {
         let mut batch = Batch::default();
         let mut history = 0;
         self.each(Table::History, &mut |k, v| {
-            let (_, birth) = rows::parse_history(k)?;
-            let former: Former = rows::decode("history", v)?;
+            let (key, birth) = rows::parse_history(k)?;
+            let former = rows::former_row(&key, birth, v)?;
             if kept.reads(birth, former.death) {
                 history += former_cost(k.len(), v.len(), &former.value);
                 mark(marks, &former.value);
@@ -212,8 +212,8 @@ impl Ve {
     }
 
     fn mark_current(&self, marks: &mut Marks) -> Result<()> {
-        self.each(Table::Current, &mut |_, v| {
-            mark(marks, &rows::decode::<Current>("current", v)?.value);
+        self.each(Table::Current, &mut |k, v| {
+            mark(marks, &rows::current_row(&rows::parse_current(k)?, v)?.value);
             Ok(())
         })
     }
@@ -303,12 +303,13 @@ impl Ve {
 
     /// Adds the objects that any kept state of this VE names.
     pub(crate) fn objects_in_use(&self, out: &mut BTreeSet<Hash>) -> Result<()> {
-        self.each(Table::Current, &mut |_, v| {
-            out.extend(object_of(&rows::decode::<Current>("current", v)?.value));
+        self.each(Table::Current, &mut |k, v| {
+            out.extend(object_of(&rows::current_row(&rows::parse_current(k)?, v)?.value));
             Ok(())
         })?;
-        self.each(Table::History, &mut |_, v| {
-            out.extend(object_of(&rows::decode::<Former>("history", v)?.value));
+        self.each(Table::History, &mut |k, v| {
+            let (key, birth) = rows::parse_history(k)?;
+            out.extend(object_of(&rows::former_row(&key, birth, v)?.value));
             Ok(())
         })?;
         let s = self.state.lock();

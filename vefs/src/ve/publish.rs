@@ -148,7 +148,7 @@ impl Ve {
     pub(crate) fn persisted_journal(&self) -> Result<u64> {
         match self.shared.meta.get_persisted(Table::System, &rows::head(self.id))? {
             None => Ok(0),
-            Some(row) => Ok(rows::decode::<rows::Head>("system", &row)?.journal),
+            Some(row) => Ok(rows::head_row(&row)?.journal),
         }
     }
 

@@ -147,7 +147,7 @@ impl Ve {
     pub fn published(&self) -> Result<TxnNo> {
         match self.shared.meta.get(Table::System, &rows::head(self.id))? {
             None => Ok(TxnNo(0)),
-            Some(row) => Ok(rows::decode::<rows::Head>("system", &row)?.txn),
+            Some(row) => Ok(rows::head_row(&row)?.txn),
         }
     }
 }

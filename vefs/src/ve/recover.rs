@@ -13,6 +13,7 @@ use super::envelope::Envelope;
 use super::recent::Recent;
 use super::{Open, State, Ve};
 use crate::base::BaseTree;
+use crate::change::validate::validate;
 use crate::change::{Body, Seal, Settings};
 use crate::codec;
 use crate::content::extent_file::ExtentFiles;
@@ -111,7 +112,7 @@ fn replay(shared: &Arc<Shared>, identity: &Identity, base: &Arc<BaseTree>, cut: 
     let ve = identity.ve;
     let head = match shared.meta.get(Table::System, &rows::head(ve))? {
         None => first_head(identity),
-        Some(row) => rows::decode::<Head>("system", &row)?,
+        Some(row) => rows::head_row(&row)?,
     };
     if head.lineage != identity.lineage {
         let detail = format!("metadata is of lineage {}, the VE of {}", head.lineage, identity.lineage);
@@ -195,17 +196,20 @@ impl Loader<'_> {
         self.head.epoch = header.epoch;
         match header.kind {
             FrameKind::Body => {
-                let body: Body = codec::decode(r.frame.body).map_err(|e| damage(e.to_string()))?;
-                let envelope: Envelope = codec::decode(r.frame.envelope).map_err(|e| damage(e.to_string()))?;
+                let body: Body = codec::decode(r.frame.body).map_err(|e| e.at("record body", place()))?;
+                let envelope: Envelope =
+                    codec::decode(r.frame.envelope).map_err(|e| e.at("record envelope", place()))?;
+                validate(&body, header.txn).map_err(|e| damage(e.to_string()))?;
                 self.body(r, body, envelope, answered).map_err(|e| match e {
                     Loading::Frame(detail) => damage(detail),
                     Loading::Other(e) => e,
                 })
             }
             FrameKind::Seal => {
-                let seal: Seal = codec::decode(r.frame.body).map_err(|e| damage(e.to_string()))?;
+                let seal: Seal = codec::decode(r.frame.body).map_err(|e| e.at("seal", place()))?;
                 let chain = chain_hash(&self.open, &seal.payloads, seal.time, header.epoch);
-                if seal.records != self.open.records || seal.chain != chain {
+                let sound = seal.time >= self.head.time && seal.time.is_valid();
+                if seal.records != self.open.records || seal.chain != chain || !sound {
                     return Err(damage(format!("seal of transaction {} does not match its records", header.txn)));
                 }
                 self.seal(&seal, r.end, header.seq + 1);
