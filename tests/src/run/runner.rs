@@ -84,6 +84,10 @@ impl Runner {
                 self.note(format!("{} {event:?}", self.step));
             }
             self.happen(event).map_err(|e| format!("{event:?}: {e}"))?;
+            if event != Event::Operation && !self.world.fuse().is_blown() {
+                // An event changes no file, but many end a transaction.
+                self.subjects.values_mut().for_each(Subject::note_new_version);
+            }
             if self.step >= self.plan.strict_from {
                 self.compare_all()?;
             }
@@ -185,10 +189,7 @@ impl Runner {
         } else {
             self.counts.add("refused");
         }
-        if s.ve().position().txn > s.chains.keys().next_back().copied().unwrap_or_default() {
-            let keep = self.rng.percent(50);
-            s.note_version(keep);
-        }
+        s.note_new_version();
         if self.rng.percent(12) {
             self.compare_some(id, &about).map_err(|e| format!("VE {id}, after {}: {e}", brief(&op)))?;
         }

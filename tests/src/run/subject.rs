@@ -159,9 +159,16 @@ impl Subject {
     pub fn note_version(&mut self, keep: bool) {
         let position = self.ve().position();
         self.chains.insert(position.txn, position.chain);
-        if keep && self.versions.len() < 40 {
+        if keep && (self.versions.len() < 40 || position.txn.0 % 16 == 0) {
             let model = Arc::new(self.now.model.clone());
             self.versions.insert(position.txn, Version { chain: position.chain, model });
+        }
+    }
+
+    /// Notes the last sealed transaction if it is a new one.
+    pub fn note_new_version(&mut self) {
+        if self.chains.keys().next_back().is_none_or(|last| *last < self.ve().position().txn) {
+            self.note_version(true);
         }
     }
 
