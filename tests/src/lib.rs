@@ -5,3 +5,4 @@ pub mod harness;
 pub mod model;
 pub mod opgen;
 pub mod reader;
+pub mod run;
