@@ -9,4 +9,5 @@ mod hostile_ve;
 pub mod model;
 pub mod opgen;
 pub mod reader;
+pub mod run;
 pub mod samples;

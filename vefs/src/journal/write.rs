@@ -242,6 +242,12 @@ impl Journal {
         Ok(())
     }
 
+    /// Begins a new segment with the next frame; gives the position and the order number that it will have.
+    pub fn end_segment(&mut self) -> (u64, u64) {
+        self.writable = false;
+        (self.position, self.next_order)
+    }
+
     /// What must be flushed so that everything written so far is durable; `None` when it is already.
     pub fn flush_wanted(&self) -> Option<Flush> {
         if self.durable == self.position {

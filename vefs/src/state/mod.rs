@@ -8,6 +8,7 @@ pub mod check;
 pub mod key;
 pub mod overlay;
 pub mod publish;
+pub mod root;
 pub mod tables;
 pub mod version;
 pub mod view;

@@ -51,6 +51,11 @@ impl VersionView {
         }
     }
 
+    /// All keys that the VE's own state had at this version, whiteouts as such, in key order.
+    pub fn own_keys(&self) -> Result<Vec<(Key, Value)>> {
+        Ok(self.collect(&Key::first(), &Key::last())?.into_iter().collect())
+    }
+
     /// All keys in a range that `Current` or `History` had at this version.
     fn collect(&self, from: &Key, to: &Key) -> Result<BTreeMap<Key, Value>> {
         let mut out = BTreeMap::new();

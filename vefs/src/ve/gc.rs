@@ -70,6 +70,9 @@ impl Kept {
     }
 }
 
+/// Receives a row's key and value.
+type EachRow<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), MetaError> + 'a;
+
 /// Live payload bytes: disjoint ranges, start → end offset within a transaction.
 #[derive(Default)]
 struct Marks(BTreeMap<PayloadId, u64>);
@@ -230,17 +233,13 @@ impl Ve {
 
     /// Forgets dead places, moves what is alive out of mostly dead files, and notes which files are free.
     fn clean(&self, marks: &Marks, done: &mut Collected) -> Result<()> {
-        let (files, current) = {
-            let mut s = self.state.lock();
-            (s.files.list()?, s.files.current())
-        };
         // Files begun later are not judged: what they hold may not be published yet.
-        let last = current.unwrap_or(files.iter().map(|f| f.0 + 1).max().unwrap_or(0));
+        let files = self.state.lock().files.closed()?;
         let mut places: BTreeMap<u64, Vec<(PayloadId, ExtentPlace)>> = BTreeMap::new();
         let mut batch = Batch::default();
         self.each(Table::Places, &mut |k, v| {
             let (id, place) = rows::parse_place(k, v)?;
-            if marks.live(id, place.len).is_empty() && place.file < last {
+            if marks.live(id, place.len).is_empty() && files.contains_key(&place.file) {
                 batch.delete(Table::Places, k.to_vec());
             } else {
                 places.entry(place.file).or_default().push((id, place));
@@ -249,7 +248,7 @@ impl Ve {
         })?;
         let pending: BTreeSet<u64> = self.unpublished_files();
         for (number, size) in files {
-            if number >= last || pending.contains(&number) {
+            if pending.contains(&number) {
                 continue;
             }
             let here = places.remove(&number).unwrap_or_default();
@@ -322,7 +321,7 @@ impl Ve {
     }
 
     /// Visits all rows of this VE in a table.
-    fn each(&self, table: Table, visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), MetaError>) -> Result<()> {
+    fn each(&self, table: Table, visit: &mut EachRow<'_>) -> Result<()> {
         let from = rows::ve_prefix(self.id);
         let to = prefix_end(&from).unwrap_or_else(|| vec![0xff; 64]);
         let mut bad = None;

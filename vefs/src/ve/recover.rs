@@ -10,6 +10,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::commit::{PendingHash, chain_hash};
 use super::envelope::Envelope;
+use super::recent::Recent;
 use super::{Open, State, Ve};
 use crate::base::BaseTree;
 use crate::change::validate::validate;
@@ -117,8 +118,12 @@ fn replay(shared: &Arc<Shared>, identity: &Identity, base: &Arc<BaseTree>, cut: 
         let detail = format!("metadata is of lineage {}, the VE of {}", head.lineage, identity.lineage);
         return Err(Error::Damage { what: "VE", place: ve.to_string(), detail });
     }
+    let clean = match shared.meta.get(Table::System, &rows::clean(ve))? {
+        None => None,
+        Some(row) => Some(rows::decode::<(u64, u64)>("system", &row)?),
+    };
     let storage = shared.storage.clone();
-    let mut scanner = Scanner::open(storage.clone(), shared.store, ve, head.journal, head.seq, head.journal)?;
+    let mut scanner = Scanner::open(storage.clone(), shared.store, ve, head.journal, head.seq, head.journal, clean)?;
     let sizes = (shared.options.segment_min, shared.options.segment_max);
     let files = ExtentFiles::open(ve, shared.store, storage.clone(), shared.options.extent_target)?;
     let tables = Tables {
@@ -131,9 +136,12 @@ fn replay(shared: &Arc<Shared>, identity: &Identity, base: &Arc<BaseTree>, cut: 
         usage: Usage { bytes: head.bytes, inodes: head.inodes, next_ino: head.next_ino },
     };
     let mut loader = Loader { shared, tables, files, open: Open::after(head.chain, head.txn), head, unproven: vec![] };
-    let mut answered = std::collections::HashMap::new();
+    let mut answered = match shared.meta.get(Table::System, &rows::answers(ve))? {
+        None => Recent::default(),
+        Some(row) => Recent::from_row(rows::decode("system", &row)?),
+    };
     loop {
-        let synced = match scanner.next()? {
+        let synced = match scanner.next_frame()? {
             None => break,
             Some(r) if cut.is_some_and(|(position, _)| r.position >= position) => break,
             Some(r) => {
@@ -162,6 +170,7 @@ fn replay(shared: &Arc<Shared>, identity: &Identity, base: &Arc<BaseTree>, cut: 
         frozen_head: None,
         flushing: false,
         answered,
+        written_at: Default::default(),
         garbage: Vec::new(),
         written: 0,
     })))
@@ -177,7 +186,7 @@ struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    fn take(&mut self, r: &Recovered<'_>, answered: &mut std::collections::HashMap<u64, super::Memo>) -> Result<()> {
+    fn take(&mut self, r: &Recovered<'_>, answered: &mut Recent) -> Result<()> {
         let place = || format!("{} position {}", r.segment.path, r.position);
         let damage = |detail: String| Error::Damage { what: "journal frame", place: place(), detail };
         let header = &r.frame.header;
@@ -214,7 +223,7 @@ impl Loader<'_> {
         r: &Recovered<'_>,
         body: Body,
         envelope: Envelope,
-        answered: &mut std::collections::HashMap<u64, super::Memo>,
+        answered: &mut Recent,
     ) -> std::result::Result<(), Loading> {
         let place = match (&body.payload, &envelope.place) {
             (None, None) if r.frame.payload.is_empty() => None,
@@ -256,9 +265,9 @@ impl Loader<'_> {
         if envelope.unique != 0
             && let Some(memo) = envelope.memo
         {
-            answered.insert(envelope.unique, memo);
+            answered.push(envelope.unique, memo);
         }
-        apply(&mut self.tables, self.open.txn, &body.changes).map_err(Loading::Other)
+        apply(&mut self.tables, self.open.txn, body.purpose, &body.changes).map_err(Loading::Other)
     }
 
     fn seal(&mut self, seal: &Seal, end: u64, seq: u64) {
