@@ -128,7 +128,8 @@ pub fn ratio(times: &[Duration], base: &[Duration]) -> f64 {
     median(&ratios)
 }
 
-fn quotient(t: Duration, b: Duration) -> f64 {
+/// `t / b`; 1 where both are 0, infinite where only `b` is.
+pub fn quotient(t: Duration, b: Duration) -> f64 {
     match (t.is_zero(), b.is_zero()) {
         (true, true) => 1.0,
         (false, true) => f64::INFINITY,
@@ -211,7 +212,8 @@ fn clip(s: &str, chars: usize) -> String {
     s.chars().take(chars).collect()
 }
 
-fn json_string(s: &str) -> String {
+/// A JSON string (RFC 8259).
+pub fn json_string(s: &str) -> String {
     let mut out = String::with_capacity(s.len() + 2);
     out.push('"');
     for c in s.chars() {

@@ -1,10 +1,25 @@
 //! `aspfs-bench`: benchmarks that compare ways of doing one thing, in turns. Each subcommand is one question, and
-//! prints a table or, with `--json`, one JSON object a line.
+//! prints a table or, with `--json`, one JSON object a line. What the figures should be is in `docs/performance.md`.
 
+mod append_fsync;
+mod bed;
+mod bulk_write;
 mod harness;
+mod many_ves;
+mod metadata;
 mod noise;
+mod outcome;
+mod reads;
+mod recovery;
+mod small_append;
 
+use std::path::PathBuf;
+
+use anyhow::Result;
 use clap::{Parser, Subcommand};
+
+use bed::Ground;
+use outcome::Outcome;
 
 #[derive(Parser)]
 #[command(name = "aspfs-bench", version, about = "Compares ways of doing one thing, measured in turns")]
@@ -12,31 +27,136 @@ struct Args {
     /// Print one JSON object on a line instead of a table.
     #[arg(long, global = true)]
     json: bool,
-    /// Rounds that count.
-    #[arg(long, global = true, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    rounds: u32,
+    /// Rounds that count; each question has a number of its own.
+    #[arg(long, global = true, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    rounds: Option<u32>,
+    /// Folder on the file system to be measured; a folder in it is made and removed.
+    #[arg(long, global = true, default_value = "target")]
+    dir: PathBuf,
+    /// A smoke run: everything happens, in seconds, and the figures mean nothing.
+    #[arg(long, global = true)]
+    quick: bool,
     #[command(subcommand)]
     question: Question,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Metadata,
+    BulkWrite,
+    AppendFsync,
+    SmallAppend,
+    Recovery,
+    ManyVes,
+    RandomRead,
+    SeqRead,
+}
+
+impl Kind {
+    const ALL: [Kind; 8] = [
+        Kind::Metadata,
+        Kind::BulkWrite,
+        Kind::AppendFsync,
+        Kind::SmallAppend,
+        Kind::Recovery,
+        Kind::ManyVes,
+        Kind::RandomRead,
+        Kind::SeqRead,
+    ];
 }
 
 #[derive(Subcommand)]
 enum Question {
     /// How far is a ratio to be trusted here? The same work against itself: the ratio should be 1.
     Noise,
+    /// Mixed metadata operations below FUSE, one thread.
+    Metadata,
+    /// A large file in 128 KiB writes, against a plain file.
+    BulkWrite,
+    /// 4 KiB appends with fsync, one writer and eight, against plain files.
+    AppendFsync,
+    /// Bytes on disk per 100-byte append.
+    SmallAppend,
+    /// Time and memory of a start, after a crash and after a clean stop.
+    Recovery,
+    /// The fsync of one VE among 200 busy ones, on a slow disk.
+    ManyVes,
+    /// 4 KiB reads at random places, against pread.
+    RandomRead,
+    /// 128 KiB reads front to back, against pread.
+    SeqRead,
+    /// Everything but `noise`, and a summary of the goals.
+    All,
+    /// Opens a store for `recovery`.
+    #[command(name = recovery::CHILD, hide = true)]
+    OpenStore {
+        /// The store's folder.
+        path: PathBuf,
+    },
 }
 
-fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
-    let plan = harness::Plan { rounds: args.rounds as usize, warm_up: (args.rounds / 10) as usize };
-    let report = match args.question {
-        Question::Noise => noise::run(plan)?,
+fn answer(kind: Kind, args: &Args) -> Result<Vec<Outcome>> {
+    let ground = Ground::new(&args.dir, args.quick, args.rounds.map(|r| r as usize))?;
+    let outcomes = match kind {
+        Kind::Metadata => vec![metadata::measure(&ground)?],
+        Kind::BulkWrite => bulk_write::measure(&ground)?,
+        Kind::AppendFsync => append_fsync::measure(&ground)?,
+        Kind::SmallAppend => vec![small_append::measure(&ground)?],
+        Kind::Recovery => vec![recovery::measure(&ground)?],
+        Kind::ManyVes => vec![many_ves::measure(&ground)?],
+        Kind::RandomRead => vec![reads::random(&ground)?],
+        Kind::SeqRead => vec![reads::sequential(&ground)?],
     };
+    for o in &outcomes {
+        if args.json {
+            println!("{}", o.json());
+        } else {
+            println!("{}", o.table());
+        }
+    }
+    Ok(outcomes)
+}
+
+fn all(args: &Args) -> Result<()> {
+    let mut outcomes = Vec::new();
+    for kind in Kind::ALL {
+        outcomes.extend(answer(kind, args)?);
+    }
+    if !args.json {
+        print!("{}", outcome::summary(&outcomes));
+    }
+    Ok(())
+}
+
+fn noise(args: &Args) {
+    let rounds = args.rounds.unwrap_or(if args.quick { 3 } else { 200 }) as usize;
+    let Ok(report) = noise::run(harness::Plan { rounds, warm_up: rounds / 10 });
     if args.json {
         println!("{}", report.json());
     } else {
         print!("{}", report.table());
     }
-    Ok(())
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let kind = match &args.question {
+        Question::Noise => {
+            noise(&args);
+            return Ok(());
+        }
+        Question::OpenStore { path } => return recovery::child(path),
+        Question::All => return all(&args),
+        Question::Metadata => Kind::Metadata,
+        Question::BulkWrite => Kind::BulkWrite,
+        Question::AppendFsync => Kind::AppendFsync,
+        Question::SmallAppend => Kind::SmallAppend,
+        Question::Recovery => Kind::Recovery,
+        Question::ManyVes => Kind::ManyVes,
+        Question::RandomRead => Kind::RandomRead,
+        Question::SeqRead => Kind::SeqRead,
+    };
+    answer(kind, &args).map(|_| ())
 }
 
 #[cfg(test)]
@@ -48,6 +168,7 @@ mod tests {
     fn the_command_line_is_consistent_and_refuses_no_rounds() {
         Args::command().debug_assert();
         assert!(Args::try_parse_from(["aspfs-bench", "noise", "--rounds", "0"]).is_err());
-        assert_eq!(Args::try_parse_from(["aspfs-bench", "noise"]).map(|a| a.rounds).ok(), Some(200));
+        let args = Args::try_parse_from(["aspfs-bench", "all", "--rounds", "7", "--quick"]);
+        assert_eq!(args.map(|a| (a.rounds, a.quick)).ok(), Some((Some(7), true)));
     }
 }

@@ -6,3 +6,4 @@ pub mod harness;
 pub mod model;
 pub mod opgen;
 pub mod reader;
+pub mod run;

@@ -3,6 +3,8 @@
 //!
 //! Changes are logical: no place of bytes appears in them, no clock and no counter is read when they are applied.
 
+pub mod validate;
+
 use bincode::{Decode, Encode};
 
 use crate::clock::Timestamp;

@@ -16,6 +16,13 @@ pub struct Timestamp {
     pub nanos: u32,
 }
 
+impl Timestamp {
+    /// Whether the nanoseconds are less than a second.
+    pub fn is_valid(self) -> bool {
+        self.nanos < 1_000_000_000
+    }
+}
+
 /// Source of time for a store.
 pub trait Clock: Send + Sync + 'static {
     /// Wall time, for labels and file timestamps.

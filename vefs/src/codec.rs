@@ -33,6 +33,19 @@ pub enum CodecError {
     Trailing(usize),
 }
 
+impl CodecError {
+    /// The error a caller shows, with what was being read and where: an unknown format is named as such (promise G28).
+    pub fn at(self, what: &'static str, place: impl Into<String>) -> crate::Error {
+        let place = place.into();
+        match self {
+            CodecError::Format(found) => {
+                crate::Error::Format { what, place, found: found.into(), known: FORMAT.into() }
+            }
+            other => crate::Error::Damage { what, place, detail: other.to_string() },
+        }
+    }
+}
+
 /// Appends the encoding of `value`, format byte first.
 pub fn encode_into<T: Encode>(value: &T, out: &mut Vec<u8>) {
     out.push(FORMAT);

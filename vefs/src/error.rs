@@ -52,6 +52,9 @@ pub enum Error {
     /// The store is in use, exists already, does not exist…
     #[error("{0}")]
     Store(String),
+    /// A record that recovery would refuse was about to be written: a plan is wrong. Nothing was changed.
+    #[error("record not written: {0}")]
+    Change(crate::change::validate::Invalid),
     /// The operating system refused.
     #[error("{what} {place}: {source}")]
     Io {
@@ -101,6 +104,7 @@ impl Error {
             Error::Damage { .. }
             | Error::Format { .. }
             | Error::Store(_)
+            | Error::Change(_)
             | Error::Io { .. }
             | Error::Meta(_)
             | Error::Codec(_)

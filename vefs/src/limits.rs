@@ -45,6 +45,13 @@ pub const TXN_PAYLOAD_MAX: u64 = 256 << 20;
 pub const SEGMENT_MIN: u64 = 1 << 20;
 /// Size that journal segments grow to under load. A segment holds at least one record of every allowed size.
 pub const SEGMENT_MAX: u64 = 64 << 20;
+/// Largest capacity of a segment that a reader accepts.
+pub const SEGMENT_CAPACITY_MAX: u64 = 1 << 30;
+/// Most payload bytes in one place.
+pub const PLACE_MAX: u64 = WRITE_MAX as u64;
+/// No counter that is stored (inode number, cookie, transaction, frame, segment, journal position) passes this, so that
+/// adding to one never overflows.
+pub const COUNTER_MAX: u64 = 1 << 62;
 /// An extent file is closed to new bytes from this size on.
 pub const EXTENT_FILE_TARGET: u64 = 256 << 20;
 

@@ -106,6 +106,8 @@ impl Inode {
     /// The extent map of this file lies in the VE's own state and is complete; without it a base inode's content is the
     /// base tree's.
     pub const PRIVATE_MAP: u32 = 1;
+    /// All flags there are.
+    pub const FLAGS: u32 = Inode::PRIVATE_MAP;
 
     /// The kind of this inode. A mode without a valid type cannot be constructed by a plan; decoders check.
     pub fn kind(&self) -> Kind {

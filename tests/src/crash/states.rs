@@ -125,6 +125,17 @@ impl<'a> CrashStates<'a> {
         self
     }
 
+    /// Only the states at the end of the log: one cut, now.
+    #[must_use]
+    pub fn at_the_end(mut self) -> Self {
+        for (at, event) in self.log.iter().enumerate() {
+            self.happen(at, event);
+        }
+        self.at = Some(self.log.len());
+        self.choose(self.log.len(), false);
+        self
+    }
+
     /// How many states there were so far.
     pub fn counts(&self) -> StateCounts {
         self.counts
@@ -148,6 +159,12 @@ impl<'a> CrashStates<'a> {
             // The flushed ones first, so that their number says which they are.
             self.lanes.sort_by_key(|lane| (!lane.flushed, lane.id));
         }
+        self.choose(at, look_back);
+        true
+    }
+
+    /// Draws the states of the present point in time.
+    fn choose(&mut self, at: usize, look_back: bool) {
         let chooser = Chooser {
             pending: &self.pending,
             full: &self.full,
@@ -157,7 +174,6 @@ impl<'a> CrashStates<'a> {
             rng: self.rng(at),
         };
         self.queue = chooser.choose().into();
-        true
     }
 
     fn rng(&self, salt: usize) -> Rng {

@@ -11,6 +11,9 @@ use super::{Model, acl};
 
 impl Model {
     pub(super) fn setattr(&mut self, ino: InodeNo, set: &SetAttr, now: Timestamp) -> Result<Reply, Errno> {
+        if [set.atime, set.mtime].into_iter().flatten().any(|t| t.nanos >= 1_000_000_000) {
+            return Err(Errno::EINVAL);
+        }
         let attr = self.node(ino)?.attr.clone();
         if let Some(size) = set.size {
             self.file(ino)?;

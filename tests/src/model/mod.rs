@@ -33,7 +33,7 @@ use vefs::types::{Dentry, Inode, Kind, mode};
 
 pub use base::{BaseEntry, sample_tree};
 pub use content::{Run, RunKind, normalize};
-pub use reader::{Entry, Reader, compare};
+pub use reader::{Entry, Reader, compare, compare_inode};
 
 use content::Content;
 

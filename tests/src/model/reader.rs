@@ -140,23 +140,32 @@ pub fn compare(model: &Model, real: &dyn Reader) -> Result<(), String> {
             return Err(format!("list of all inodes: missing {missing:?}, too much {extra:?}"));
         }
     }
-    for (&ino, node) in &model.nodes {
-        let ino = InodeNo(ino);
-        let what = |part: &str| format!("inode {ino} ({}), {part}", describe(model, ino));
-        compare_attr(&what("attributes"), &node.attr, real.inode(ino))?;
-        compare_xattrs(model, real, ino, &what)?;
-        match &node.body {
-            Body::Dir(_) => compare_names(model, real, ino, &what)?,
-            Body::File(_) => compare_content(model, real, ino, &what)?,
-            Body::Symlink(_) => same(what("target"), &model.target(ino), &real.target(ino))?,
-            Body::Special => {}
-        }
+    for &ino in model.nodes.keys() {
+        compare_inode(model, real, InodeNo(ino))?;
     }
     // An inode that went answers ENOENT for ever, and one that has not been made yet as well.
     for ino in (InodeNo::FIRST_PRIVATE.0..=model.next_ino).rev().filter(|i| !model.nodes.contains_key(i)).take(64) {
         same(format!("inode {ino}, which is gone"), &Ok(None), &real.inode(InodeNo(ino)))?;
     }
     Ok(())
+}
+
+/// Compares one inode: attributes, extended attributes, and names, content or target; or that it is gone on both sides.
+pub fn compare_inode(model: &Model, real: &dyn Reader, ino: InodeNo) -> Result<(), String> {
+    let Some(node) = model.nodes.get(&ino.0) else {
+        return same(format!("inode {ino}, which is not there"), &Ok(None), &real.inode(ino));
+    };
+    let what = |part: &str| format!("inode {ino} ({}), {part}", describe(model, ino));
+    if real.inode(ino) != Ok(Some(node.attr.clone())) {
+        compare_attr(&what("attributes"), &node.attr, real.inode(ino))?;
+    }
+    compare_xattrs(model, real, ino, &what)?;
+    match &node.body {
+        Body::Dir(_) => compare_names(model, real, ino, &what),
+        Body::File(_) => compare_content(model, real, ino, &what),
+        Body::Symlink(_) => same(what("target"), &model.target(ino), &real.target(ino)),
+        Body::Special => Ok(()),
+    }
 }
 
 fn same<T: PartialEq + Debug>(what: impl Display, model: &T, real: &T) -> Result<(), String> {
@@ -314,6 +323,11 @@ impl Model {
         let Body::Dir(names) = &self.nodes.get(&dir.0)?.body else { return None };
         let n = n.checked_rem(names.len())?;
         names.iter().nth(n).map(|(name, d)| (name.as_slice(), *d))
+    }
+
+    /// The inodes without a name that nobody has reaped, in order.
+    pub fn orphans(&self) -> Vec<InodeNo> {
+        self.nodes.iter().filter(|(_, n)| n.attr.nlink == 0).map(|(ino, _)| InodeNo(*ino)).collect()
     }
 
     /// The number that the next new inode gets.

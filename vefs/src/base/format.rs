@@ -93,11 +93,11 @@ impl Header {
         if raw.magic != MAGIC {
             return Err(TreeError::Magic);
         }
-        if raw.format.get() != FORMAT {
-            return Err(TreeError::Format(raw.format.get()));
-        }
         if raw.crc.get() != crc32fast::hash(&bytes[..HEADER_LEN - 4]) {
             return Err(TreeError::HeaderCrc);
+        }
+        if raw.format.get() != FORMAT {
+            return Err(TreeError::Format(raw.format.get()));
         }
         if raw.header_len.get() != HEADER_LEN as u32 {
             return Err(TreeError::HeaderLength(raw.header_len.get()));

@@ -3,18 +3,24 @@
 //! Invariants: a file's number is never used twice; after a restart a new file is begun, so that bytes beyond what was flushed are
 //! never written over; a file is removed only when no place names it and a checkpoint knows that.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::IoSlice;
 use std::sync::Arc;
 
 use super::{ExtentPlace, chunk_crcs};
 use crate::error::{Error, Result};
 use crate::format::extent::{DATA_START, ExtentHeader, HEADER_LEN};
-use crate::ids::VeId;
+use crate::ids::{InodeNo, VeId};
+use crate::limits;
 use crate::storage::{File, Storage};
 
 /// Open extent files kept at hand per VE.
 const OPEN_MAX: usize = 16;
+
+/// Files that hold one file's body, as it is being written from its start on, kept open per VE.
+const BODIES_MAX: usize = 64;
+/// Set in the number of a file that holds one body: it has no header, so that it can become an object as it is.
+const BODY_BIT: u64 = 1 << 63;
 
 /// The folder of a VE's extent files.
 pub fn folder(ve: VeId) -> String {
@@ -32,6 +38,13 @@ struct Current {
     end: u64,
 }
 
+/// A body that is being written from its start on.
+struct Body {
+    number: u64,
+    file: Arc<dyn File>,
+    end: u64,
+}
+
 /// The extent files of a VE.
 pub struct ExtentFiles {
     ve: VeId,
@@ -39,9 +52,13 @@ pub struct ExtentFiles {
     storage: Arc<dyn Storage>,
     target: u64,
     current: Option<Current>,
+    bodies: BTreeMap<InodeNo, Body>,
     next_number: u64,
     open: HashMap<u64, Arc<dyn File>>,
     dirty: Vec<Arc<dyn File>>,
+    /// Bytes appended, and how many of them are durable.
+    appended: u64,
+    durable: u64,
     names: u64,
     names_durable: u64,
 }
@@ -53,21 +70,25 @@ pub struct Flush {
     /// Folder whose names are not durable.
     pub dir: Option<String>,
     names: u64,
+    appended: u64,
 }
 
 impl ExtentFiles {
     /// Continues after the files that are there.
     pub fn open(ve: VeId, store: [u8; 16], storage: Arc<dyn Storage>, target: u64) -> Result<ExtentFiles> {
-        let next_number = numbers(&*storage, ve)?.iter().max().map_or(1, |n| n + 1);
+        let next_number = numbers(&*storage, ve)?.iter().map(|n| n & !BODY_BIT).max().map_or(1, |n| n + 1);
         Ok(ExtentFiles {
             ve,
             store,
             storage,
             target,
             current: None,
+            bodies: BTreeMap::new(),
             next_number,
             open: HashMap::new(),
             dirty: Vec::new(),
+            appended: 0,
+            durable: 0,
             names: 0,
             names_durable: 0,
         })
@@ -97,10 +118,68 @@ impl ExtentFiles {
             return Err(Error::io("writing extent file", place)(e));
         }
         current.end = offset + bytes.len() as u64;
+        self.appended += bytes.len() as u64;
         if !self.dirty.iter().any(|f| Arc::ptr_eq(f, &current.file)) {
             self.dirty.push(current.file.clone());
         }
         Ok(ExtentPlace { file: current.number, offset, len: bytes.len() as u64, crcs: chunk_crcs(bytes) })
+    }
+
+    /// Appends bytes that lie at `offset` of a file, if they continue its body: a file written from start to end gets an extent file
+    /// of its own, which can become its object without a copy. `size` is the file's size before. `None`: they do not; small ones
+    /// also not once the body was flushed, as they would cost a flush of their own.
+    pub fn append_body(&mut self, ino: InodeNo, offset: u64, size: u64, bytes: &[u8]) -> Result<Option<ExtentPlace>> {
+        let small = bytes.len() < limits::INLINE_MAX;
+        if offset == 0 && size == 0 && !small {
+            self.begin_body(ino)?;
+        }
+        let Some(body) = self.bodies.get_mut(&ino) else { return Ok(None) };
+        let dirty = self.dirty.iter().any(|f| Arc::ptr_eq(f, &body.file));
+        if body.end != offset || size != offset || (small && !dirty) {
+            self.bodies.remove(&ino);
+            return Ok(None);
+        }
+        let number = body.number;
+        if let Err(e) = body.file.write_at(&[IoSlice::new(bytes)], offset) {
+            self.bodies.remove(&ino);
+            return Err(Error::io("writing extent file", path(self.ve, number))(e));
+        }
+        body.end = offset + bytes.len() as u64;
+        self.appended += bytes.len() as u64;
+        if !dirty {
+            self.dirty.push(body.file.clone());
+        }
+        Ok(Some(ExtentPlace { file: number, offset, len: bytes.len() as u64, crcs: chunk_crcs(bytes) }))
+    }
+
+    fn begin_body(&mut self, ino: InodeNo) -> Result<()> {
+        if self.bodies.len() >= BODIES_MAX {
+            self.bodies.pop_first();
+        }
+        let number = self.next_number | BODY_BIT;
+        self.next_number += 1;
+        let path = path(self.ve, number);
+        let file = self.storage.create(&path, 0).map_err(Error::io("creating extent file", path))?;
+        self.names += 1;
+        self.dirty.push(file.clone());
+        self.remember(number, file.clone());
+        self.bodies.insert(ino, Body { number, file, end: 0 });
+        Ok(())
+    }
+
+    /// Whether a file's body is being written from its start on.
+    pub fn has_body(&self, ino: InodeNo) -> bool {
+        self.bodies.contains_key(&ino)
+    }
+
+    /// Whether a file holds one body and nothing else.
+    pub fn is_body(&self, number: u64) -> bool {
+        number & BODY_BIT != 0
+    }
+
+    /// Ends the body of a file, so that nothing is appended to its extent file any more.
+    pub fn end_body(&mut self, ino: InodeNo) {
+        self.bodies.remove(&ino);
     }
 
     fn begin(&mut self) -> Result<()> {
@@ -137,6 +216,10 @@ impl ExtentFiles {
         }
         let place = path(self.ve, number);
         let file = self.storage.open(&place).map_err(Error::io("opening extent file", place.clone()))?;
+        if number & BODY_BIT != 0 {
+            self.remember(number, file.clone());
+            return Ok(file);
+        }
         let mut head = [0; HEADER_LEN];
         file.read_at(&mut head, 0).map_err(Error::io("reading extent file", place.clone()))?;
         let header = ExtentHeader::parse(&head).map_err(|e| e.at("extent file", place.clone()))?;
@@ -154,38 +237,37 @@ impl ExtentFiles {
             return None;
         }
         let dir = (self.names_durable < self.names).then(|| folder(self.ve));
-        Some(Flush { files: std::mem::take(&mut self.dirty), dir, names: self.names })
+        Some(Flush { files: std::mem::take(&mut self.dirty), dir, names: self.names, appended: self.appended })
     }
 
     /// The flush is done.
     pub fn flushed(&mut self, flush: &Flush) {
+        self.durable = self.durable.max(flush.appended);
         if flush.dir.is_some() {
             self.names_durable = self.names_durable.max(flush.names);
         }
     }
 
-    /// Whether bytes or names are not flushed yet.
-    pub fn is_dirty(&mut self) -> bool {
-        !self.dirty.is_empty()
+    /// Bytes appended so far in this run.
+    pub fn appended(&self) -> u64 {
+        self.appended
     }
 
-    /// Closes the present file to new bytes, so that it can be cleaned.
-    pub fn close_current(&mut self) {
-        self.current = None;
+    /// How many of them are durable.
+    pub fn durable(&self) -> u64 {
+        self.durable
     }
 
-    /// Number of the file being appended to.
-    pub fn current(&self) -> Option<u64> {
-        self.current.as_ref().map(|c| c.number)
-    }
-
-    /// Numbers and lengths of all files.
-    pub fn list(&mut self) -> Result<Vec<(u64, u64)>> {
-        let mut out = Vec::new();
-        for number in numbers(&*self.storage, self.ve)? {
+    /// Numbers and lengths of the files that nothing is appended to any more.
+    pub fn closed(&self) -> Result<BTreeMap<u64, u64>> {
+        let mut out = BTreeMap::new();
+        let in_use = |n: u64| {
+            self.current.as_ref().is_some_and(|c| c.number == n) || self.bodies.values().any(|b| b.number == n)
+        };
+        for number in numbers(&*self.storage, self.ve)?.into_iter().filter(|n| !in_use(*n)) {
             let place = path(self.ve, number);
             let file = self.storage.open(&place).map_err(Error::io("opening extent file", place.clone()))?;
-            out.push((number, file.len().map_err(Error::io("reading extent file", place))?));
+            out.insert(number, file.len().map_err(Error::io("reading extent file", place))?);
         }
         Ok(out)
     }

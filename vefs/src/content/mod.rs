@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bincode::{Decode, Encode};
 
 use crate::journal::Segment;
-use crate::limits::CHUNK;
+use crate::limits::{CHUNK, COUNTER_MAX, PLACE_MAX};
 
 /// Where a range of payload bytes lies.
 #[derive(Clone, Debug)]
@@ -56,8 +56,8 @@ impl ExtentPlace {
     /// Whether the numbers fit together; what comes from disk is checked with this before it is used.
     pub fn is_sane(&self) -> bool {
         self.len > 0
-            && self.len <= 1 << 40
-            && self.offset <= 1 << 60
+            && self.len <= PLACE_MAX
+            && self.offset <= COUNTER_MAX
             && self.crcs.len() as u64 == self.len.div_ceil(CHUNK as u64)
     }
 }

@@ -13,7 +13,7 @@ use crate::limits::CHUNK;
 use crate::object::ObjectStore;
 use crate::state::view::{self, View};
 use crate::storage::File;
-use crate::types::{Inode, Source};
+use crate::types::{Extent, Inode, Source};
 
 /// A piece of what is to be read.
 pub struct Piece {
@@ -30,11 +30,13 @@ enum Origin {
     Object { hash: Hash, offset: u64 },
 }
 
-/// Where the pieces of a range of a file lie. Holes and reserved ranges have none. `find` gives the place that holds a
-/// payload id, with the id it begins at.
+/// Gives the place that holds a payload id, with the id that it begins at.
+pub type Find<'a> = dyn Fn(PayloadId) -> Result<Option<(PayloadId, Place)>> + 'a;
+
+/// Where the pieces of a range of a file lie. Holes and reserved ranges have none.
 pub fn pieces(
     view: &(impl View + ?Sized),
-    find: &dyn Fn(PayloadId) -> Result<Option<(PayloadId, Place)>>,
+    find: &Find<'_>,
     files: &mut ExtentFiles,
     (ino, inode): (InodeNo, &Inode),
     offset: u64,
@@ -43,21 +45,38 @@ pub fn pieces(
     let mut out = Vec::new();
     let end = offset.saturating_add(len as u64).min(inode.size);
     for (at, extent) in view::extents(view, ino, inode, offset, end)? {
-        let start = (at - offset) as usize;
-        match extent.source {
-            Source::Unwritten => {}
-            Source::Object { hash, offset } | Source::Base { hash, offset } => {
-                out.push(Piece { at: start, len: extent.len as usize, origin: Origin::Object { hash, offset } });
-            }
-            Source::Payload(id) => payload_pieces(find, files, id, start, extent.len, &mut out)?,
-        }
+        add_extent(find, files, (at - offset) as usize, &extent, &mut out)?;
     }
     Ok(out)
 }
 
+/// The pieces of one extent, whatever file it belongs to; it begins at offset 0 of the buffer.
+pub fn extent_pieces(find: &Find<'_>, files: &mut ExtentFiles, extent: &Extent) -> Result<Vec<Piece>> {
+    let mut out = Vec::new();
+    add_extent(find, files, 0, extent, &mut out)?;
+    Ok(out)
+}
+
+fn add_extent(
+    find: &Find<'_>,
+    files: &mut ExtentFiles,
+    start: usize,
+    extent: &Extent,
+    out: &mut Vec<Piece>,
+) -> Result<()> {
+    match extent.source {
+        Source::Unwritten => Ok(()),
+        Source::Object { hash, offset } | Source::Base { hash, offset } => {
+            out.push(Piece { at: start, len: extent.len as usize, origin: Origin::Object { hash, offset } });
+            Ok(())
+        }
+        Source::Payload(id) => payload_pieces(find, files, id, start, extent.len, out),
+    }
+}
+
 /// The pieces of a range of payload ids; it may lie in several places.
 pub fn payload_pieces(
-    find: &dyn Fn(PayloadId) -> Result<Option<(PayloadId, Place)>>,
+    find: &Find<'_>,
     files: &mut ExtentFiles,
     id: PayloadId,
     start: usize,

@@ -5,6 +5,7 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::FormatError;
+use super::sealed::{Prefix, Sealed, open, seal};
 use crate::ids::VeId;
 
 /// Magic bytes of an extent file.
@@ -19,9 +20,7 @@ pub const HEADER_LEN: usize = 64;
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 struct Raw {
-    magic: [u8; 8],
-    format: U32,
-    crc: U32,
+    prefix: Prefix,
     store: [u8; 16],
     ve: U32,
     cipher: U32,
@@ -31,6 +30,19 @@ struct Raw {
 }
 
 const _: () = assert!(size_of::<Raw>() == HEADER_LEN);
+
+impl Sealed for Raw {
+    const MAGIC: [u8; 8] = MAGIC;
+    const FORMAT: u32 = FORMAT;
+
+    fn prefix(&mut self) -> &mut Prefix {
+        &mut self.prefix
+    }
+
+    fn cipher(&self) -> (u32, u64) {
+        (self.cipher.get(), self.key_id.get())
+    }
+}
 
 /// What an extent file says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,43 +58,20 @@ pub struct ExtentHeader {
 impl ExtentHeader {
     /// The bytes to be written at offset 0.
     pub fn to_bytes(&self) -> [u8; HEADER_LEN] {
-        let mut raw = Raw {
-            magic: MAGIC,
-            format: FORMAT.into(),
-            crc: 0.into(),
+        seal(Raw {
+            prefix: Prefix::new::<Raw>(),
             store: self.store,
             ve: self.ve.0.into(),
             cipher: 0.into(),
             key_id: 0.into(),
             number: self.number.into(),
             reserved: [0; 8],
-        };
-        raw.crc = crc32fast::hash(raw.as_bytes()).into();
-        let mut out = [0; HEADER_LEN];
-        out.copy_from_slice(raw.as_bytes());
-        out
+        })
     }
 
     /// Checks and reads a header.
     pub fn parse(bytes: &[u8]) -> Result<ExtentHeader, FormatError> {
-        let Some((raw, _)) = bytes.split_at_checked(HEADER_LEN) else {
-            return Err(FormatError::Short { got: bytes.len(), need: HEADER_LEN });
-        };
-        let mut raw = Raw::read_from_bytes(raw).map_err(|_| FormatError::Magic)?;
-        if raw.magic != MAGIC {
-            return Err(FormatError::Magic);
-        }
-        let want = raw.crc.get();
-        raw.crc = 0.into();
-        if crc32fast::hash(raw.as_bytes()) != want {
-            return Err(FormatError::Checksum);
-        }
-        if raw.format.get() != FORMAT {
-            return Err(FormatError::Unknown { found: raw.format.get(), known: FORMAT });
-        }
-        if raw.cipher.get() != 0 || raw.key_id.get() != 0 {
-            return Err(FormatError::Cipher(raw.cipher.get(), raw.key_id.get()));
-        }
+        let raw: Raw = open(bytes)?;
         Ok(ExtentHeader { store: raw.store, ve: VeId(raw.ve.get()), number: raw.number.get() })
     }
 }

@@ -5,6 +5,7 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::FormatError;
+use super::sealed::{Prefix, Sealed, open_whole, seal};
 use crate::ids::{Epoch, Hash, Lineage, VeId};
 
 /// Magic bytes of an identity.
@@ -17,9 +18,7 @@ pub const LEN: usize = 112;
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 struct Raw {
-    magic: [u8; 8],
-    format: U32,
-    crc: U32,
+    prefix: Prefix,
     store: [u8; 16],
     lineage: [u8; 16],
     base: [u8; 32],
@@ -31,6 +30,19 @@ struct Raw {
 }
 
 const _: () = assert!(size_of::<Raw>() == LEN);
+
+impl Sealed for Raw {
+    const MAGIC: [u8; 8] = MAGIC;
+    const FORMAT: u32 = FORMAT;
+
+    fn prefix(&mut self) -> &mut Prefix {
+        &mut self.prefix
+    }
+
+    fn cipher(&self) -> (u32, u64) {
+        (self.cipher.get(), self.key_id.get())
+    }
+}
 
 /// Who a VE is: fixed when it is created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,10 +62,8 @@ pub struct Identity {
 impl Identity {
     /// The bytes of the file.
     pub fn to_bytes(&self) -> [u8; LEN] {
-        let mut raw = Raw {
-            magic: MAGIC,
-            format: FORMAT.into(),
-            crc: 0.into(),
+        seal(Raw {
+            prefix: Prefix::new::<Raw>(),
             store: self.store,
             lineage: self.lineage.0,
             base: self.base.0,
@@ -62,33 +72,12 @@ impl Identity {
             cipher: 0.into(),
             key_id: 0.into(),
             reserved: [0; 8],
-        };
-        raw.crc = crc32fast::hash(raw.as_bytes()).into();
-        let mut out = [0; LEN];
-        out.copy_from_slice(raw.as_bytes());
-        out
+        })
     }
 
     /// Checks and reads it.
     pub fn parse(bytes: &[u8]) -> Result<Identity, FormatError> {
-        if bytes.len() != LEN {
-            return Err(FormatError::Short { got: bytes.len(), need: LEN });
-        }
-        let mut raw = Raw::read_from_bytes(bytes).map_err(|_| FormatError::Magic)?;
-        if raw.magic != MAGIC {
-            return Err(FormatError::Magic);
-        }
-        let want = raw.crc.get();
-        raw.crc = 0.into();
-        if crc32fast::hash(raw.as_bytes()) != want {
-            return Err(FormatError::Checksum);
-        }
-        if raw.format.get() != FORMAT {
-            return Err(FormatError::Unknown { found: raw.format.get(), known: FORMAT });
-        }
-        if raw.cipher.get() != 0 || raw.key_id.get() != 0 {
-            return Err(FormatError::Cipher(raw.cipher.get(), raw.key_id.get()));
-        }
+        let raw: Raw = open_whole(bytes)?;
         Ok(Identity {
             store: raw.store,
             ve: VeId(raw.ve.get()),

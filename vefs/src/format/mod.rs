@@ -6,6 +6,7 @@
 pub mod extent;
 pub mod identity;
 pub mod record;
+mod sealed;
 pub mod segment;
 pub mod superblock;
 

@@ -1,10 +1,12 @@
-//! The header of a journal segment: first 4096 bytes of the file, 160 used. Frames follow. See `docs/format/journal.md`.
+//! The header of a journal segment: first 4096 bytes of the file, 96 used. Frames follow. See `docs/format/journal.md`.
 
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::FormatError;
+use super::sealed::{Prefix, Sealed, open, seal};
 use crate::ids::VeId;
+use crate::limits;
 
 /// Magic bytes of a segment.
 pub const MAGIC: [u8; 8] = *b"ASPFSJNL";
@@ -18,9 +20,7 @@ pub const HEADER_LEN: usize = 96;
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 struct Raw {
-    magic: [u8; 8],
-    format: U32,
-    crc: U32,
+    prefix: Prefix,
     store: [u8; 16],
     ve: U32,
     cipher: U32,
@@ -34,6 +34,19 @@ struct Raw {
 }
 
 const _: () = assert!(size_of::<Raw>() == HEADER_LEN);
+
+impl Sealed for Raw {
+    const MAGIC: [u8; 8] = MAGIC;
+    const FORMAT: u32 = FORMAT;
+
+    fn prefix(&mut self) -> &mut Prefix {
+        &mut self.prefix
+    }
+
+    fn cipher(&self) -> (u32, u64) {
+        (self.cipher.get(), self.key_id.get())
+    }
+}
 
 /// What a segment says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,10 +70,8 @@ pub struct SegmentHeader {
 impl SegmentHeader {
     /// The bytes to be written at offset 0.
     pub fn to_bytes(&self) -> [u8; HEADER_LEN] {
-        let mut raw = Raw {
-            magic: MAGIC,
-            format: FORMAT.into(),
-            crc: 0.into(),
+        seal(Raw {
+            prefix: Prefix::new::<Raw>(),
             store: self.store,
             ve: self.ve.0.into(),
             cipher: 0.into(),
@@ -71,35 +82,18 @@ impl SegmentHeader {
             first_seq: self.first_seq.into(),
             capacity: self.capacity.into(),
             reserved: [0; 8],
-        };
-        raw.crc = crc32fast::hash(raw.as_bytes()).into();
-        let mut out = [0; HEADER_LEN];
-        out.copy_from_slice(raw.as_bytes());
-        out
+        })
     }
 
     /// Checks and reads a header.
     pub fn parse(bytes: &[u8]) -> Result<SegmentHeader, FormatError> {
-        let Some((raw, _)) = bytes.split_at_checked(HEADER_LEN) else {
-            return Err(FormatError::Short { got: bytes.len(), need: HEADER_LEN });
-        };
-        let mut raw = Raw::read_from_bytes(raw).map_err(|_| FormatError::Magic)?;
-        if raw.magic != MAGIC {
-            return Err(FormatError::Magic);
+        let raw: Raw = open(bytes)?;
+        let counters = [raw.base.get(), raw.order.get(), raw.first_seq.get()];
+        if counters.into_iter().any(|c| c > limits::COUNTER_MAX) {
+            return Err(FormatError::Field("base, order or first frame"));
         }
-        let want = raw.crc.get();
-        raw.crc = 0.into();
-        if crc32fast::hash(raw.as_bytes()) != want {
-            return Err(FormatError::Checksum);
-        }
-        if raw.format.get() != FORMAT {
-            return Err(FormatError::Unknown { found: raw.format.get(), known: FORMAT });
-        }
-        if raw.cipher.get() != 0 || raw.key_id.get() != 0 {
-            return Err(FormatError::Cipher(raw.cipher.get(), raw.key_id.get()));
-        }
-        if raw.base.get() > u64::MAX / 4 || raw.capacity.get() > u64::MAX / 4 {
-            return Err(FormatError::Field("base or capacity"));
+        if raw.capacity.get() > limits::SEGMENT_CAPACITY_MAX {
+            return Err(FormatError::Field("capacity"));
         }
         Ok(SegmentHeader {
             store: raw.store,
@@ -110,30 +104,5 @@ impl SegmentHeader {
             first_seq: raw.first_seq.get(),
             capacity: raw.capacity.get(),
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn round_trip_and_flips() {
-        let h = SegmentHeader {
-            store: [7; 16],
-            ve: VeId(42),
-            incarnation: 3,
-            order: 4,
-            base: 5,
-            first_seq: 6,
-            capacity: 1 << 20,
-        };
-        let b = h.to_bytes();
-        assert_eq!(SegmentHeader::parse(&b), Ok(h));
-        for bit in 0..b.len() * 8 {
-            let mut w = b;
-            w[bit / 8] ^= 1 << (bit % 8);
-            assert!(SegmentHeader::parse(&w).is_err(), "bit {bit}");
-        }
     }
 }

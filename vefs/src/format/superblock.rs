@@ -4,6 +4,7 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::FormatError;
+use super::sealed::{Prefix, Sealed, open_whole, seal};
 use crate::clock::Timestamp;
 
 /// Magic bytes of a store.
@@ -16,9 +17,7 @@ pub const LEN: usize = 64;
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 struct Raw {
-    magic: [u8; 8],
-    format: U32,
-    crc: U32,
+    prefix: Prefix,
     store: [u8; 16],
     created_secs: U64,
     key_id: U64,
@@ -27,6 +26,19 @@ struct Raw {
 }
 
 const _: () = assert!(size_of::<Raw>() == LEN);
+
+impl Sealed for Raw {
+    const MAGIC: [u8; 8] = MAGIC;
+    const FORMAT: u32 = FORMAT;
+
+    fn prefix(&mut self) -> &mut Prefix {
+        &mut self.prefix
+    }
+
+    fn cipher(&self) -> (u32, u64) {
+        (self.cipher.get(), self.key_id.get())
+    }
+}
 
 /// What the superblock says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,60 +52,20 @@ pub struct Superblock {
 impl Superblock {
     /// The bytes of the file.
     pub fn to_bytes(&self) -> [u8; LEN] {
-        let mut raw = Raw {
-            magic: MAGIC,
-            format: FORMAT.into(),
-            crc: 0.into(),
+        seal(Raw {
+            prefix: Prefix::new::<Raw>(),
             store: self.store,
             created_secs: self.created.secs.cast_unsigned().into(),
             key_id: 0.into(),
             cipher: 0.into(),
             reserved: [0; 12],
-        };
-        raw.crc = crc32fast::hash(raw.as_bytes()).into();
-        let mut out = [0; LEN];
-        out.copy_from_slice(raw.as_bytes());
-        out
+        })
     }
 
     /// Checks and reads it.
     pub fn parse(bytes: &[u8]) -> Result<Superblock, FormatError> {
-        if bytes.len() != LEN {
-            return Err(FormatError::Short { got: bytes.len(), need: LEN });
-        }
-        let mut raw = Raw::read_from_bytes(bytes).map_err(|_| FormatError::Magic)?;
-        if raw.magic != MAGIC {
-            return Err(FormatError::Magic);
-        }
-        let want = raw.crc.get();
-        raw.crc = 0.into();
-        if crc32fast::hash(raw.as_bytes()) != want {
-            return Err(FormatError::Checksum);
-        }
-        if raw.format.get() != FORMAT {
-            return Err(FormatError::Unknown { found: raw.format.get(), known: FORMAT });
-        }
-        if raw.cipher.get() != 0 || raw.key_id.get() != 0 {
-            return Err(FormatError::Cipher(raw.cipher.get(), raw.key_id.get()));
-        }
+        let raw: Raw = open_whole(bytes)?;
         let created = Timestamp { secs: raw.created_secs.get().cast_signed(), nanos: 0 };
         Ok(Superblock { store: raw.store, created })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn round_trip_and_flips() {
-        let s = Superblock { store: [9; 16], created: Timestamp { secs: -5, nanos: 0 } };
-        let b = s.to_bytes();
-        assert_eq!(Superblock::parse(&b), Ok(s));
-        for bit in 0..b.len() * 8 {
-            let mut w = b;
-            w[bit / 8] ^= 1 << (bit % 8);
-            assert!(Superblock::parse(&w).is_err(), "bit {bit}");
-        }
     }
 }

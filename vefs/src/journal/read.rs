@@ -52,6 +52,8 @@ pub struct Scanner {
     storage: Arc<dyn Storage>,
     /// All valid segments, by base and order.
     all: Vec<Arc<Segment>>,
+    /// Files that were zero-filled and never used.
+    unused: Vec<String>,
     /// Segments of the chain, oldest first; `current` is being read.
     chain: Vec<Arc<Segment>>,
     current: usize,
@@ -65,7 +67,8 @@ pub struct Scanner {
 }
 
 impl Scanner {
-    /// Lists the segments and finds the one that holds `position`. `marker` is what other durable state says was durable.
+    /// Lists the segments and finds the one that holds `position`. `marker` is what other durable state says
+    /// was durable; `clean` what the last clean stop left, if there was one: (position, order of the next segment).
     pub fn open(
         storage: Arc<dyn Storage>,
         store: [u8; 16],
@@ -73,8 +76,13 @@ impl Scanner {
         position: u64,
         seq: u64,
         marker: u64,
+        clean: Option<(u64, u64)>,
     ) -> Result<Scanner> {
-        let all = list(&*storage, store, ve)?;
+        let (all, unused) = list(&*storage, store, ve)?;
+        let newest = all.iter().map(|s| s.header.order + 1).max().unwrap_or(0);
+        if clean == Some((position, newest)) {
+            return Ok(Scanner::at_end(storage, ve, (all, unused), position, seq));
+        }
         let first = all.iter().rposition(|s| s.header.base <= position);
         let chain = match first {
             Some(i) => chain_from(&all, i),
@@ -95,6 +103,7 @@ impl Scanner {
             ve,
             storage,
             all,
+            unused,
             chain,
             current: 0,
             buffer: Vec::new(),
@@ -106,8 +115,26 @@ impl Scanner {
         })
     }
 
+    /// The journal of a clean stop: nothing to read, nothing torn.
+    fn at_end(storage: Arc<dyn Storage>, ve: VeId, (all, unused): Listing, position: u64, seq: u64) -> Scanner {
+        Scanner {
+            ve,
+            storage,
+            chain: all.clone(),
+            current: all.len(),
+            all,
+            unused,
+            buffer: Vec::new(),
+            buffer_at: 0,
+            next_at: 0,
+            position,
+            seq,
+            synced_upto: position,
+        }
+    }
+
     /// The next frame, `None` at the end of what is there. Damage before a synced position is an error.
-    pub fn next(&mut self) -> Result<Option<Recovered<'_>>> {
+    pub fn next_frame(&mut self) -> Result<Option<Recovered<'_>>> {
         loop {
             let Some(segment) = self.chain.get(self.current).cloned() else {
                 return self.finish("the journal ends");
@@ -252,6 +279,9 @@ impl Scanner {
                 self.storage.remove(&path).map_err(Error::io("removing journal segment", path))?;
             }
         }
+        for path in self.unused {
+            self.storage.remove(&path).map_err(Error::io("removing journal segment", path))?;
+        }
         Ok(TailState { segments, next_order, position: self.position, seq: self.seq })
     }
 }
@@ -270,10 +300,15 @@ fn chain_from(all: &[Arc<Segment>], first: usize) -> Vec<Arc<Segment>> {
     chain
 }
 
-/// The valid segments of a VE, sorted by base and order. Files that are no segments (a torn creation) are left out.
-fn list(storage: &dyn Storage, store: [u8; 16], ve: VeId) -> Result<Vec<Arc<Segment>>> {
+/// Valid segments and unused files.
+type Listing = (Vec<Arc<Segment>>, Vec<String>);
+
+/// The valid segments of a VE, sorted by base and order, and the spare files that were never begun. Other files that are no
+/// segments (a torn creation) are left alone.
+fn list(storage: &dyn Storage, store: [u8; 16], ve: VeId) -> Result<Listing> {
     let dir = folder(ve);
     let mut out = Vec::new();
+    let mut unused = Vec::new();
     for name in storage.list(&dir).map_err(Error::io("listing journal", dir.clone()))? {
         let path = format!("{dir}/{name}");
         let file = storage.open(&path).map_err(Error::io("opening journal segment", path.clone()))?;
@@ -298,12 +333,13 @@ fn list(storage: &dyn Storage, store: [u8; 16], ve: VeId) -> Result<Vec<Arc<Segm
             Err(e @ (FormatError::Unknown { .. } | FormatError::Cipher(..))) => {
                 return Err(e.at("journal segment", path));
             }
+            Err(_) if head == [0; SEGMENT_HEADER_LEN] => unused.push(path),
             // A header that never became durable; whether something is missing, `finish` decides.
             Err(_) => {}
         }
     }
     out.sort_by_key(|s: &Arc<Segment>| (s.header.base, s.header.order));
-    Ok(out)
+    Ok((out, unused))
 }
 
 /// The largest `synced_upto` of any valid frame header in a segment, wherever it lies.

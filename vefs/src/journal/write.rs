@@ -77,8 +77,8 @@ impl Journal {
             store,
             storage,
             entropy,
-            segment_min: sizes.0,
-            segment_max: sizes.1,
+            segment_min: sizes.0.min(limits::SEGMENT_CAPACITY_MAX),
+            segment_max: sizes.1.min(limits::SEGMENT_CAPACITY_MAX),
             segments: tail.segments.into(),
             spare: None,
             writable: false,
@@ -240,6 +240,12 @@ impl Journal {
         self.next_order += 1;
         self.segments.push_back(Arc::new(Segment { path, file, header }));
         Ok(())
+    }
+
+    /// Begins a new segment with the next frame; gives the position and the order number that it will have.
+    pub fn end_segment(&mut self) -> (u64, u64) {
+        self.writable = false;
+        (self.position, self.next_order)
     }
 
     /// What must be flushed so that everything written so far is durable; `None` when it is already.

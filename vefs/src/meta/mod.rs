@@ -54,6 +54,16 @@ pub enum MetaError {
     /// A file operation around it failed.
     #[error("{0}")]
     Io(#[from] std::io::Error),
+    /// A row of a format this program does not know (promise G28).
+    #[error("row in {table} is of encoding format {found}, this program knows {known}")]
+    Format {
+        /// Where.
+        table: &'static str,
+        /// The format number met.
+        found: u8,
+        /// The one known here.
+        known: u8,
+    },
     /// What it returned is impossible.
     #[error("damaged row in {table}: {detail}")]
     Damaged {

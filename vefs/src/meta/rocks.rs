@@ -153,6 +153,9 @@ impl MetaStore for RocksMeta {
 
     fn checkpoint(&self, dir: &Path) -> Result<(), MetaError> {
         self.persist()?;
+        if let Some(parent) = dir.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
         Ok(Checkpoint::new(&self.db)?.create_checkpoint(dir)?)
     }
 }

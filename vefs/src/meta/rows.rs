@@ -8,6 +8,8 @@ use crate::clock::Timestamp;
 use crate::codec;
 use crate::content::ExtentPlace;
 use crate::ids::{Epoch, Hash, InodeNo, Lineage, PayloadId, TxnNo, VeId};
+use crate::limits;
+use crate::state::check;
 use crate::state::key::{Key, Value};
 
 /// A current value with the transaction that made it.
@@ -141,8 +143,8 @@ pub fn parse_place(key: &[u8], value: &[u8]) -> Result<(PayloadId, ExtentPlace),
         return Err(bad(format!("key of {} bytes", key.len())));
     }
     let id = PayloadId { txn: TxnNo(number(&key[4..12])), offset: number(&key[12..20]) };
-    let place: ExtentPlace = codec::decode(value).map_err(|e| bad(e.to_string()))?;
-    if !place.is_sane() {
+    let place: ExtentPlace = decode("places", value)?;
+    if !place.is_sane() || id.offset > limits::COUNTER_MAX {
         return Err(bad("impossible numbers".into()));
     }
     Ok((id, place))
@@ -151,6 +153,21 @@ pub fn parse_place(key: &[u8], value: &[u8]) -> Result<(PayloadId, ExtentPlace),
 /// The row of a VE's head.
 pub fn head(ve: VeId) -> Vec<u8> {
     let mut k = b"H".to_vec();
+    k.extend_from_slice(&ve.0.to_be_bytes());
+    k
+}
+
+/// The row of a clean stop: (journal position, order number of the next segment). It counts only while no segment of that order is
+/// there, that is, until the next frame.
+pub fn clean(ve: VeId) -> Vec<u8> {
+    let mut k = b"C".to_vec();
+    k.extend_from_slice(&ve.0.to_be_bytes());
+    k
+}
+
+/// The row of the last answers: (request, memo) pairs, oldest first.
+pub fn answers(ve: VeId) -> Vec<u8> {
+    let mut k = b"A".to_vec();
     k.extend_from_slice(&ve.0.to_be_bytes());
     k
 }
@@ -171,9 +188,43 @@ pub fn parse_txn(row: &[u8]) -> Result<TxnNo, MetaError> {
     Ok(TxnNo(number(&row[5..13])))
 }
 
+/// The current value of a key, checked.
+pub fn current_row(key: &Key, value: &[u8]) -> Result<Current, MetaError> {
+    let row: Current = decode("current", value)?;
+    check::value(key, &row.value).map_err(|e| damaged("current", key, &e))?;
+    Ok(row)
+}
+
+/// A former value of a key that was born at `birth`, checked.
+pub fn former_row(key: &Key, birth: TxnNo, value: &[u8]) -> Result<Former, MetaError> {
+    let row: Former = decode("history", value)?;
+    check::value(key, &row.value).map_err(|e| damaged("history", key, &e))?;
+    if row.death <= birth {
+        return Err(damaged("history", key, &"it died before it was born"));
+    }
+    Ok(row)
+}
+
+/// A VE's head, checked.
+pub fn head_row(value: &[u8]) -> Result<Head, MetaError> {
+    let head: Head = decode("system", value)?;
+    let counters = [head.txn.0, head.journal, head.seq, head.next_ino.0, head.floor.0];
+    if counters.into_iter().any(|c| c > limits::COUNTER_MAX) || !head.time.is_valid() || head.next_ino.is_base() {
+        return Err(MetaError::Damaged { table: "system", detail: "head with impossible numbers".into() });
+    }
+    Ok(head)
+}
+
+fn damaged(table: &'static str, key: &Key, detail: &dyn std::fmt::Display) -> MetaError {
+    MetaError::Damaged { table, detail: format!("{key:?}: {detail}") }
+}
+
 /// Decodes a row's value, naming the table when it is damaged.
 pub fn decode<T: Decode<()>>(table: &'static str, value: &[u8]) -> Result<T, MetaError> {
-    codec::decode(value).map_err(|e| MetaError::Damaged { table, detail: e.to_string() })
+    codec::decode(value).map_err(|e| match e {
+        codec::CodecError::Format(found) => MetaError::Format { table, found, known: codec::FORMAT },
+        other => MetaError::Damaged { table, detail: other.to_string() },
+    })
 }
 
 fn number(bytes: &[u8]) -> u64 {

@@ -155,18 +155,18 @@ impl Sums {
         out
     }
 
-    /// Checks a header and answers the body's length. The magic and the format come before the checksum, so that a
-    /// newer format is named as such.
+    /// Checks a header and answers the body's length. The order is magic, checksum, format: a flipped bit is
+    /// damage wherever it lies, and a newer format is named as such.
     pub fn decode_header(bytes: &[u8; HEADER_LEN], name: Hash) -> Result<u64, SidecarError> {
         let header: Header = zerocopy::transmute!(*bytes);
         if header.magic != MAGIC {
             return Err(SidecarError::Magic);
         }
-        if header.format.get() != FORMAT {
-            return Err(SidecarError::Format(header.format.get()));
-        }
         if header.crc.get() != crc32fast::hash(&bytes[..HEADER_LEN - 4]) {
             return Err(SidecarError::HeaderCrc);
+        }
+        if header.format.get() != FORMAT {
+            return Err(SidecarError::Format(header.format.get()));
         }
         if header.header_len.get() != HEADER_LEN as u32 {
             return Err(SidecarError::HeaderLength(header.header_len.get()));

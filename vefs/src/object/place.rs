@@ -44,6 +44,21 @@ impl Staging {
 }
 
 impl Staging {
+    /// A second name, in `staging/`, for a file that nobody writes any more.
+    fn link(shared: &Arc<Shared>, from: &str) -> Result<Staging, ObjectError> {
+        let path = format!("staging/obj-{}", shared.next.fetch_add(1, Ordering::Relaxed));
+        shared.marks().staging.insert(path.clone());
+        let linked = shared.storage.link(from, &path).and_then(|()| shared.storage.open(&path));
+        match linked {
+            Ok(file) => Ok(Staging { shared: shared.clone(), path, file, placed: false }),
+            Err(source) => {
+                let _ = shared.storage.remove(&path);
+                shared.marks().staging.remove(&path);
+                Err(ObjectError::Io { path: from.to_owned(), source })
+            }
+        }
+    }
+
     /// Gives the file its name; the caller flushes the bytes before and the folder after.
     pub fn rename(mut self, to: &str) -> Result<(), ObjectError> {
         self.shared.storage.rename(&self.path, to).map_err(io_at(&self.path))?;
@@ -112,24 +127,18 @@ impl Staged {
         Self::new(shared, Body::Own(body), sums)
     }
 
-    /// Reads and hashes an existing file.
+    /// Reads and hashes an existing file, which becomes the body.
     pub(super) fn adopt(shared: &Arc<Shared>, path: &str, len: u64) -> Result<Staged, ObjectError> {
         let file = shared.storage.open(path).map_err(io_at(path))?;
-        let got = file.len().map_err(io_at(path))?;
-        if got != len {
-            return Err(ObjectError::AdoptLength { path: path.to_owned(), expected: len, got });
-        }
-        if len > OBJECT_LEN_MAX {
-            return Err(ObjectError::TooLarge { len });
-        }
-        let mut buf = vec![0; READ_SIZE.min(len as usize)];
-        let mut hasher = ChunkHasher::new();
-        while hasher.len() < len {
-            let n = (len - hasher.len()).min(READ_SIZE as u64) as usize;
-            file.read_at(&mut buf[..n], hasher.len()).map_err(io_at(path))?;
-            hasher.update(&buf[..n]);
-        }
-        Self::new(shared, Body::Adopted { path: path.to_owned(), file }, &hasher.finish())
+        let sums = hash_file(&*file, path, len)?;
+        Self::new(shared, Body::Adopted { path: path.to_owned(), file }, &sums)
+    }
+
+    /// Reads and hashes an existing file, which keeps its name beside the object's.
+    pub(super) fn share(shared: &Arc<Shared>, path: &str, len: u64) -> Result<Staged, ObjectError> {
+        let staging = Staging::link(shared, path)?;
+        let sums = hash_file(&*staging.file, path, len)?;
+        Self::new(shared, Body::Own(staging), &sums)
     }
 
     fn new(shared: &Arc<Shared>, body: Body, sums: &Sums) -> Result<Staged, ObjectError> {
@@ -154,6 +163,25 @@ impl Staged {
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
+}
+
+/// The checksums of a file of a known length.
+fn hash_file(file: &dyn File, path: &str, len: u64) -> Result<Sums, ObjectError> {
+    let got = file.len().map_err(io_at(path))?;
+    if got != len {
+        return Err(ObjectError::AdoptLength { path: path.to_owned(), expected: len, got });
+    }
+    if len > OBJECT_LEN_MAX {
+        return Err(ObjectError::TooLarge { len });
+    }
+    let mut buf = vec![0; READ_SIZE.min(len as usize)];
+    let mut hasher = ChunkHasher::new();
+    while hasher.len() < len {
+        let n = (len - hasher.len()).min(READ_SIZE as u64) as usize;
+        file.read_at(&mut buf[..n], hasher.len()).map_err(io_at(path))?;
+        hasher.update(&buf[..n]);
+    }
+    Ok(hasher.finish())
 }
 
 /// Looks under the name. The hash's stripe is held by the caller.

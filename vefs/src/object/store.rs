@@ -205,6 +205,15 @@ impl ObjectStore {
         Ok(hash)
     }
 
+    /// Stages a file that already holds the body, and that nobody writes any more, as an object; the file keeps its name. No byte
+    /// is copied where the storage has links.
+    ///
+    /// # Errors
+    /// As [`ObjectStore::adopt`].
+    pub fn share(&self, path: &str, len: u64) -> Result<Staged, ObjectError> {
+        Staged::share(&self.shared, path, len)
+    }
+
     /// Gives many staged objects their names with three flushes for all of them. Durable on return. What an error
     /// leaves behind are objects that are there or not, never halves.
     ///

@@ -12,6 +12,9 @@ use crate::state::view::{self, View};
 use crate::types::{Kind, mode};
 
 pub(super) fn setattr<V: View + ?Sized>(d: &mut Draft<'_, V>, ino: InodeNo, set: &SetAttr) -> Result<Reply> {
+    if [set.atime, set.mtime].into_iter().flatten().any(|t| !t.is_valid()) {
+        return Err(Errno::EINVAL.into());
+    }
     let inode = d.get(ino)?;
     let kind = inode.kind();
     if is_empty(set) {

@@ -137,7 +137,9 @@ impl<'a, V: View + ?Sized> Draft<'a, V> {
     /// The changes, with the inodes that changed and the quota's sum. EDQUOT when that grows past a limit.
     pub fn finish(mut self) -> Result<Vec<Change>> {
         let usage = self.ctx.usage;
-        let over = |now: i64, delta: i64, limit: u64| delta > 0 && now.saturating_add(delta) > clamp(limit);
+        // A sum that overflows is above every quota.
+        let over =
+            |now: i64, delta: i64, limit: u64| delta > 0 && now.checked_add(delta).is_none_or(|sum| sum > clamp(limit));
         if over(usage.bytes, self.bytes, self.ctx.settings.quota_bytes)
             || over(usage.inodes, self.count, self.ctx.settings.quota_inodes)
         {

@@ -7,14 +7,18 @@ use super::key::{Entry, Key, Value};
 use super::overlay::touched;
 use super::tables::Tables;
 use super::view::{self, Scan, View};
-use crate::change::Change;
+use crate::change::{Change, Purpose};
 use crate::error::Result;
 use crate::ids::{InodeNo, TxnNo};
 use crate::types::{Extent, Inode, Source};
 
 /// Applies the changes of one record, as part of transaction `txn`.
-pub fn apply(tables: &mut Tables, txn: TxnNo, changes: &[Change]) -> Result<()> {
+pub fn apply(tables: &mut Tables, txn: TxnNo, purpose: Purpose, changes: &[Change]) -> Result<()> {
     for change in changes {
+        // Housekeeping changes no bytes: nobody who asks what changed wants to hear of it.
+        if let (Purpose::Operation, Change::Map(ino, ..) | Change::Unmap(ino, ..)) = (purpose, change) {
+            tables.active.touch(txn, *ino, touched::CONTENT);
+        }
         apply_one(tables, txn, change)?;
     }
     Ok(())
@@ -47,17 +51,14 @@ fn apply_one(t: &mut Tables, txn: TxnNo, change: &Change) -> Result<()> {
             t.active.set(Key::xattr(*ino, name), None, txn);
         }
         Change::Map(ino, offset, extent) => {
-            t.active.touch(txn, *ino, touched::CONTENT);
             unmap(t, txn, *ino, *offset, offset.saturating_add(extent.len))?;
             map(t, txn, *ino, *offset, *extent)?;
         }
-        Change::Unmap(ino, offset, len) => {
-            t.active.touch(txn, *ino, touched::CONTENT);
-            unmap(t, txn, *ino, *offset, offset.saturating_add(*len))?;
-        }
+        Change::Unmap(ino, offset, len) => unmap(t, txn, *ino, *offset, offset.saturating_add(*len))?,
         Change::Usage(bytes, inodes) => {
-            t.usage.bytes += bytes;
-            t.usage.inodes += inodes;
+            // No plan lets a sum overflow; what a hostile journal adds up to must still be the same everywhere.
+            t.usage.bytes = t.usage.bytes.saturating_add(*bytes);
+            t.usage.inodes = t.usage.inodes.saturating_add(*inodes);
         }
         Change::PutSettings(s) => t.active.set(Key::settings(), Some(Value::Settings(s.clone())), txn),
         Change::PutHold(name, hold) => t.active.set(Key::hold(name), Some(Value::Hold(hold.clone())), txn),

@@ -105,6 +105,16 @@ impl Key {
         Key::new(KeyKind::Settings, InodeNo(0), &[])
     }
 
+    /// A key before all others.
+    pub fn first() -> Key {
+        Key::new(KeyKind::Inode, InodeNo(0), &[])
+    }
+
+    /// A key behind all others.
+    pub fn last() -> Key {
+        Key::new(KeyKind::Settings, InodeNo(u64::MAX), &[0xff])
+    }
+
     /// A key from stored bytes; `None` when they are none.
     pub fn from_bytes(bytes: &[u8]) -> Option<Key> {
         let kind = KeyKind::of(*bytes.first()?)?;
@@ -222,7 +232,7 @@ mod tests {
 
     #[test]
     fn keys_sort_by_inode_then_rest() {
-        let mut keys = vec![
+        let mut keys = [
             Key::cookie(InodeNo(2), 9),
             Key::cookie(InodeNo(1), 300),
             Key::cookie(InodeNo(1), 4),

@@ -4,9 +4,11 @@
 //! published), the metadata store, the base tree. An upper layer's answer hides the lower ones', also when it is "gone".
 
 pub mod apply;
+pub mod check;
 pub mod key;
 pub mod overlay;
 pub mod publish;
+pub mod root;
 pub mod tables;
 pub mod version;
 pub mod view;

@@ -92,7 +92,7 @@ fn slot_rows(target: &Target<'_>, batch: &mut Batch, key: &Key, slot: &Slot) -> 
     let mut history = 0;
     let had_row = old.is_some();
     if let Some(old) = old {
-        let old: Current = rows::decode("current", &old)?;
+        let old = rows::current_row(key, &old)?;
         let former = Former { death: slot.first, value: old.value };
         history = former_row(batch, target.ve, key, old.birth, &former);
     }

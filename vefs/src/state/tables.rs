@@ -67,7 +67,7 @@ impl Tables {
         }
         match self.meta.get(Table::Current, &rows::current(self.ve, key.as_bytes()))? {
             None => Ok(base_value(&self.base, key)),
-            Some(row) => Ok(not_gone(rows::decode::<rows::Current>("current", &row)?.value)),
+            Some(row) => Ok(not_gone(rows::current_row(key, &row)?.value)),
         }
     }
 
@@ -77,7 +77,7 @@ impl Tables {
         let (mut n, mut last) = (0, None);
         let (low, high) = (rows::current(self.ve, from.as_bytes()), rows::current(self.ve, to.as_bytes()));
         self.meta.scan(Table::Current, &low, &high, &mut |k, v| {
-            let row = rows::parse_current(k).and_then(|key| Ok((key, rows::decode::<rows::Current>("current", v)?)));
+            let row = rows::parse_current(k).and_then(|key| rows::current_row(&key, v).map(|row| (key, row)));
             match row {
                 Ok((key, row)) => {
                     last = Some(key.clone());

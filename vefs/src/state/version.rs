@@ -12,7 +12,7 @@ use super::view::{Scan, View};
 use crate::base::BaseTree;
 use crate::error::{Error, Result};
 use crate::ids::{InodeNo, TxnNo, VeId};
-use crate::meta::rows::{self, Current, Former};
+use crate::meta::rows;
 use crate::meta::{MetaStore, Table};
 use crate::types::Extent;
 
@@ -32,7 +32,7 @@ impl VersionView {
     /// What `Current` and `History` say of a key at this version; `None` when they say nothing.
     fn stored(&self, key: &Key) -> Result<Option<Value>> {
         if let Some(row) = self.meta.get(Table::Current, &rows::current(self.ve, key.as_bytes()))? {
-            let row: Current = rows::decode("current", &row)?;
+            let row = rows::current_row(key, &row)?;
             if row.birth <= self.txn {
                 return Ok(Some(row.value));
             }
@@ -41,8 +41,8 @@ impl VersionView {
         let mut end = prefix.clone();
         end.extend_from_slice(&[0xff; 9]);
         let mut found = None;
-        self.meta.scan(Table::History, &rows::history(self.ve, key, self.txn), &end, &mut |_, v| {
-            found = Some(rows::decode::<Former>("history", v));
+        self.meta.scan(Table::History, &rows::history(self.ve, key, self.txn), &end, &mut |k, v| {
+            found = Some(rows::parse_history(k).and_then(|(_, birth)| rows::former_row(key, birth, v)));
             Scan::Stop
         })?;
         match found.transpose()? {
@@ -51,13 +51,18 @@ impl VersionView {
         }
     }
 
+    /// All keys that the VE's own state had at this version, whiteouts as such, in key order.
+    pub fn own_keys(&self) -> Result<Vec<(Key, Value)>> {
+        Ok(self.collect(&Key::first(), &Key::last())?.into_iter().collect())
+    }
+
     /// All keys in a range that `Current` or `History` had at this version.
     fn collect(&self, from: &Key, to: &Key) -> Result<BTreeMap<Key, Value>> {
         let mut out = BTreeMap::new();
         let mut bad: Option<Error> = None;
         let (low, high) = (rows::current(self.ve, from.as_bytes()), rows::current(self.ve, to.as_bytes()));
         self.meta.scan(Table::Current, &low, &high, &mut |k, v| {
-            let row = rows::parse_current(k).and_then(|key| Ok((key, rows::decode::<Current>("current", v)?)));
+            let row = rows::parse_current(k).and_then(|key| rows::current_row(&key, v).map(|row| (key, row)));
             match row {
                 Ok((key, row)) if row.birth <= self.txn => {
                     out.insert(key, row.value);
@@ -69,7 +74,7 @@ impl VersionView {
         })?;
         self.meta.scan(Table::History, &low, &high, &mut |k, v| {
             let row = rows::parse_history(k).and_then(|(key, birth)| {
-                let former = rows::decode::<Former>("history", v)?;
+                let former = rows::former_row(&key, birth, v)?;
                 Ok((key, birth, former))
             });
             match row {

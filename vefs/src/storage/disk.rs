@@ -144,6 +144,15 @@ impl Storage for DiskStorage {
         Ok(fs::renameat(source.as_fd(), from_name, target.as_fd(), to_name)?)
     }
 
+    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        check_file(from)?;
+        check_file(to)?;
+        let ((from_dir, from_name), (to_dir, to_name)) = (split(from), split(to));
+        let source = self.folder(from_dir, false)?;
+        let target = self.folder(to_dir, true)?;
+        Ok(fs::linkat(source.as_fd(), from_name, target.as_fd(), to_name, AtFlags::empty())?)
+    }
+
     fn remove(&self, path: &str) -> io::Result<()> {
         check_file(path)?;
         let (dir, name) = split(path);

@@ -11,6 +11,10 @@ use super::Store;
 /// Hashes that may wait for the hashing thread; beyond that whoever seals makes them.
 const HASHES_WAITING: usize = 256;
 
+/// Time between looks for quiet files, and how long a file must not have been written.
+const HOUSEKEEPING: Duration = Duration::from_secs(5);
+const QUIET: Duration = Duration::from_secs(10);
+
 /// The running threads; they end when this is dropped.
 pub struct Background {
     store: Arc<Store>,
@@ -38,6 +42,18 @@ impl Background {
                     std::thread::park_timeout(period);
                     if let Err(e) = s.tick() {
                         tracing::error!(error = %e, "commit tick");
+                    }
+                }
+            }),
+        )?);
+        let (s, stopped) = (store.clone(), stop.clone());
+        threads.push(spawn(
+            "housekeep",
+            Box::new(move || {
+                while !stopped.load(Ordering::Relaxed) {
+                    std::thread::park_timeout(HOUSEKEEPING);
+                    if let Err(e) = s.housekeep(QUIET) {
+                        tracing::error!(error = %e, "housekeeping");
                     }
                 }
             }),

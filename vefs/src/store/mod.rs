@@ -4,6 +4,7 @@
 //! RocksDB's own care, `meta/` and `checkpoints/`.
 
 mod background;
+mod reclaim;
 mod shared;
 
 use std::collections::BTreeMap;
@@ -14,11 +15,13 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 pub use background::Background;
+pub use reclaim::Reclaimed;
 pub use shared::{Options, Shared, Space};
 
 use crate::base::BaseTree;
 use crate::change::Settings;
 use crate::clock::{Clock, SystemClock};
+use crate::codec;
 use crate::entropy::{Entropy, SystemEntropy};
 use crate::error::{Error, Result};
 use crate::format::FormatError;
@@ -226,7 +229,7 @@ impl Store {
         let prefixes = [Table::Current, Table::History, Table::Changes, Table::Places]
             .map(|t| (t, rows::ve_prefix(id)))
             .into_iter()
-            .chain([(Table::System, txns), (Table::System, rows::head(id))]);
+            .chain([txns, rows::head(id), rows::clean(id), rows::answers(id)].map(|row| (Table::System, row)));
         let mut any = false;
         for (table, prefix) in prefixes {
             let end = prefix_end(&prefix).unwrap_or_else(|| vec![0xff; 32]);
@@ -260,13 +263,19 @@ impl Store {
         self.ves.lock().values().cloned().collect()
     }
 
-    /// Persists everything, so that the next start replays nothing. The store can go on afterwards.
+    /// Persists everything, so that the next start replays nothing and does not even look for what was torn. The store can go on
+    /// afterwards.
     pub fn close(&self) -> Result<()> {
+        let mut batch = Batch::default();
         for ve in self.opened() {
             if ve.read_only_reason().is_none() {
                 ve.publish()?;
+                if let Some(end) = ve.end_segment() {
+                    batch.put(Table::System, rows::clean(ve.id()), codec::encode(&end));
+                }
             }
         }
+        self.shared.meta.write(batch)?;
         self.persist()
     }
 }

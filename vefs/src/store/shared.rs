@@ -240,7 +240,7 @@ impl Store {
         if jobs.len() > self.shared.options.flush_files_max {
             let result = storage.sync_all();
             for (ve, job) in jobs {
-                let copy = result.as_ref().map(|()| ()).map_err(same_error);
+                let copy = result.as_ref().copied().map_err(same_error);
                 // A failed flush poisons each journal; the next one's is told as well.
                 let _ = ve.end_shared_flush(job, copy);
             }
@@ -299,7 +299,6 @@ impl Store {
 
     fn make_checkpoint(&self, staging: &Path, dir: &Path) -> Result<()> {
         let say = || dir.display().to_string();
-        std::fs::create_dir_all(&self.checkpoints).map_err(Error::io("creating", say()))?;
         self.shared.meta.checkpoint(staging)?;
         if staging.exists() {
             std::fs::rename(staging, dir).map_err(Error::io("naming checkpoint", say()))?;

@@ -35,11 +35,6 @@ impl PendingHash {
         Arc::new(PendingHash { file, place, hash: OnceLock::new() })
     }
 
-    /// Bytes to be hashed.
-    pub fn len(&self) -> u64 {
-        self.place.len
-    }
-
     /// The hash, made now if nobody has.
     pub fn get(&self) -> std::result::Result<Hash, String> {
         self.hash
@@ -167,18 +162,14 @@ impl Ve {
     /// Makes everything that was answered before this call durable (fsync(2), promise G1). Does not end the transaction.
     pub fn sync(&self) -> Result<()> {
         let mut s = self.state.lock();
-        let target = s.journal.position();
-        // Bulk that a record names was appended before the record: durable once the flush that covers the record is done.
+        let (frames, bytes) = (s.journal.position(), s.files.appended());
         loop {
             s.journal.check()?;
-            if s.journal.durable() >= target && !s.flushing && !s.files.is_dirty() {
+            if s.journal.durable() >= frames && s.files.durable() >= bytes {
                 return Ok(());
             }
             if s.flushing {
                 self.flushed.wait(&mut s);
-                if s.journal.durable() >= target {
-                    return s.journal.check();
-                }
                 continue;
             }
             let Some(job) = s.flush_job() else { return Ok(()) };

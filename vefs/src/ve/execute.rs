@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::commit::PendingHash;
 use super::envelope::{Envelope, Memo};
 use super::{State, Ve};
+use crate::change::validate::validate;
 use crate::change::{Body, Change, PayloadRef, Purpose, Settings};
 use crate::codec;
 use crate::content::{ExtentPlace, Location, Place};
@@ -20,6 +21,8 @@ use crate::limits;
 use crate::op::{Op, Reply};
 use crate::plan::{self, Context};
 use crate::state::apply::apply;
+use crate::state::view;
+use crate::types::{Extent, Source};
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,8 +43,11 @@ impl Ve {
         if plan.changes.is_empty() {
             return Ok(plan.reply);
         }
-        if !plan.frees && self.shared.space.is_tight() {
-            return Err(Error::NoSpace { what: "an operation beyond the reserve" });
+        if !plan.frees {
+            s.check_room(&self.shared)?;
+        }
+        if let Op::Write { ino, .. } | Op::CopyRange { dst: ino, .. } = op {
+            s.note_write(*ino, self.shared.clock.boot());
         }
         let envelope = Envelope {
             unique: request.unique,
@@ -52,7 +58,10 @@ impl Ve {
         let full = s.open.records >= limits::TXN_RECORDS_MAX || s.open.payload >= limits::TXN_PAYLOAD_MAX;
         let heavy = s.tables.active.bytes() >= self.shared.options.overlay_soft;
         if full || heavy {
-            self.relieve(s)?;
+            // The operation is done, whatever becomes of this.
+            if let Err(e) = self.relieve(s) {
+                tracing::error!(ve = %self.id, error = %e, "publishing under load");
+            }
         }
         Ok(plan.reply)
     }
@@ -83,6 +92,17 @@ impl Ve {
 }
 
 impl State {
+    /// ENOSPC for operations that take space, while the disk is nearly full, or while publishing does not keep up with memory.
+    fn check_room(&self, shared: &crate::store::Shared) -> Result<()> {
+        if shared.space.is_tight() {
+            return Err(Error::NoSpace { what: "an operation beyond the reserve" });
+        }
+        if self.tables.active.bytes() >= shared.options.overlay_hard.saturating_mul(4) {
+            return Err(Error::NoSpace { what: "state that cannot be published" });
+        }
+        Ok(())
+    }
+
     /// The id that the next record's payload gets.
     pub fn next_payload(&self) -> PayloadId {
         PayloadId { txn: self.open.txn, offset: self.open.payload }
@@ -100,14 +120,16 @@ impl State {
         if changes.len() > limits::CHANGES_MAX {
             return Err(Errno::EINVAL.into());
         }
-        let bulk = payload.as_ref().filter(|p| p.len() >= limits::INLINE_MAX);
-        if let Some(bytes) = bulk {
-            envelope.place = Some(self.files.append(bytes)?);
+        if let Some(bytes) = &payload {
+            envelope.place = self.place_beside(bytes, &changes)?;
         }
-        let inline: &[u8] = if bulk.is_some() { &[] } else { payload.as_deref().unwrap_or(&[]) };
+        let bulk = envelope.place.is_some();
+        let inline: &[u8] = if bulk { &[] } else { payload.as_deref().unwrap_or(&[]) };
         let payload_ref =
-            payload.as_ref().map(|p| PayloadRef { len: p.len() as u64, hash: bulk.is_none().then(|| Hash::of(p)) });
+            payload.as_ref().map(|p| PayloadRef { len: p.len() as u64, hash: (!bulk).then(|| Hash::of(p)) });
         let body = Body { purpose, changes, payload: payload_ref };
+        // What recovery would refuse must never be written: it would cost the VE everything behind it.
+        validate(&body, self.open.txn).map_err(Error::Change)?;
         let body_bytes = codec::encode(&body);
         let envelope_bytes = codec::encode(&envelope);
         if body_bytes.len() > limits::BODY_MAX || envelope_bytes.len() > limits::ENVELOPE_MAX {
@@ -125,13 +147,30 @@ impl State {
         if envelope.unique != 0
             && let Some(memo) = envelope.memo
         {
-            self.answered.insert(envelope.unique, memo);
+            self.answered.push(envelope.unique, memo);
         }
-        if let Err(e) = apply(&mut self.tables, txn, &body.changes) {
+        if let Err(e) = apply(&mut self.tables, txn, body.purpose, &body.changes) {
             // The journal has it and the state does not: only a replay can put that right.
             return Err(self.journal.poison(format!("applying a record: {e}")));
         }
         Ok(())
+    }
+
+    /// Writes a payload that does not belong into the journal to an extent file: bulk, and what continues a file's body.
+    fn place_beside(&mut self, bytes: &[u8], changes: &[Change]) -> Result<Option<ExtentPlace>> {
+        let mapped = changes.iter().find_map(|c| match c {
+            Change::Map(ino, offset, Extent { source: Source::Payload(_), .. }) => Some((*ino, *offset)),
+            _ => None,
+        });
+        if let Some((ino, offset)) = mapped
+            && (bytes.len() >= limits::INLINE_MAX || self.files.has_body(ino))
+        {
+            let size = view::inode(&self.tables, ino)?.map_or(0, |i| i.size);
+            if let Some(place) = self.files.append_body(ino, offset, size, bytes)? {
+                return Ok(Some(place));
+            }
+        }
+        if bytes.len() >= limits::INLINE_MAX { self.files.append(bytes).map(Some) } else { Ok(None) }
     }
 
     /// Takes a record that is in the journal into the open transaction: chain hash, payload ids, place.

@@ -16,7 +16,7 @@ use crate::content::ExtentPlace;
 use crate::content::read::read_extent;
 use crate::error::{Error, Result};
 use crate::ids::{Hash, PayloadId, TxnNo};
-use crate::meta::rows::{self, Current, Former};
+use crate::meta::rows;
 use crate::meta::{Batch, MetaError, Scan, Table, prefix_end};
 use crate::state::key::Value;
 use crate::state::publish::former_cost;
@@ -69,6 +69,9 @@ impl Kept {
         death > self.floor || self.points.range(birth..death).next().is_some()
     }
 }
+
+/// Receives a row's key and value.
+type EachRow<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), MetaError> + 'a;
 
 /// Live payload bytes: disjoint ranges, start → end offset within a transaction.
 #[derive(Default)]
@@ -179,7 +182,7 @@ impl Ve {
     /// Changes the stored head; the caller holds `publishing`, so that nothing is published meanwhile.
     fn edit_head(&self, batch: &mut Batch, edit: impl FnOnce(&mut rows::Head)) -> Result<()> {
         if let Some(row) = self.shared.meta.get(Table::System, &rows::head(self.id))? {
-            let mut head: rows::Head = rows::decode("system", &row)?;
+            let mut head = rows::head_row(&row)?;
             edit(&mut head);
             batch.put(Table::System, rows::head(self.id), codec::encode(&head));
         }
@@ -191,8 +194,8 @@ impl Ve {
         let mut batch = Batch::default();
         let mut history = 0;
         self.each(Table::History, &mut |k, v| {
-            let (_, birth) = rows::parse_history(k)?;
-            let former: Former = rows::decode("history", v)?;
+            let (key, birth) = rows::parse_history(k)?;
+            let former = rows::former_row(&key, birth, v)?;
             if kept.reads(birth, former.death) {
                 history += former_cost(k.len(), v.len(), &former.value);
                 mark(marks, &former.value);
@@ -209,8 +212,8 @@ impl Ve {
     }
 
     fn mark_current(&self, marks: &mut Marks) -> Result<()> {
-        self.each(Table::Current, &mut |_, v| {
-            mark(marks, &rows::decode::<Current>("current", v)?.value);
+        self.each(Table::Current, &mut |k, v| {
+            mark(marks, &rows::current_row(&rows::parse_current(k)?, v)?.value);
             Ok(())
         })
     }
@@ -230,17 +233,13 @@ impl Ve {
 
     /// Forgets dead places, moves what is alive out of mostly dead files, and notes which files are free.
     fn clean(&self, marks: &Marks, done: &mut Collected) -> Result<()> {
-        let (files, current) = {
-            let mut s = self.state.lock();
-            (s.files.list()?, s.files.current())
-        };
         // Files begun later are not judged: what they hold may not be published yet.
-        let last = current.unwrap_or(files.iter().map(|f| f.0 + 1).max().unwrap_or(0));
+        let files = self.state.lock().files.closed()?;
         let mut places: BTreeMap<u64, Vec<(PayloadId, ExtentPlace)>> = BTreeMap::new();
         let mut batch = Batch::default();
         self.each(Table::Places, &mut |k, v| {
             let (id, place) = rows::parse_place(k, v)?;
-            if marks.live(id, place.len).is_empty() && place.file < last {
+            if marks.live(id, place.len).is_empty() && files.contains_key(&place.file) {
                 batch.delete(Table::Places, k.to_vec());
             } else {
                 places.entry(place.file).or_default().push((id, place));
@@ -249,7 +248,7 @@ impl Ve {
         })?;
         let pending: BTreeSet<u64> = self.unpublished_files();
         for (number, size) in files {
-            if number >= last || pending.contains(&number) {
+            if pending.contains(&number) {
                 continue;
             }
             let here = places.remove(&number).unwrap_or_default();
@@ -304,12 +303,13 @@ impl Ve {
 
     /// Adds the objects that any kept state of this VE names.
     pub(crate) fn objects_in_use(&self, out: &mut BTreeSet<Hash>) -> Result<()> {
-        self.each(Table::Current, &mut |_, v| {
-            out.extend(object_of(&rows::decode::<Current>("current", v)?.value));
+        self.each(Table::Current, &mut |k, v| {
+            out.extend(object_of(&rows::current_row(&rows::parse_current(k)?, v)?.value));
             Ok(())
         })?;
-        self.each(Table::History, &mut |_, v| {
-            out.extend(object_of(&rows::decode::<Former>("history", v)?.value));
+        self.each(Table::History, &mut |k, v| {
+            let (key, birth) = rows::parse_history(k)?;
+            out.extend(object_of(&rows::former_row(&key, birth, v)?.value));
             Ok(())
         })?;
         let s = self.state.lock();
@@ -321,7 +321,7 @@ impl Ve {
     }
 
     /// Visits all rows of this VE in a table.
-    fn each(&self, table: Table, visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), MetaError>) -> Result<()> {
+    fn each(&self, table: Table, visit: &mut EachRow<'_>) -> Result<()> {
         let from = rows::ve_prefix(self.id);
         let to = prefix_end(&from).unwrap_or_else(|| vec![0xff; 64]);
         let mut bad = None;

@@ -8,8 +8,10 @@ mod envelope;
 mod execute;
 mod gc;
 mod holds;
+mod housekeep;
 mod publish;
 mod reading;
+mod recent;
 mod recover;
 
 use std::collections::BTreeMap;
@@ -56,16 +58,29 @@ pub(crate) struct State {
     /// The last sealed transaction and the figures that go with it.
     pub head: Head,
     pub open: Open,
-    /// The head at the moment of the freeze, while something is frozen; `fresh_from` before it.
-    pub frozen_head: Option<(Head, crate::ids::InodeNo)>,
+    /// What was true at the moment of the freeze, while something is frozen.
+    pub frozen_head: Option<Frozen>,
     /// Somebody flushes.
     pub flushing: bool,
-    /// Requests of the last run and of this one whose answers may not have reached the kernel.
-    pub answered: std::collections::HashMap<u64, Memo>,
+    /// Answers that may not have reached the kernel.
+    pub answered: recent::Recent,
+    /// When files were written last, by `CLOCK_BOOTTIME`: what housekeeping looks at.
+    pub written_at: std::collections::HashMap<crate::ids::InodeNo, std::time::Duration>,
     /// Extent files without live bytes, to be removed after the next checkpoint.
     pub garbage: Vec<u64>,
     /// Bytes of journal and payload written since the last tick: the store's guess of what the disk lost.
     pub written: u64,
+}
+
+/// What goes with a frozen overlay.
+#[derive(Clone)]
+pub(crate) struct Frozen {
+    /// The last transaction in it.
+    pub head: Head,
+    /// No private inode from this number on has a row below it.
+    pub fresh_from: crate::ids::InodeNo,
+    /// Answers that only its frames carry.
+    pub answered: recent::Recent,
 }
 
 /// The transaction that is being filled.
@@ -147,13 +162,14 @@ impl Ve {
 
     /// Whether anything is not durable yet or not sealed.
     pub fn is_dirty(&self) -> bool {
-        let mut s = self.state.lock();
-        s.open.records > 0 || s.journal.durable() < s.journal.position() || s.files.is_dirty()
+        let s = self.state.lock();
+        let flushed = s.journal.durable() == s.journal.position() && s.files.durable() == s.files.appended();
+        s.open.records > 0 || !flushed
     }
 
     /// The answer to a request that an earlier run of the daemon carried out, if it did (promise G7).
     pub fn answered(&self, unique: u64) -> Option<Memo> {
-        self.state.lock().answered.get(&unique).cloned()
+        self.state.lock().answered.get(unique).cloned()
     }
 
     /// Forgets remembered answers: the kernel has sent again what it wanted to.

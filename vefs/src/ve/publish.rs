@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{State, Ve};
+use super::{Frozen, State, Ve};
+use crate::codec;
 use crate::content::read;
 use crate::content::{ExtentPlace, Location, Place};
 use crate::error::Result;
@@ -27,7 +28,11 @@ impl State {
         }
         let active = std::mem::take(&mut self.tables.active);
         self.tables.frozen = Some(Arc::new(active));
-        self.frozen_head = Some((self.head.clone(), self.tables.fresh_from));
+        self.frozen_head = Some(Frozen {
+            head: self.head.clone(),
+            fresh_from: self.tables.fresh_from,
+            answered: self.answered.clone(),
+        });
         self.tables.fresh_from = self.tables.usage.next_ino;
         true
     }
@@ -37,23 +42,23 @@ impl Ve {
     /// Publishes everything up to now: what is frozen already, then what is active.
     pub fn publish(&self) -> Result<()> {
         let _one = self.publishing.lock();
-        self.publish_frozen()?;
-        {
+        loop {
+            self.publish_frozen()?;
             let mut s = self.state.lock();
             s.seal(&self.shared)?;
-            if !s.freeze() {
+            // A writer may have frozen something since; then there is more to do than what is active now.
+            if s.tables.frozen.is_none() && !s.freeze() {
                 return Ok(());
             }
         }
-        self.publish_frozen()
     }
 
     /// Publishes what is frozen, if anything is. The caller holds `publishing`.
     pub(crate) fn publish_frozen(&self) -> Result<()> {
-        let (overlay, head, fresh_from) = {
+        let (overlay, Frozen { head, fresh_from, answered }) = {
             let s = self.state.lock();
             match (&s.tables.frozen, &s.frozen_head) {
-                (Some(f), Some((head, fresh))) => (f.clone(), head.clone(), *fresh),
+                (Some(overlay), Some(frozen)) => (overlay.clone(), frozen.clone()),
                 _ => return Ok(()),
             }
         };
@@ -68,7 +73,8 @@ impl Ve {
         // The figure may have been corrected by a garbage collection since the freeze.
         let history = self.state.lock().head.history;
         let before = rows::Head { history, ..head };
-        let (batch, after) = publish::rows(&target, &overlay, &moved, before)?;
+        let (mut batch, after) = publish::rows(&target, &overlay, &moved, before)?;
+        batch.put(Table::System, rows::answers(self.id), codec::encode(&answered.to_row()));
         self.shared.meta.write(batch)?;
         let mut s = self.state.lock();
         s.head.history = after.history;
@@ -115,6 +121,15 @@ impl Ve {
         self.publish_frozen()
     }
 
+    /// Ends the present journal segment: the next frame begins a new one. Gives the position and the order of that next segment,
+    /// or nothing when something is not published.
+    pub(crate) fn end_segment(&self) -> Option<(u64, u64)> {
+        let mut s = self.state.lock();
+        let all = s.open.records == 0 && s.tables.active.is_empty() && s.tables.frozen.is_none();
+        let durable = s.journal.durable() == s.journal.position();
+        (all && durable).then(|| s.journal.end_segment())
+    }
+
     /// Bytes written since this was asked last.
     pub(crate) fn take_written(&self) -> u64 {
         std::mem::take(&mut self.state.lock().written)
@@ -133,7 +148,7 @@ impl Ve {
     pub(crate) fn persisted_journal(&self) -> Result<u64> {
         match self.shared.meta.get_persisted(Table::System, &rows::head(self.id))? {
             None => Ok(0),
-            Some(row) => Ok(rows::decode::<rows::Head>("system", &row)?.journal),
+            Some(row) => Ok(rows::head_row(&row)?.journal),
         }
     }
 

@@ -7,15 +7,19 @@ use super::{State, Ve};
 use crate::content::read::{self, Piece};
 use crate::errno::Errno;
 use crate::error::{Error, Result};
-use crate::ids::{InodeNo, TxnNo};
+use crate::ids::{Hash, InodeNo, TxnNo};
 use crate::limits;
 use crate::meta::{Scan, Table, rows};
 use crate::plan;
 use crate::state::key::Entry;
+use crate::state::root::{StateRoot, state_root};
 use crate::state::tables::{Tables, stored_place};
 use crate::state::version::VersionView;
 use crate::state::view::{self, View};
-use crate::types::{Dentry, Inode, Kind};
+use crate::types::{Dentry, Extent, Inode, Kind};
+
+/// Bytes read at a time.
+const STEP: u64 = 1 << 20;
 
 /// What statfs(2) says of a VE: its quota, so that `df` inside tells the truth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,7 +147,7 @@ impl Ve {
     pub fn published(&self) -> Result<TxnNo> {
         match self.shared.meta.get(Table::System, &rows::head(self.id))? {
             None => Ok(TxnNo(0)),
-            Some(row) => Ok(rows::decode::<rows::Head>("system", &row)?.txn),
+            Some(row) => Ok(rows::head_row(&row)?.txn),
         }
     }
 }
@@ -191,6 +195,26 @@ impl Snapshot {
         let mut buf = vec![0; len];
         self.reader.ve.fill(&pieces, &mut buf)?;
         Ok(buf)
+    }
+
+    /// The state root of this version: reads and checks every byte of the VE's own.
+    pub fn state_root(&self) -> Result<StateRoot> {
+        let keys = self.view.own_keys()?;
+        let find = |id| stored_place(&*self.view.meta, self.view.ve, id);
+        state_root(self.view.base.hash(), &keys, &mut |_, _, extent| {
+            let mut hasher = blake3::Hasher::new();
+            let mut done = 0;
+            while done < extent.len {
+                let len = (extent.len - done).min(STEP);
+                let part = Extent { len, source: extent.source.plus(done) };
+                let pieces = read::extent_pieces(&find, &mut self.reader.ve.state.lock().files, &part)?;
+                let mut buf = vec![0; len as usize];
+                self.reader.ve.fill(&pieces, &mut buf)?;
+                hasher.update(&buf);
+                done += len;
+            }
+            Ok(Hash(*hasher.finalize().as_bytes()))
+        })
     }
 
     /// A symlink's target; EINVAL for anything else.

@@ -10,8 +10,10 @@ use parking_lot::{Condvar, Mutex};
 
 use super::commit::{PendingHash, chain_hash};
 use super::envelope::Envelope;
+use super::recent::Recent;
 use super::{Open, State, Ve};
 use crate::base::BaseTree;
+use crate::change::validate::validate;
 use crate::change::{Body, Seal, Settings};
 use crate::codec;
 use crate::content::extent_file::ExtentFiles;
@@ -110,14 +112,18 @@ fn replay(shared: &Arc<Shared>, identity: &Identity, base: &Arc<BaseTree>, cut: 
     let ve = identity.ve;
     let head = match shared.meta.get(Table::System, &rows::head(ve))? {
         None => first_head(identity),
-        Some(row) => rows::decode::<Head>("system", &row)?,
+        Some(row) => rows::head_row(&row)?,
     };
     if head.lineage != identity.lineage {
         let detail = format!("metadata is of lineage {}, the VE of {}", head.lineage, identity.lineage);
         return Err(Error::Damage { what: "VE", place: ve.to_string(), detail });
     }
+    let clean = match shared.meta.get(Table::System, &rows::clean(ve))? {
+        None => None,
+        Some(row) => Some(rows::decode::<(u64, u64)>("system", &row)?),
+    };
     let storage = shared.storage.clone();
-    let mut scanner = Scanner::open(storage.clone(), shared.store, ve, head.journal, head.seq, head.journal)?;
+    let mut scanner = Scanner::open(storage.clone(), shared.store, ve, head.journal, head.seq, head.journal, clean)?;
     let sizes = (shared.options.segment_min, shared.options.segment_max);
     let files = ExtentFiles::open(ve, shared.store, storage.clone(), shared.options.extent_target)?;
     let tables = Tables {
@@ -130,9 +136,12 @@ fn replay(shared: &Arc<Shared>, identity: &Identity, base: &Arc<BaseTree>, cut: 
         usage: Usage { bytes: head.bytes, inodes: head.inodes, next_ino: head.next_ino },
     };
     let mut loader = Loader { shared, tables, files, open: Open::after(head.chain, head.txn), head, unproven: vec![] };
-    let mut answered = std::collections::HashMap::new();
+    let mut answered = match shared.meta.get(Table::System, &rows::answers(ve))? {
+        None => Recent::default(),
+        Some(row) => Recent::from_row(rows::decode("system", &row)?),
+    };
     loop {
-        let synced = match scanner.next()? {
+        let synced = match scanner.next_frame()? {
             None => break,
             Some(r) if cut.is_some_and(|(position, _)| r.position >= position) => break,
             Some(r) => {
@@ -161,6 +170,7 @@ fn replay(shared: &Arc<Shared>, identity: &Identity, base: &Arc<BaseTree>, cut: 
         frozen_head: None,
         flushing: false,
         answered,
+        written_at: Default::default(),
         garbage: Vec::new(),
         written: 0,
     })))
@@ -176,7 +186,7 @@ struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    fn take(&mut self, r: &Recovered<'_>, answered: &mut std::collections::HashMap<u64, super::Memo>) -> Result<()> {
+    fn take(&mut self, r: &Recovered<'_>, answered: &mut Recent) -> Result<()> {
         let place = || format!("{} position {}", r.segment.path, r.position);
         let damage = |detail: String| Error::Damage { what: "journal frame", place: place(), detail };
         let header = &r.frame.header;
@@ -186,17 +196,20 @@ impl Loader<'_> {
         self.head.epoch = header.epoch;
         match header.kind {
             FrameKind::Body => {
-                let body: Body = codec::decode(r.frame.body).map_err(|e| damage(e.to_string()))?;
-                let envelope: Envelope = codec::decode(r.frame.envelope).map_err(|e| damage(e.to_string()))?;
+                let body: Body = codec::decode(r.frame.body).map_err(|e| e.at("record body", place()))?;
+                let envelope: Envelope =
+                    codec::decode(r.frame.envelope).map_err(|e| e.at("record envelope", place()))?;
+                validate(&body, header.txn).map_err(|e| damage(e.to_string()))?;
                 self.body(r, body, envelope, answered).map_err(|e| match e {
                     Loading::Frame(detail) => damage(detail),
                     Loading::Other(e) => e,
                 })
             }
             FrameKind::Seal => {
-                let seal: Seal = codec::decode(r.frame.body).map_err(|e| damage(e.to_string()))?;
+                let seal: Seal = codec::decode(r.frame.body).map_err(|e| e.at("seal", place()))?;
                 let chain = chain_hash(&self.open, &seal.payloads, seal.time, header.epoch);
-                if seal.records != self.open.records || seal.chain != chain {
+                let sound = seal.time >= self.head.time && seal.time.is_valid();
+                if seal.records != self.open.records || seal.chain != chain || !sound {
                     return Err(damage(format!("seal of transaction {} does not match its records", header.txn)));
                 }
                 self.seal(&seal, r.end, header.seq + 1);
@@ -210,7 +223,7 @@ impl Loader<'_> {
         r: &Recovered<'_>,
         body: Body,
         envelope: Envelope,
-        answered: &mut std::collections::HashMap<u64, super::Memo>,
+        answered: &mut Recent,
     ) -> std::result::Result<(), Loading> {
         let place = match (&body.payload, &envelope.place) {
             (None, None) if r.frame.payload.is_empty() => None,
@@ -252,9 +265,9 @@ impl Loader<'_> {
         if envelope.unique != 0
             && let Some(memo) = envelope.memo
         {
-            answered.insert(envelope.unique, memo);
+            answered.push(envelope.unique, memo);
         }
-        apply(&mut self.tables, self.open.txn, &body.changes).map_err(Loading::Other)
+        apply(&mut self.tables, self.open.txn, body.purpose, &body.changes).map_err(Loading::Other)
     }
 
     fn seal(&mut self, seal: &Seal, end: u64, seq: u64) {

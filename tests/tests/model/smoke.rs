@@ -31,6 +31,22 @@ fn smoke() {
             if rng.below(100) == 0 {
                 store.tick().unwrap();
             }
+            match rng.below(150) {
+                0 => {
+                    ve.collect(&vefs::ve::Retention { steps: vec![(rng.below(3) as i64, 0)] }).unwrap();
+                }
+                1 => {
+                    world.clock.advance(Duration::from_secs(20));
+                    ve.housekeep(Duration::from_secs(1)).unwrap();
+                }
+                2 => {
+                    let ino = vefs::ids::InodeNo(vefs::ids::InodeNo::FIRST_PRIVATE.0 + rng.below(400));
+                    ve.seal_file(ino).unwrap();
+                    ve.coalesce(ino).unwrap();
+                }
+                3 => drop(store.collect_garbage(&vefs::ve::Retention::default()).unwrap()),
+                _ => {}
+            }
             if rng.below(300) == 0 {
                 compare(&model, &*ve).unwrap_or_else(|e| panic!("seed {seed} op {n}: {e}"));
             }

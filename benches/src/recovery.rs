@@ -1,0 +1,149 @@
+//! Starting again: after the daemon died with a gigabyte of journal that nothing had published, and after a clean stop. Each
+//! start is a process of its own (this program, started again), so that its largest memory is known. Files are in the page
+//! cache: what is measured is the work, not the disk.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use vefs::ids::{InodeNo, VeId};
+use vefs::types::mode;
+use vefs::{Options, Ve};
+
+use crate::bed::{Bed, Ground, Rng, create, noise, peak_mib, timed, write};
+use crate::metadata::Mix;
+use crate::outcome::{Figure, Goal, Outcome};
+
+/// Name of the subcommand that a child is.
+pub const CHILD: &str = "open-store";
+
+/// All cases.
+pub fn measure(ground: &Ground) -> Result<Outcome> {
+    let mut out = Outcome { title: "recovery: opening a store with its VEs".into(), ..Default::default() };
+    let gib = ground.size(1 << 30, 1 << 20) as u64;
+    crash(ground, "1 GiB of journal, 4 KiB writes", &mut out, |ve| small_writes(ve, gib))?;
+    crash(ground, "1 GiB of journal, metadata", &mut out, |ve| metadata(ve, gib))?;
+    crash(ground, "1 GiB written, 128 KiB writes", &mut out, |ve| bulk(ve, gib))?;
+    clean_stop(ground, &mut out)?;
+    out.notes.push("page cache warm; peak memory is VmHWM of the process that opens".into());
+    out.notes.push(ground.note()?);
+    Ok(out)
+}
+
+/// Nothing is published on the way.
+fn lazy() -> Options {
+    Options {
+        overlay_soft: usize::MAX,
+        overlay_hard: usize::MAX,
+        persist_bytes: u64::MAX,
+        checkpoint_bytes: u64::MAX,
+        ..Default::default()
+    }
+}
+
+fn crash(ground: &Ground, what: &str, out: &mut Outcome, fill: impl FnOnce(&Ve) -> Result<()>) -> Result<()> {
+    let path = ground.path().join("crashed");
+    vefs::Store::create(&path)?;
+    let bed = Bed::open(&path, lazy(), |s| s)?;
+    let ve = bed.ve(1)?;
+    fill(&ve)?;
+    ve.commit()?;
+    bed.settle()?;
+    let journal = ve.journal_position().0;
+    drop(ve);
+    drop(bed);
+    opened(ground, what, &path, 5000.0, out)?;
+    out.notes.push(format!("{what}: {} MiB of frames", journal >> 20));
+    Ok(std::fs::remove_dir_all(path)?)
+}
+
+fn clean_stop(ground: &Ground, out: &mut Outcome) -> Result<()> {
+    let path = ground.path().join("stopped");
+    vefs::Store::create(&path)?;
+    let bed = Bed::open(&path, Options::default(), |s| s)?;
+    let (ves, files) = (10, ground.size(10_000, 20));
+    for id in 1..=ves {
+        let ve = bed.ve(id)?;
+        for i in 0..files {
+            create(&ve, InodeNo::ROOT, &format!("file-{i:06}"), mode::IFREG)?;
+        }
+    }
+    bed.store.close()?;
+    drop(bed);
+    let what = format!("clean stop, {ves} VEs, {} files", ves as usize * files);
+    opened(ground, &what, &path, 200.0, out)
+}
+
+/// Opens the store in processes of their own. A start after a crash changes the journal by little, so that it can be repeated.
+fn opened(ground: &Ground, what: &str, path: &Path, goal: f64, out: &mut Outcome) -> Result<()> {
+    let (mut times, mut peaks) = (Vec::new(), Vec::new());
+    for _ in 0..ground.rounds(3) {
+        let child = Command::new(std::env::current_exe()?).arg(CHILD).arg(path).output()?;
+        let text = String::from_utf8_lossy(&child.stdout);
+        anyhow::ensure!(child.status.success(), "opening failed: {}", String::from_utf8_lossy(&child.stderr));
+        let (ms, mib) = text.trim().split_once(' ').context("the child said nothing")?;
+        times.push(ms.parse()?);
+        peaks.push(mib.parse()?);
+    }
+    out.figures.push(Figure::goal(format!("recovery, {what}"), "ms", Goal::AtMost(goal), times));
+    out.figures.push(Figure::info(format!("recovery, {what}: memory"), "MiB", peaks));
+    Ok(())
+}
+
+/// What the child does: opens a store and all its VEs, and says how long it took in ms and how much memory in MiB. Nothing is closed.
+pub fn child(path: &Path) -> Result<()> {
+    let took = timed(|| {
+        let bed = Bed::open(path, Options::default(), |s| s)?;
+        bed.store.open_all()?;
+        let ids = bed.store.list()?;
+        anyhow::ensure!(ids.contains(&VeId(1)), "the VE is missing");
+        std::mem::forget(bed);
+        Ok(())
+    })?;
+    println!("{:.3} {:.1}", took.as_secs_f64() * 1e3, peak_mib()?);
+    Ok(())
+}
+
+/// Calls until there is so much journal, with a transaction every thousand calls: about what a tick would do.
+fn until(ve: &Ve, journal: u64, mut step: impl FnMut(u64) -> Result<()>) -> Result<()> {
+    for i in 0.. {
+        step(i)?;
+        if i % 1000 == 999 {
+            ve.seal()?;
+        }
+        if ve.journal_position().0 >= journal {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn small_writes(ve: &Ve, journal: u64) -> Result<()> {
+    let data: Vec<Bytes> = (1..=16).map(|s| noise(4096, s)).collect();
+    let inos = (0..64)
+        .map(|i| create(ve, InodeNo::ROOT, &format!("file-{i}"), mode::IFREG))
+        .collect::<Result<Vec<InodeNo>>>()?;
+    let mut rng = Rng(13);
+    until(ve, journal, |i| {
+        let at = (rng.below(4096) * 4096) as u64;
+        write(ve, inos[i as usize % inos.len()], at, &data[i as usize % data.len()])
+    })
+}
+
+fn metadata(ve: &Ve, journal: u64) -> Result<()> {
+    let mut mix = Mix::new(ve, 20)?;
+    until(ve, journal, |_| mix.cycle())
+}
+
+fn bulk(ve: &Ve, bytes: u64) -> Result<()> {
+    let data: Vec<Bytes> = (1..=16).map(|s| noise(128 << 10, s)).collect();
+    let ino = create(ve, InodeNo::ROOT, "file", mode::IFREG)?;
+    for i in 0..bytes >> 17 {
+        write(ve, ino, i << 17, &data[i as usize % data.len()])?;
+        if i % 1000 == 999 {
+            ve.seal()?;
+        }
+    }
+    Ok(())
+}

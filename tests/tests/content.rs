@@ -1,0 +1,228 @@
+//! Bytes on a real disk: bulk is written once, equal files are one, space comes back, metadata can be rebuilt.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use vefs::change::Settings;
+use vefs::ids::{InodeNo, VeId};
+use vefs::op::{Op, Owner, Reply, SetAttr};
+use vefs::store::{Options, Store};
+use vefs::ve::{Request, Retention};
+use vefs::{Error, Ve};
+
+fn open(path: &Path, options: Options) -> Store {
+    Store::open(path, options).unwrap()
+}
+
+fn create_store() -> (tempfile::TempDir, Store) {
+    let dir = tempfile::tempdir().unwrap();
+    Store::create(dir.path()).unwrap();
+    let store = open(dir.path(), Options::default());
+    (dir, store)
+}
+
+fn new_ve(store: &Store, id: u32) -> Arc<Ve> {
+    store.create_ve(VeId(id), vefs::base::BaseTree::empty().hash(), Settings::default()).unwrap()
+}
+
+fn create(ve: &Ve, name: &str) -> InodeNo {
+    let (parent, name) = (InodeNo::ROOT, name.as_bytes().to_vec());
+    let op = Op::Create { parent, name, mode: 0o100644, rdev: 0, owner: Owner::default() };
+    match ve.execute(&op, Request::default()).unwrap() {
+        Reply::Inode(ino, _) => ino,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn write(ve: &Ve, ino: InodeNo, offset: u64, data: &[u8]) {
+    let data = Bytes::copy_from_slice(data);
+    let len = data.len() as u64;
+    let op = Op::Write { ino, offset, data, kill_priv: false };
+    assert_eq!(ve.execute(&op, Request::default()).unwrap(), Reply::Written(len));
+}
+
+/// Bytes that do not repeat within a chunk.
+fn pattern(len: usize, seed: u8) -> Vec<u8> {
+    (0..len).map(|i| (i as u8).wrapping_mul(31).wrapping_add((i >> 8) as u8).wrapping_add(seed)).collect()
+}
+
+/// Writes a file from start to end, as cp(1) does: bulk, and a tail that is none.
+fn copy_in(ve: &Ve, name: &str, body: &[u8]) -> InodeNo {
+    let ino = create(ve, name);
+    for (n, part) in body.chunks(128 << 10).enumerate() {
+        write(ve, ino, (n * (128 << 10)) as u64, part);
+    }
+    ino
+}
+
+fn objects(dir: &Path) -> Vec<std::fs::Metadata> {
+    let mut out = Vec::new();
+    let Ok(folders) = std::fs::read_dir(dir.join("objects")) else { return out };
+    for folder in folders {
+        for file in std::fs::read_dir(folder.unwrap().path()).unwrap() {
+            let file = file.unwrap();
+            if !file.file_name().to_string_lossy().ends_with(".sum") {
+                out.push(file.metadata().unwrap());
+            }
+        }
+    }
+    out
+}
+
+/// A file written from start to end becomes an object by a second name for the same bytes: nothing bulky is written twice.
+#[test]
+fn a_whole_file_becomes_an_object_without_a_copy() {
+    let (dir, store) = create_store();
+    let ve = new_ve(&store, 1);
+    let body = pattern((1 << 20) + 12_345, 1);
+    let ino = copy_in(&ve, "file", &body);
+    assert!(ve.seal_file(ino).unwrap());
+    let found = objects(dir.path());
+    assert_eq!(found.len(), 1);
+    assert_eq!((found[0].len(), found[0].nlink()), (body.len() as u64, 2));
+    assert_eq!(ve.read(ino, 0, body.len()).unwrap(), body);
+    // The object is immutable: what is appended now goes elsewhere.
+    write(&ve, ino, body.len() as u64, b"tail");
+    write(&ve, ino, 5, b"inside");
+    assert_eq!(objects(dir.path())[0].len(), body.len() as u64);
+    let mut want = body;
+    want[5..11].copy_from_slice(b"inside");
+    want.extend_from_slice(b"tail");
+    assert_eq!(ve.read(ino, 0, want.len() + 10).unwrap(), want);
+}
+
+/// Equal files of two VEs are one object; it stays while either VE names it, and goes when none does (checks G26).
+#[test]
+fn equal_files_are_one_object_and_space_comes_back() {
+    let (dir, store) = create_store();
+    let body = pattern(3 << 20, 7);
+    let ves = [new_ve(&store, 1), new_ve(&store, 2)];
+    let inodes = ves.each_ref().map(|ve| copy_in(ve, "same", &body));
+    for (ve, ino) in ves.iter().zip(inodes) {
+        assert!(ve.seal_file(ino).unwrap());
+    }
+    assert_eq!(objects(dir.path()).len(), 1);
+    let forget = Retention { steps: vec![] };
+    store.collect_garbage(&forget).unwrap();
+    // The extent files that held the body are gone, the object is all there is.
+    assert_eq!(objects(dir.path())[0].nlink(), 1);
+    for (n, (ve, ino)) in ves.iter().zip(inodes).enumerate() {
+        assert_eq!(ve.read(ino, 0, body.len()).unwrap(), body);
+        let op = Op::Unlink { parent: InodeNo::ROOT, name: b"same".to_vec() };
+        ve.execute(&op, Request::default()).unwrap();
+        ve.execute(&Op::Reap { ino }, Request::default()).unwrap();
+        store.collect_garbage(&forget).unwrap();
+        assert_eq!(objects(dir.path()).len(), 1 - n, "after VE {n} let go");
+    }
+}
+
+/// Overwritten bytes give their space back once no version reads them, mostly dead files are cleaned, and what is alive moves along.
+#[test]
+fn overwritten_bytes_give_their_space_back() {
+    let dir = tempfile::tempdir().unwrap();
+    Store::create(dir.path()).unwrap();
+    let store = open(dir.path(), Options { extent_target: 1 << 20, ..Options::default() });
+    let ve = new_ve(&store, 1);
+    let ino = create(&ve, "file");
+    let piece = pattern(256 << 10, 3);
+    write(&ve, ino, 0, b"x");
+    for n in 0..40u64 {
+        write(&ve, ino, (n % 4) << 20, &piece);
+        ve.commit().unwrap();
+    }
+    let extents = dir.path().join("ves/00000001/extents");
+    let size = || std::fs::read_dir(&extents).unwrap().map(|f| f.unwrap().metadata().unwrap().len()).sum::<u64>();
+    let before = size();
+    store.collect_garbage(&Retention { steps: vec![] }).unwrap();
+    assert!(before > 9 << 20, "{before}");
+    assert!(size() < 4 << 20, "{} of {before} left", size());
+    for n in 0..4 {
+        assert_eq!(ve.read(ino, n << 20, piece.len()).unwrap(), piece);
+    }
+}
+
+/// All derived state can be rebuilt from the last checkpoint and the journals since (checks G32).
+#[test]
+fn metadata_is_rebuilt_from_checkpoint_and_journal() {
+    let (dir, store) = create_store();
+    let ve = new_ve(&store, 1);
+    let body = pattern(200_000, 9);
+    let old = copy_in(&ve, "before", &body);
+    ve.commit().unwrap();
+    store.checkpoint().unwrap();
+    let new = copy_in(&ve, "after", &body[..150_000]);
+    write(&ve, old, 100, b"changed");
+    ve.commit().unwrap();
+    store.publish_all().unwrap();
+    store.persist().unwrap();
+    let root = ve.version(ve.position().txn).unwrap().state_root().unwrap();
+    let position = ve.position();
+    drop((ve, store));
+    std::fs::remove_dir_all(dir.path().join("meta")).unwrap();
+    let store = open(dir.path(), Options { rebuild: true, ..Options::default() });
+    let ve = store.ve(VeId(1)).unwrap();
+    assert_eq!(ve.position(), position);
+    assert_eq!(ve.version(position.txn).unwrap().state_root().unwrap(), root);
+    assert_eq!(ve.read(new, 0, 200_000).unwrap(), &body[..150_000]);
+    assert_eq!(ve.read(old, 100, 7).unwrap(), b"changed");
+}
+
+/// Metadata that was lost without a rebuild being asked for is damage, not an empty VE.
+#[test]
+fn lost_metadata_is_not_taken_for_an_empty_ve() {
+    let (dir, store) = create_store();
+    let ve = new_ve(&store, 1);
+    create(&ve, "file");
+    ve.commit().unwrap();
+    // Twice, so that the journal no longer reaches back to the beginning.
+    for n in 0..2 {
+        for i in 0..8000 {
+            create(&ve, &format!("{n}-{i}"));
+        }
+        store.checkpoint().unwrap();
+    }
+    drop((ve, store));
+    std::fs::remove_dir_all(dir.path().join("meta")).unwrap();
+    let store = open(dir.path(), Options::default());
+    assert!(matches!(store.ve(VeId(1)), Err(Error::Damage { what: "journal", .. })));
+}
+
+/// A clean stop leaves nothing to replay, and what is written after it is found by the next start all the same.
+#[test]
+fn a_clean_stop_is_not_taken_for_the_end_of_what_follows() {
+    let (dir, store) = create_store();
+    let ve = new_ve(&store, 1);
+    create(&ve, "one");
+    store.close().unwrap();
+    create(&ve, "two");
+    ve.commit().unwrap();
+    drop((ve, store));
+    let store = open(dir.path(), Options::default());
+    let ve = store.ve(VeId(1)).unwrap();
+    assert!(ve.lookup(InodeNo::ROOT, b"one").is_ok());
+    assert!(ve.lookup(InodeNo::ROOT, b"two").is_ok());
+}
+
+/// Bytes that publishing moved out of the journal were named by the metadata store while they were not flushed yet, when another
+/// flush happened to be running: a sync waited for frames only.
+#[test]
+fn a_sync_covers_moved_bytes() {
+    let (_dir, store) = create_store();
+    let ve = new_ve(&store, 1);
+    let ino = create(&ve, "small");
+    for n in 0..100 {
+        write(&ve, ino, n * 10, b"0123456789");
+    }
+    ve.publish().unwrap();
+    assert!(!ve.is_dirty());
+    let set = SetAttr { size: Some(0), ..SetAttr::default() };
+    ve.execute(&Op::Setattr { ino, set }, Request::default()).unwrap();
+    assert!(ve.is_dirty());
+    ve.sync().unwrap();
+    // Durable, but its transaction is still open.
+    assert!(ve.is_dirty());
+    ve.commit().unwrap();
+    assert!(!ve.is_dirty());
+}
