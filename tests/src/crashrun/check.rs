@@ -79,12 +79,15 @@ pub fn batches(demand: Demand) -> Vec<usize> {
     vec![demand.persisted, demand.persisted + 1, demand.batch - 1, demand.batch]
 }
 
+/// Keeps the random numbers of a restarted store apart from those of the runs: names of segments never repeat.
+const RESTARTED: u64 = 0xFEED_5EED << 32;
+
 /// Opens one state; the operation after which its VE stands.
 fn one(run: &Recording, state: &CrashState, demand: Demand, batch: usize, seed: u64) -> Result<usize, String> {
     let storage = Arc::new(state.storage.snapshot());
     let meta = Arc::new(run.metas[batch].after_crash());
     let base = later(&run.base);
-    let (store, clock) = open(&base, storage, meta, seed).map_err(|e| format!("opening the store: {e}"))?;
+    let (store, clock) = open(&base, storage, meta, seed ^ RESTARTED).map_err(|e| format!("opening the store: {e}"))?;
     let ve = store.ve(VE).map_err(|e| format!("opening the VE: {e}"))?;
     let low = if state.class == CrashClass::KillDaemon { demand.answered } else { demand.synced };
     let found = which(&run.models, low, demand.issued, &ve)?;
@@ -149,7 +152,8 @@ fn nested(run: &Recording, state: &CrashState, batch: usize, found: usize, seed:
     let data = Op::Write { ino: made, offset: 0, data: pattern(9, 66_000), kill_priv: false };
     let mut steps: Vec<Step> = more().into_iter().map(Step::Op).collect();
     steps.extend([Step::Sync, Step::Op(data), Step::Persist]);
-    let inner = record(&base, &steps, How { seed, ..How::default() })?;
+    // Other random numbers than the run's own: names and incarnations of segments never repeat.
+    let inner = record(&base, &steps, How { seed: !seed, ..How::default() })?;
     let demands = demands(&inner.log);
     let mut tally = Tally::default();
     let classes = Classes::KILL_DAEMON | Classes::NOTHING | Classes::ONLY_ONE | Classes::DROP_ONE | Classes::TORN_512;

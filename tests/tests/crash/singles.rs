@@ -33,7 +33,7 @@ fn every_operation_survives_every_crash() {
             }
         }
     }
-    let depth = Depth { per_class: 12, nest_every: 61, seed: 1 };
+    let depth = Depth { per_class: 6, nest_every: 997, seed: 1 };
     all("single operations", &jobs, |(base, steps)| run(base, steps, depth)).unwrap();
 }
 
@@ -57,6 +57,6 @@ fn every_pair_of_operations_survives_every_crash() {
             }
         }
     }
-    let depth = Depth { per_class: 12, nest_every: 101, seed: 2 };
+    let depth = Depth { per_class: 12, nest_every: 499, seed: 2 };
     all("pairs of operations", &jobs, |(base, steps)| run(base, steps, depth)).unwrap();
 }
