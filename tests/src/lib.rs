@@ -3,6 +3,7 @@
 pub mod crash;
 pub mod golden;
 pub mod golden_store;
+pub mod crashrun;
 pub mod harness;
 pub mod hostile;
 mod hostile_ve;
