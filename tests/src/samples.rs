@@ -238,6 +238,14 @@ pub fn txn_row() -> TxnRow {
     TxnRow { time: time(1_700_000_004), chain: Hash(counting(0x60)), epoch: Epoch(7) }
 }
 
+/// The sample row of a clean stop.
+pub const CLEAN: (u64, u64) = (1 << 33, 4);
+
+/// The sample row of answers.
+pub fn answers() -> Vec<(u64, Memo)> {
+    memos().into_iter().zip(300..).map(|((_, memo), unique)| (unique, memo)).collect()
+}
+
 /// A whole frame, padding included.
 pub fn frame(kind: FrameKind, body: &[u8], envelope: &[u8], payload: &[u8]) -> Vec<u8> {
     let parts =
@@ -290,6 +298,10 @@ pub fn encoded() -> Vec<(&'static str, String, Vec<u8>)> {
     add("rows", "place", codec::encode(&place()));
     add("rows", "head-key", rows::head(ve));
     add("rows", "head", codec::encode(&head()));
+    add("rows", "clean-key", rows::clean(ve));
+    add("rows", "clean", codec::encode(&CLEAN));
+    add("rows", "answers-key", rows::answers(ve));
+    add("rows", "answers", codec::encode(&answers()));
     add("rows", "txn-key", rows::txn(ve, txn));
     add("rows", "txn", codec::encode(&txn_row()));
     out
