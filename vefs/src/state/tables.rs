@@ -59,7 +59,7 @@ pub struct Found(RefCell<HashMap<Key, Option<Value>, RandomState>>);
 
 impl Found {
     /// Most keys remembered.
-    const MAX: usize = 4096;
+    const MAX: usize = 1024;
 
     /// Forgets everything.
     pub fn clear(&mut self) {
