@@ -63,6 +63,15 @@ pub struct Journal {
     poisoned: Option<String>,
 }
 
+/// Makes the zero-filled file of a segment, without a header. Of a failure nothing is left.
+pub fn create_segment(storage: &dyn Storage, path: &str, capacity: u64) -> Result<Arc<dyn File>> {
+    storage.create(path, DATA_START + capacity).map_err(|e| {
+        // A half-filled file would only take space; recovery ignores it in any case.
+        let _ = storage.remove(path);
+        Error::io("creating journal segment", path)(e)
+    })
+}
+
 impl Journal {
     /// Continues at `position` with frame number `seq`, after everything up to there was made durable. `segments` are the
     /// old ones, kept until they are recycled. Nothing is written before the first frame.
@@ -188,28 +197,32 @@ impl Journal {
         self.poisoned.is_none() && self.spare.is_none()
     }
 
-    /// Makes a spare segment ready, so that no operation waits for its zeros, and so that there is one left to erase files with
-    /// when the disk is full (promise G4).
-    pub fn prepare_spare(&mut self) -> Result<()> {
-        if !self.wants_spare() {
-            return Ok(());
-        }
+    /// Path and capacity of the spare segment that should be made ready with [`create_segment`] and given to
+    /// [`Journal::take_spare`], so that no operation waits for its zeros, and so that there is one left to erase files with when
+    /// the disk is full (promise G4).
+    pub fn spare_wanted(&self) -> Option<(String, u64)> {
         let last = self.segments.back().map_or(0, |s| s.header.capacity);
         let capacity = (last * 2).clamp(self.segment_min, self.segment_max);
-        self.spare = Some(self.create(capacity)?);
+        self.wants_spare().then(|| (self.new_path(), capacity))
+    }
+
+    /// Takes a file that [`create_segment`] made as the spare; removes it when there has come to be another.
+    pub fn take_spare(&mut self, path: String, file: Arc<dyn File>, capacity: u64) -> Result<()> {
+        if !self.wants_spare() {
+            return self.storage.remove(&path).map_err(Error::io("removing journal segment", path));
+        }
+        self.names += 1;
+        self.spare = Some((path, file, capacity));
         Ok(())
     }
 
+    fn new_path(&self) -> String {
+        format!("{}/{:016x}", folder(self.ve), self.entropy.next_u64())
+    }
+
     fn create(&mut self, capacity: u64) -> Result<(String, Arc<dyn File>, u64)> {
-        let path = format!("{}/{:016x}", folder(self.ve), self.entropy.next_u64());
-        let file = match self.storage.create(&path, DATA_START + capacity) {
-            Ok(file) => file,
-            Err(e) => {
-                // A half-filled file would only take space; recovery ignores it in any case.
-                let _ = self.storage.remove(&path);
-                return Err(Error::io("creating journal segment", path)(e));
-            }
-        };
+        let path = self.new_path();
+        let file = create_segment(&*self.storage, &path, capacity)?;
         self.names += 1;
         Ok((path, file, capacity))
     }

@@ -12,6 +12,7 @@ use crate::content::read;
 use crate::content::{ExtentPlace, Location, Place};
 use crate::error::Result;
 use crate::ids::PayloadId;
+use crate::journal;
 use crate::meta::{Table, rows};
 use crate::state::overlay::Overlay;
 use crate::state::publish;
@@ -136,10 +137,13 @@ impl Ve {
         std::mem::take(&mut self.state.lock().written)
     }
 
-    /// Keeps a zero-filled journal segment ready. A full disk is no error here: the next roll-over tells.
+    /// Keeps a zero-filled journal segment ready. A full disk is no error here: the next roll-over tells. The zeros are written
+    /// without the lock: they are up to 64 MiB.
     pub(crate) fn prepare_spare(&self) {
-        let mut s = self.state.lock();
-        if let Err(e) = s.journal.prepare_spare() {
+        let Some((path, capacity)) = self.state.lock().journal.spare_wanted() else { return };
+        let made = journal::create_segment(&*self.shared.storage, &path, capacity)
+            .and_then(|file| self.state.lock().journal.take_spare(path, file, capacity));
+        if let Err(e) = made {
             tracing::warn!(ve = %self.id, error = %e, "no spare journal segment");
             self.shared.space.set_tight(true);
         }
