@@ -5,6 +5,7 @@ pub mod golden;
 pub mod golden_store;
 pub mod harness;
 pub mod hostile;
+mod hostile_input;
 mod hostile_ve;
 pub mod model;
 pub mod opgen;
