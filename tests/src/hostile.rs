@@ -228,15 +228,15 @@ fn journal(data: &[u8]) {
 /// their sum is met.
 pub fn journal_opens(data: &[u8]) -> bool {
     let mut input = Input(data);
-    let picky = input.byte() % 2 == 0;
+    let picky = input.byte().is_multiple_of(2);
     let mut planted = hostile_ve::Planted::new();
     while !input.0.is_empty() && planted.frames() < 64 {
         let records = 1 + input.byte() % 4;
         for _ in 0..records {
             let changes = (0..input.byte() % 6).map(|_| input.change()).collect();
             let (payload, inline, place) = input.payload();
-            let purpose = if input.byte() % 8 == 0 { Purpose::Housekeeping } else { Purpose::Operation };
-            let memo = (input.byte() % 4 == 0).then(|| Memo::Inode(InodeNo(input.number())));
+            let purpose = if input.byte().is_multiple_of(8) { Purpose::Housekeeping } else { Purpose::Operation };
+            let memo = (input.byte().is_multiple_of(4)).then(|| Memo::Inode(InodeNo(input.number())));
             let envelope = Envelope { unique: u64::from(input.byte()), memo, place };
             let body = Body { purpose, changes, payload };
             if picky && (body.payload.is_some() || validate(&body, planted.txn()).is_err()) {
@@ -244,7 +244,7 @@ pub fn journal_opens(data: &[u8]) -> bool {
             }
             planted.record(&body, &envelope, &inline);
         }
-        if input.byte() % 8 != 0 {
+        if !input.byte().is_multiple_of(8) {
             planted.seal(Timestamp { secs: if picky { 1 } else { i64::from(input.byte()) }, nanos: 0 });
         }
     }

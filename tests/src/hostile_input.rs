@@ -115,7 +115,7 @@ impl Input<'_> {
     fn hold(&mut self) -> (String, Hold) {
         let name = String::from_utf8_lossy(&self.name()).into_owned();
         let owner = if self.byte() < 240 { String::new() } else { "o".repeat(300) };
-        (name, Hold { txn: TxnNo(self.number()), onwards: self.byte() % 2 == 0, owner, since: self.time() })
+        (name, Hold { txn: TxnNo(self.number()), onwards: self.byte().is_multiple_of(2), owner, since: self.time() })
     }
 
     fn settings(&mut self) -> Settings {
@@ -135,10 +135,10 @@ impl Input<'_> {
             10..13 => Change::Map(self.ino(), self.number(), self.extent()),
             13 => Change::Unmap(self.ino(), self.number(), self.number()),
             14 => Change::Usage(self.number() as i64, self.number() as i64),
-            _ if self.byte() % 2 == 0 => Change::PutSettings(self.settings()),
+            _ if self.byte().is_multiple_of(2) => Change::PutSettings(self.settings()),
             _ => {
                 let (name, hold) = self.hold();
-                if self.byte() % 3 == 0 { Change::DropHold(name) } else { Change::PutHold(name, hold) }
+                if self.byte().is_multiple_of(3) { Change::DropHold(name) } else { Change::PutHold(name, hold) }
             }
         }
     }
@@ -146,7 +146,7 @@ impl Input<'_> {
     /// A place.
     pub fn place(&mut self) -> ExtentPlace {
         let len = self.number();
-        let crcs = if self.byte() % 8 == 0 { 3 } else { len.div_ceil(vefs::limits::CHUNK as u64).min(2000) };
+        let crcs = if self.byte().is_multiple_of(8) { 3 } else { len.div_ceil(vefs::limits::CHUNK as u64).min(2000) };
         ExtentPlace { file: self.number(), offset: self.number(), len, crcs: vec![7; crcs as usize] }
     }
 
