@@ -1,6 +1,7 @@
 //! Oracles and harnesses for the tests of the whole workspace. Nothing of the product depends on this crate.
 
 pub mod crash;
+pub mod crashrun;
 pub mod golden;
 pub mod golden_store;
 pub mod harness;

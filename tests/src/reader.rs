@@ -17,7 +17,7 @@ fn no(e: Error) -> Errno {
     }
 }
 
-fn runs(v: &impl View, ino: InodeNo) -> Result<Vec<Run>> {
+pub(crate) fn runs(v: &impl View, ino: InodeNo) -> Result<Vec<Run>> {
     let inode = view::need_inode(v, ino)?;
     let extents = view::extents(v, ino, &inode, 0, u64::MAX)?;
     Ok(extents

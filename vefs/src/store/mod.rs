@@ -162,10 +162,11 @@ impl Store {
             base,
             epoch: Epoch(1),
         };
-        write_whole(&*self.shared.storage, &identity_path(id), &identity.to_bytes())?;
         let ve = Ve::open(&self.shared, identity)?;
         ve.set_settings(settings)?;
         ve.commit()?;
+        // Last: a VE never exists without its quota, whatever interrupts this.
+        write_whole(&*self.shared.storage, &identity_path(id), &identity.to_bytes())?;
         ves.insert(id, ve.clone());
         Ok(ve)
     }

@@ -1,0 +1,169 @@
+//! Holding a state that a power cut may leave against the model.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use vefs::Ve;
+use vefs::ids::InodeNo;
+use vefs::op::{Op, Owner};
+use vefs::types::mode;
+
+use super::probe::Probe;
+use super::record::{Demand, How, Recording, Step, demands, record};
+use super::world::{Base, VE, both, open, pattern};
+use crate::crash::{Classes, CrashClass, CrashState};
+use crate::model::Model;
+
+/// What a sweep did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Stores opened and compared.
+    pub recovered: u64,
+    /// Of these, found during a recovery.
+    pub nested: u64,
+    /// Disks that were refused as damaged, or whose damage was met by reading.
+    pub damaged: u64,
+}
+
+impl Tally {
+    /// Sums up.
+    pub fn add(&mut self, other: Tally) {
+        self.recovered += other.recovered;
+        self.nested += other.nested;
+        self.damaged += other.damaged;
+    }
+}
+
+/// How deep a sweep looks.
+#[derive(Clone, Copy, Debug)]
+pub struct Depth {
+    /// Most states of a class at a point in time.
+    pub per_class: usize,
+    /// One state of so many is crashed again during its recovery; 0 for none.
+    pub nest_every: u64,
+    /// Of the samples.
+    pub seed: u64,
+}
+
+/// Opens every state that a power cut during the run may leave, with each metadata that may be there.
+pub fn sweep(run: &Recording, depth: Depth) -> Result<Tally, String> {
+    let demands = demands(&run.log);
+    let mut tally = Tally::default();
+    let states = run.recorder.states(&run.log).seed(depth.seed).per_class(depth.per_class);
+    for state in states {
+        let demand = demands[state.at];
+        for batch in batches(demand) {
+            let nest = depth.nest_every > 0 && tally.recovered % depth.nest_every == 0;
+            let found = one(run, &state, demand, batch, depth.seed ^ tally.recovered);
+            let found = found.map_err(|e| explain(&state, demand, batch, &e))?;
+            tally.recovered += 1;
+            if nest {
+                let deeper = nested(run, &state, batch, found, depth.seed);
+                tally.add(deeper.map_err(|e| explain(&state, demand, batch, &format!("crashed again: {e}")))?);
+            }
+        }
+    }
+    Ok(tally)
+}
+
+fn explain(state: &CrashState, demand: Demand, batch: usize, what: &str) -> String {
+    format!("{}\n  class {:?}, {demand:?}, metadata after batch {batch}\n  {what}", state.description, state.class)
+}
+
+/// The metadata that may be found: what is promised, the newest, and what lies between.
+pub fn batches(demand: Demand) -> Vec<usize> {
+    let all = demand.persisted..=demand.batch;
+    if demand.batch - demand.persisted < 4 {
+        return all.collect();
+    }
+    vec![demand.persisted, demand.persisted + 1, demand.batch - 1, demand.batch]
+}
+
+/// Keeps the random numbers of a restarted store apart from those of the runs: names of segments never repeat.
+const RESTARTED: u64 = 0xFEED_5EED << 32;
+
+/// Opens one state; the operation after which its VE stands.
+fn one(run: &Recording, state: &CrashState, demand: Demand, batch: usize, seed: u64) -> Result<usize, String> {
+    let storage = Arc::new(state.storage.snapshot());
+    let meta = Arc::new(run.metas[batch].after_crash());
+    let base = later(&run.base);
+    let (store, clock) = open(&base, storage, meta, seed ^ RESTARTED).map_err(|e| format!("opening the store: {e}"))?;
+    let ve = store.ve(VE).map_err(|e| format!("opening the VE: {e}"))?;
+    let low = if state.class == CrashClass::KillDaemon { demand.answered } else { demand.synced };
+    let found = which(&run.models, low, demand.issued, &ve)?;
+    let mut model = run.models[found].clone();
+    go_on(&ve, &mut model, &clock).map_err(|e| format!("after recovery to {found}: {e}"))?;
+    Ok(found)
+}
+
+/// The same world, as late as a restart is.
+fn later(base: &Base) -> Base {
+    let mut base = base.clone();
+    base.time += Duration::from_secs(1000);
+    base
+}
+
+/// The newest operation in `low..=high` after which the VE may stand.
+fn which(models: &[Model], low: usize, high: usize, ve: &Ve) -> Result<usize, String> {
+    let mut first = None;
+    for k in (low..=high.min(models.len() - 1)).rev() {
+        match Probe::new(ve, &models[k]).run() {
+            (Ok(()), 0) => return Ok(k),
+            (Ok(()), n) => return Err(format!("{n} reads answered damage, after operation {k}")),
+            (Err(e), _) => first = first.or(Some(format!("not the state after {k}: {e}"))),
+        }
+    }
+    let earlier = (0..low).rev().find(|k| Probe::new(ve, &models[*k]).run() == (Ok(()), 0));
+    let what = match earlier {
+        Some(k) => format!("what was promised is lost: this is the state after {k}"),
+        None => "a state that never was".to_owned(),
+    };
+    Err(format!("{what}; {}", first.unwrap_or_default()))
+}
+
+/// The operation that every recovered store must take.
+fn more() -> Vec<Op> {
+    let root = InodeNo::ROOT;
+    let name = b"after the crash".to_vec();
+    vec![Op::Create { parent: root, name, mode: mode::IFREG | 0o600, rdev: 0, owner: Owner::default() }]
+}
+
+fn go_on(ve: &Ve, model: &mut Model, clock: &vefs::clock::ManualClock) -> Result<(), String> {
+    for op in more() {
+        both(ve, model, &op, clock)?.map_err(|e| e.to_string())?;
+    }
+    ve.sync().map_err(|e| e.to_string())?;
+    let made = vefs::ids::InodeNo(model.next_ino().0 - 1);
+    let data = Op::Write { ino: made, offset: 0, data: pattern(3, 200), kill_priv: false };
+    both(ve, model, &data, clock)?.map_err(|e| e.to_string())?;
+    match Probe::new(ve, model).run() {
+        (Ok(()), 0) => Ok(()),
+        (found, n) => Err(format!("going on: {found:?}, {n} reads answered damage")),
+    }
+}
+
+/// Crashes the recovery of a state, and the operation after it, at every point.
+fn nested(run: &Recording, state: &CrashState, batch: usize, found: usize, seed: u64) -> Result<Tally, String> {
+    let mut base = later(&run.base);
+    base.storage = Arc::new(state.storage.snapshot());
+    base.meta = Arc::new(run.metas[batch].after_crash());
+    base.model = run.models[found].clone();
+    let made = base.model.next_ino();
+    let data = Op::Write { ino: made, offset: 0, data: pattern(9, 66_000), kill_priv: false };
+    let mut steps: Vec<Step> = more().into_iter().map(Step::Op).collect();
+    steps.extend([Step::Sync, Step::Op(data), Step::Persist]);
+    // Other random numbers than the run's own: names and incarnations of segments never repeat.
+    let inner = record(&base, &steps, How { seed: !seed, ..How::default() })?;
+    let demands = demands(&inner.log);
+    let mut tally = Tally::default();
+    let classes = Classes::KILL_DAEMON | Classes::NOTHING | Classes::ONLY_ONE | Classes::DROP_ONE | Classes::TORN_512;
+    for state in inner.recorder.states(&inner.log).classes(classes).per_class(2).seed(seed) {
+        let demand = demands[state.at];
+        for batch in batches(demand) {
+            one(&inner, &state, demand, batch, seed).map_err(|e| explain(&state, demand, batch, &e))?;
+            tally.recovered += 1;
+            tally.nested += 1;
+        }
+    }
+    Ok(tally)
+}

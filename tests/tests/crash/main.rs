@@ -1,0 +1,10 @@
+//! Crash safety of the core: every disk that a power cut or the death of the daemon may leave is opened and held against the
+//! model; disks that lie, fail or are full; and the files of the real metadata store.
+
+mod random;
+mod singles;
+
+/// Whether the long tests were asked for.
+fn nightly() -> bool {
+    std::env::var_os("ASPFS_NIGHTLY").is_some()
+}
