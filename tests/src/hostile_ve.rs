@@ -7,7 +7,7 @@ use vefs::change::{Body, Seal};
 use vefs::clock::Timestamp;
 use vefs::codec;
 use vefs::format::identity::Identity;
-use vefs::format::record::{FrameKind, Parts};
+use vefs::format::record::{self, FrameKind, Parts};
 use vefs::format::segment::{DATA_START, SegmentHeader};
 use vefs::format::superblock::Superblock;
 use vefs::ids::{Epoch, Hash, InodeNo, Lineage, TxnNo, VeId};
@@ -108,7 +108,7 @@ impl Planted {
     fn frame(&mut self, kind: FrameKind, body: &[u8], envelope: &[u8], payload: &[u8]) {
         let parts = Parts { kind, txn: self.txn, seq: self.seq, epoch: EPOCH, synced_upto: 0, body, envelope, payload };
         let end = self.frames.len() + parts.frame_len() as usize;
-        self.frames.extend_from_slice(&parts.header(INCARNATION));
+        self.frames.extend_from_slice(&parts.header(INCARNATION, record::crc(INCARNATION, payload)));
         for part in [body, envelope, payload] {
             self.frames.extend_from_slice(part);
         }
