@@ -1,9 +1,9 @@
 //! Oracles and harnesses for the tests of the whole workspace. Nothing of the product depends on this crate.
 
 pub mod crash;
+pub mod crashrun;
 pub mod golden;
 pub mod golden_store;
-pub mod crashrun;
 pub mod harness;
 pub mod hostile;
 mod hostile_ve;
