@@ -147,6 +147,11 @@ impl Runner {
             Event::Tick => self.tick()?,
             Event::Persist => self.survived(self.store().persist())?.is_some(),
             Event::Checkpoint => self.checkpoint()?,
+            Event::Reclaim => self.reclaim()?,
+            Event::Housekeep => {
+                let quiet = Duration::from_secs(self.rng.below(20));
+                self.survived(self.store().housekeep(quiet))?.is_some_and(|changed| changed > 0)
+            }
             other => match self.some() {
                 Some(id) => self.happen_to(id, other)?,
                 None => false,
@@ -228,6 +233,16 @@ impl Runner {
             s.note_version(false);
         }
         Ok(done)
+    }
+
+    fn reclaim(&mut self) -> Result<bool, String> {
+        let retention = self.retention();
+        if self.survived(self.store().collect_garbage(&retention))?.is_none() {
+            return Ok(false);
+        }
+        let ids: Vec<u32> = self.subjects.keys().copied().collect();
+        ids.into_iter().try_for_each(|id| self.check_versions(id))?;
+        self.compare_all().map(|()| true)
     }
 
     fn doom(&mut self, end: End) -> bool {
