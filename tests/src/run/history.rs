@@ -158,7 +158,11 @@ impl Runner {
             Err(Error::Posix(Errno::EEXIST)) if known => Ok(true),
             Err(Error::Posix(Errno::ENOENT)) => {
                 let listed = s.check_list()?;
-                if listed.contains(&txn) { Err(format!("version {txn} is listed and cannot be held")) } else { Ok(true) }
+                if listed.contains(&txn) {
+                    Err(format!("version {txn} is listed and cannot be held"))
+                } else {
+                    Ok(true)
+                }
             }
             Err(e) => Err(e.to_string()),
         }

@@ -230,9 +230,8 @@ impl Subject {
         {
             return Err(format!("transaction {}: chain hash was {chain}, is {}", position.txn, position.chain));
         }
-        let lost = |txn: &TxnNo, chain: &Hash| {
-            *txn > position.txn || (*txn == position.txn && *chain != position.chain)
-        };
+        let lost =
+            |txn: &TxnNo, chain: &Hash| *txn > position.txn || (*txn == position.txn && *chain != position.chain);
         self.chains.retain(|txn, chain| !lost(txn, chain));
         self.versions.retain(|txn, v| !lost(txn, &v.chain));
         self.now = state.clone();

@@ -148,7 +148,6 @@ impl OnDisk {
     fn path(&self) -> PathBuf {
         self.root.path().join(self.number.to_string())
     }
-
 }
 
 fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
