@@ -8,7 +8,7 @@ MAKEFLAGS += --no-print-directory
 # One profile for everything: what is tested is what is measured and shipped.
 CARGO := scripts/with-rocksdb cargo
 BUILD := --release --locked
-FUZZ_TARGETS := ids
+FUZZ_TARGETS := acl base_tree codec extent_header frame identity ids journal key metadata object segment_file segment_header superblock
 FUZZ_SECONDS ?= 60
 BENCH_ARGS ?= noise
 
@@ -32,6 +32,7 @@ nightly: lint ## As test, with the long tests too
 fuzz: packages rocksdb ## Run each fuzz target for FUZZ_SECONDS (60); needs cargo-fuzz
 	@command -v cargo-fuzz >/dev/null || { echo 'cargo install cargo-fuzz --locked' >&2; exit 1; }
 	cargo fetch --locked --manifest-path fuzz/Cargo.toml
+	$(CARGO) run $(BUILD) -p aspfs-tests --example fuzz_seeds -- fuzz/corpus
 	for target in $(FUZZ_TARGETS); do \
 	  RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS); \
 	done

@@ -49,6 +49,11 @@ impl World {
         Ok(World { storage, meta: Arc::default(), clock, seed, options })
     }
 
+    /// A store that is there already, its metadata gone.
+    pub fn attach(storage: Arc<dyn Storage>, seed: u64, options: Options) -> World {
+        World { storage, meta: Arc::default(), clock: Arc::default(), seed, options }
+    }
+
     /// Opens the store, as a process that starts.
     pub fn open(&mut self) -> Result<Arc<Store>> {
         self.seed = self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(1);

@@ -2,8 +2,13 @@
 
 pub mod crash;
 pub mod crashrun;
+pub mod golden;
+pub mod golden_store;
 pub mod harness;
+pub mod hostile;
+mod hostile_ve;
 pub mod model;
 pub mod opgen;
 pub mod reader;
 pub mod run;
+pub mod samples;

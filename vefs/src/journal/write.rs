@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{Segment, folder};
 use crate::entropy::Entropy;
 use crate::error::{Error, Result};
-use crate::format::record::{FrameKind, Parts, frame_len};
+use crate::format::record::{self, FrameKind, Parts, frame_len};
 use crate::format::segment::{DATA_START, SegmentHeader};
 use crate::ids::{Epoch, TxnNo, VeId};
 use crate::limits;
@@ -20,6 +20,8 @@ pub struct Written {
     pub segment: Arc<Segment>,
     /// Offset in its file of the inline payload.
     pub payload_offset: u64,
+    /// CRC32 of the inline payload under the segment's incarnation.
+    pub payload_crc: u32,
     /// Journal position after the frame.
     pub end: u64,
 }
@@ -157,7 +159,8 @@ impl Journal {
         // invariant: roll_over leaves a segment with room for the frame at the back.
         let segment = self.segments.back().expect("a segment to write to").clone(); // invariant: see above
         let parts = Parts { kind, txn, seq: self.seq, epoch, synced_upto: self.durable, body, envelope, payload };
-        let header = parts.header(segment.header.incarnation);
+        let payload_crc = record::crc(segment.header.incarnation, payload);
+        let header = parts.header(segment.header.incarnation, payload_crc);
         let padding = [0u8; 8];
         let used = header.len() + body.len() + envelope.len() + payload.len();
         let pad = &padding[..need as usize - used];
@@ -169,7 +172,7 @@ impl Journal {
         self.position += need;
         self.seq += 1;
         let payload_offset = at + (header.len() + body.len() + envelope.len()) as u64;
-        Ok(Written { segment, payload_offset, end: self.position })
+        Ok(Written { segment, payload_offset, payload_crc, end: self.position })
     }
 
     /// Bytes left in the segment that is being written. A segment of an earlier run has none: see the module's invariants.

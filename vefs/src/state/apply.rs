@@ -10,7 +10,7 @@ use super::view::{self, Scan, View};
 use crate::change::{Change, Purpose};
 use crate::error::Result;
 use crate::ids::{InodeNo, TxnNo};
-use crate::types::{Extent, Inode, Source};
+use crate::types::{Extent, Inode, Kind, Source};
 
 /// Applies the changes of one record, as part of transaction `txn`.
 pub fn apply(tables: &mut Tables, txn: TxnNo, purpose: Purpose, changes: &[Change]) -> Result<()> {
@@ -85,7 +85,12 @@ fn drop_inode(t: &mut Tables, txn: TxnNo, ino: InodeNo) -> Result<()> {
     if t.get(&Key::orphan(ino))?.is_some() {
         keys.push(Key::orphan(ino));
     }
-    if t.get(&Key::target(ino))?.is_some() {
+    // What an inode of the VE's own cannot have need not be looked for.
+    let (linked, mapped) = match t.get(&Key::inode(ino))? {
+        Some(Value::Inode(i)) if !ino.is_base() => (i.kind() == Kind::Symlink, i.mapped > 0),
+        _ => (true, true),
+    };
+    if linked && t.get(&Key::target(ino))?.is_some() {
         keys.push(Key::target(ino));
     }
     let mut collect = |key: &Key, _: &Value| {
@@ -93,7 +98,9 @@ fn drop_inode(t: &mut Tables, txn: TxnNo, ino: InodeNo) -> Result<()> {
         Scan::Next
     };
     t.scan(&Key::xattr(ino, &[]), &Key::xattr(InodeNo(ino.0 + 1), &[]), &mut collect)?;
-    t.scan(&Key::extent(ino, 0), &Key::extent(InodeNo(ino.0 + 1), 0), &mut collect)?;
+    if mapped {
+        t.scan(&Key::extent(ino, 0), &Key::extent(InodeNo(ino.0 + 1), 0), &mut collect)?;
+    }
     for key in keys {
         t.active.set(key, None, txn);
     }

@@ -1,7 +1,10 @@
 //! The present state of a VE: the layers put together.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+
+use foldhash::fast::RandomState;
 
 use super::key::{Key, KeyKind, Value};
 use super::overlay::Overlay;
@@ -42,6 +45,40 @@ pub struct Tables {
     pub fresh_from: InodeNo,
     /// Quota figures.
     pub usage: Usage,
+    /// What was read from below the overlays of late.
+    pub found: Found,
+}
+
+/// Keys that were looked up below the overlays, with what was there, nothing included. A look-up is followed by the operation
+/// on what was found; and each creation asks for the default ACL that most directories do not have.
+///
+/// Invariant: what lies below the overlays changes only when a frozen overlay becomes part of it, whose keys are not asked
+/// for here while it is there; [`Found::clear`] is called at the moment when it goes.
+#[derive(Default)]
+pub struct Found(RefCell<HashMap<Key, Option<Value>, RandomState>>);
+
+impl Found {
+    /// Most keys remembered.
+    const MAX: usize = 1024;
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.0.get_mut().clear();
+    }
+
+    fn get(&self, key: &Key) -> Option<Option<Value>> {
+        self.0.borrow().get(key).cloned()
+    }
+
+    fn put(&self, key: &Key, value: &Option<Value>) {
+        let mut map = self.0.borrow_mut();
+        if map.len() >= Self::MAX {
+            map.clear();
+        }
+        if value.as_ref().is_none_or(|v| v.heap_bytes() <= 4096) {
+            map.insert(key.clone(), value.clone());
+        }
+    }
 }
 
 impl Tables {
@@ -65,10 +102,15 @@ impl Tables {
         if self.is_fresh(key) {
             return Ok(None);
         }
-        match self.meta.get(Table::Current, &rows::current(self.ve, key.as_bytes()))? {
-            None => Ok(base_value(&self.base, key)),
-            Some(row) => Ok(not_gone(rows::current_row(key, &row)?.value)),
+        if let Some(known) = self.found.get(key) {
+            return Ok(known);
         }
+        let value = match self.meta.get(Table::Current, &rows::current(self.ve, key.as_bytes()))? {
+            None => base_value(&self.base, key),
+            Some(row) => not_gone(rows::current_row(key, &row)?.value),
+        };
+        self.found.put(key, &value);
+        Ok(value)
     }
 
     /// Fetches up to [`FETCH`] rows of the metadata store; whiteouts are `None`. Tells whether there may be more.

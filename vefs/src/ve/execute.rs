@@ -56,7 +56,10 @@ impl Ve {
         };
         s.record(&self.shared, Purpose::Operation, plan.changes, plan.payload, envelope)?;
         let full = s.open.records >= limits::TXN_RECORDS_MAX || s.open.payload >= limits::TXN_PAYLOAD_MAX;
-        let heavy = s.tables.active.bytes() >= self.shared.options.overlay_soft;
+        // While something is being published already, more transactions would help nobody; only memory's limit counts.
+        let bound =
+            if s.tables.frozen.is_none() { self.shared.options.overlay_soft } else { self.shared.options.overlay_hard };
+        let heavy = s.tables.active.bytes() >= bound;
         if full || heavy {
             // The operation is done, whatever becomes of this.
             if let Err(e) = self.relieve(s) {
@@ -191,7 +194,7 @@ fn written_place(written: &Written, inline: &[u8]) -> Option<Place> {
     if inline.is_empty() {
         return None;
     }
-    let crc = record::crc(written.segment.header.incarnation, inline);
-    let at = Location::Journal { segment: written.segment.clone(), offset: written.payload_offset, crc };
+    let (offset, crc) = (written.payload_offset, written.payload_crc);
+    let at = Location::Journal { segment: written.segment.clone(), offset, crc };
     Some(Place { len: inline.len() as u64, at })
 }

@@ -79,6 +79,7 @@ impl Ve {
         let mut s = self.state.lock();
         s.head.history = after.history;
         s.tables.frozen = None;
+        s.tables.found.clear();
         s.frozen_head = None;
         Ok(())
     }

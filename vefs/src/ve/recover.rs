@@ -134,6 +134,7 @@ fn replay(shared: &Arc<Shared>, identity: &Identity, base: &Arc<BaseTree>, cut: 
         base: base.clone(),
         fresh_from: head.next_ino,
         usage: Usage { bytes: head.bytes, inodes: head.inodes, next_ino: head.next_ino },
+        found: Default::default(),
     };
     let mut loader = Loader { shared, tables, files, open: Open::after(head.chain, head.txn), head, unproven: vec![] };
     let mut answered = match shared.meta.get(Table::System, &rows::answers(ve))? {

@@ -1,0 +1,21 @@
+//! Writes the golden bytes as seeds of every fuzz target: `fuzz_seeds CORPUS-FOLDER`.
+
+use std::path::PathBuf;
+
+use aspfs_tests::hostile::TARGETS;
+use aspfs_tests::samples;
+
+fn main() -> std::io::Result<()> {
+    let Some(corpus) = std::env::args_os().nth(1).map(PathBuf::from) else {
+        eprintln!("usage: fuzz_seeds CORPUS-FOLDER");
+        std::process::exit(2);
+    };
+    for (target, _) in TARGETS {
+        let folder = corpus.join(target);
+        std::fs::create_dir_all(&folder)?;
+        for (file, name, bytes) in samples::encoded() {
+            std::fs::write(folder.join(format!("{file}-{name}")), bytes)?;
+        }
+    }
+    Ok(())
+}
