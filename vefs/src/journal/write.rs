@@ -232,7 +232,11 @@ impl Journal {
         if !fits {
             let last = self.segments.back().map_or(0, |s| s.header.capacity);
             let capacity = last.clamp(self.segment_min, self.segment_max).max(need.next_multiple_of(4096));
-            self.spare = Some(self.create(capacity)?);
+            let made = self.create(capacity)?;
+            if let Some((path, ..)) = self.spare.replace(made) {
+                // Too small for this frame. That its file stays costs space until the next start, no more.
+                let _ = self.storage.remove(&path);
+            }
         }
         let Some((path, file, capacity)) = self.spare.take() else { return Ok(()) };
         let header = SegmentHeader {

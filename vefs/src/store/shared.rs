@@ -33,6 +33,8 @@ pub struct Options {
     pub overlay_soft: usize,
     /// From here on the operation that reaches it publishes itself.
     pub overlay_hard: usize,
+    /// Recovery publishes what it has read from this many bytes of memory on.
+    pub recovery_memory: usize,
     /// Metadata is persisted when the journals have grown by this many bytes since.
     pub persist_bytes: u64,
     /// A checkpoint of the metadata is made when the journals have grown by this many bytes since the last.
@@ -53,6 +55,7 @@ impl Default for Options {
             extent_target: limits::EXTENT_FILE_TARGET,
             overlay_soft: 16 << 20,
             overlay_hard: 64 << 20,
+            recovery_memory: 256 << 20,
             persist_bytes: 128 << 20,
             checkpoint_bytes: 512 << 20,
             reserve: limits::RESERVE_BYTES,

@@ -28,6 +28,7 @@ use crate::meta::Table;
 use crate::meta::rows::{self, Head};
 use crate::state::apply::apply;
 use crate::state::key::{Key, Value};
+use crate::state::publish;
 use crate::state::tables::{Tables, Usage};
 use crate::state::view::View;
 use crate::store::Shared;
@@ -151,6 +152,12 @@ fn replay(shared: &Arc<Shared>, identity: &Identity, base: &Arc<BaseTree>, cut: 
             }
         };
         loader.unproven.retain(|u| u.end > synced);
+        if loader.open.records == 0 && loader.tables.active.bytes() >= shared.options.recovery_memory {
+            if let Some((position, seq)) = loader.first_unproven()? {
+                return Ok(Replay::Cut(position, seq));
+            }
+            loader.publish(&answered)?;
+        }
     }
     if let Some((position, seq)) = loader.first_unproven()? {
         return Ok(Replay::Cut(position, seq));
@@ -289,6 +296,37 @@ impl Loader<'_> {
         self.open = Open::after(seal.chain, txn);
     }
 
+    /// Publishes what was read so far, so that a long journal needs no more memory than a short one. It is durable: what was in files
+    /// was flushed before anything was opened.
+    fn publish(&mut self, answered: &Recent) -> Result<()> {
+        let overlay = std::mem::take(&mut self.tables.active);
+        let files = &mut self.files;
+        let moved = publish::move_inline(&overlay, &mut |bytes| files.append_packed(bytes))?;
+        if let Some(flush) = self.files.flush_wanted() {
+            let place = self.tables.ve.to_string();
+            let sync = || -> std::io::Result<()> {
+                flush.files.iter().try_for_each(|f| f.sync())?;
+                flush.dir.iter().try_for_each(|d| self.shared.storage.sync_dir(d))
+            };
+            sync().map_err(Error::io("flushing extent files of VE", place))?;
+            self.files.flushed(&flush);
+        }
+        let target = publish::Target {
+            ve: self.tables.ve,
+            meta: &*self.shared.meta,
+            base: &self.tables.base,
+            fresh_from: self.tables.fresh_from,
+        };
+        let (mut batch, after) = publish::rows(&target, &overlay, &moved, self.head.clone())?;
+        let answers = codec::encode(&answered.to_row());
+        batch.put(Table::System, rows::answers(self.tables.ve), answers);
+        self.shared.meta.write(batch)?;
+        self.head.history = after.history;
+        self.tables.fresh_from = self.tables.usage.next_ino;
+        self.tables.found.clear();
+        Ok(())
+    }
+
     /// The first frame whose bulk bytes are not there, among those that nothing says were flushed.
     fn first_unproven(&mut self) -> Result<Option<(u64, u64)>> {
         for u in std::mem::take(&mut self.unproven) {
@@ -309,7 +347,6 @@ impl Loader<'_> {
                 Err(e) => return Err(e),
             }
         }
-        let _ = self.shared;
         Ok(None)
     }
 }
