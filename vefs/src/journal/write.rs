@@ -8,7 +8,7 @@ use super::{Segment, folder};
 use crate::entropy::Entropy;
 use crate::error::{Error, Result};
 use crate::format::record::{self, FrameKind, Parts, frame_len};
-use crate::format::segment::{DATA_START, SegmentHeader};
+use crate::format::segment::{COPY_AT, DATA_START, HEADER_LEN, SegmentHeader};
 use crate::ids::{Epoch, TxnNo, VeId};
 use crate::limits;
 use crate::storage::{File, Storage};
@@ -248,7 +248,10 @@ impl Journal {
             first_seq: self.seq,
             capacity,
         };
-        if let Err(e) = file.write_at(&[IoSlice::new(&header.to_bytes())], 0) {
+        let mut block = [0; COPY_AT + HEADER_LEN];
+        block[..HEADER_LEN].copy_from_slice(&header.to_bytes());
+        block[COPY_AT..].copy_from_slice(&header.to_bytes());
+        if let Err(e) = file.write_at(&[IoSlice::new(&block)], 0) {
             return Err(self.poison(format!("writing the header of {path}: {e}")));
         }
         if let Some(last) = self.segments.back()
