@@ -4,6 +4,7 @@
 mod damage;
 mod faults;
 mod full;
+mod moving;
 mod random;
 mod singles;
 
