@@ -6,6 +6,7 @@ mod faults;
 mod full;
 mod moving;
 mod random;
+mod rocks;
 mod singles;
 
 /// Whether the long tests were asked for.
