@@ -140,6 +140,7 @@ pub fn changes() -> Vec<(String, Change)> {
         ("put-settings", Change::PutSettings(settings())),
         ("put-hold", Change::PutHold("nightly".into(), hold())),
         ("drop-hold", Change::DropHold("nightly".into())),
+        ("wrote", Change::Wrote(InodeNo(1 << 32), 4096, 4000, Timestamp { secs: 1_700_000_000, nanos: 5 })),
     ]
     .into_iter()
     .map(|(n, c)| (n.to_owned(), c))

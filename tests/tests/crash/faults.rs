@@ -144,7 +144,7 @@ fn stopped(world: &Failing, ve: &Ve, store: &vefs::Store, legal: &Legal, error: 
     let owner = vefs::op::Owner::default();
     let parent = vefs::ids::InodeNo::ROOT;
     let op = vefs::op::Op::Symlink { parent, name: b"after".to_vec(), target: b"x".to_vec(), owner };
-    for tried in [ve.execute(&op, Default::default()).map(|_| ()), ve.sync(), ve.publish(), ve.commit()] {
+    for tried in [ve.execute(&op, Default::default()).map(|_| ()), ve.sync(), ve.commit()] {
         if !matches!(tried, Err(Error::ReadOnly { .. })) {
             return Err(format!("a read-only VE answers {tried:?}"));
         }
@@ -193,7 +193,7 @@ fn a_failing_disk_stops_the_journal_and_loses_nothing_synced() {
 #[test]
 fn a_failed_flush_is_never_believed() {
     let base = Base::prepared(Rest::Published, tiny_options()).unwrap().0;
-    let most = if crate::nightly() { 400 } else { 24 };
+    let most = if crate::nightly() { 400 } else { 12 };
     let jobs: Vec<u64> = (0..most).collect();
     let ended = std::sync::atomic::AtomicU64::new(0);
     all("failed flushes", &jobs, |seed| {

@@ -4,7 +4,9 @@
 mod damage;
 mod faults;
 mod full;
+mod moving;
 mod random;
+mod rocks;
 mod singles;
 
 /// Whether the long tests were asked for.

@@ -97,7 +97,7 @@ impl Ve {
 impl State {
     /// ENOSPC for operations that take space, while the disk is nearly full, or while publishing does not keep up with memory.
     fn check_room(&self, shared: &crate::store::Shared) -> Result<()> {
-        if shared.space.is_tight() {
+        if shared.is_tight()? {
             return Err(Error::NoSpace { what: "an operation beyond the reserve" });
         }
         if self.tables.active.bytes() >= shared.options.overlay_hard.saturating_mul(4) {
@@ -140,8 +140,10 @@ impl State {
         }
         let (txn, epoch) = (self.open.txn, self.head.epoch);
         let written = self.journal.append(FrameKind::Body, txn, epoch, &body_bytes, &envelope_bytes, inline)?;
-        self.written +=
+        let written_bytes =
             record::frame_len(body_bytes.len(), envelope_bytes.len(), 0) + body.payload.map_or(0, |p| p.len);
+        self.written += written_bytes;
+        shared.space.spend(written_bytes);
         if let Some(place) = &envelope.place {
             let file = self.files.file(place.file)?;
             self.open.pending.push(shared.hash_later(PendingHash::new(file, place.clone())));

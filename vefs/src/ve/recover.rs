@@ -86,7 +86,14 @@ impl Ve {
         if s.open.records == 0 {
             return Ok(());
         }
-        s.seal(&self.shared)?;
+        match s.seal(&self.shared) {
+            // The tail stays open: it is durable as it is, and a full disk must not keep anybody from erasing (promise G4).
+            Err(Error::NoSpace { .. }) => {
+                self.shared.space.set_tight(true);
+                return Ok(());
+            }
+            other => other?,
+        }
         drop(s);
         self.sync()
     }
