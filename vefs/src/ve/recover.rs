@@ -116,7 +116,12 @@ fn first_head(identity: &Identity) -> Head {
     }
 }
 
-fn replay(shared: &Arc<Shared>, identity: &Identity, base: &Arc<BaseTree>, cut: Option<(u64, u64)>) -> Result<Replay> {
+/// The state that the metadata store has, and the journal behind it.
+fn begin<'a>(
+    shared: &'a Arc<Shared>,
+    identity: &Identity,
+    base: &Arc<BaseTree>,
+) -> Result<(Loader<'a>, Scanner, Recent)> {
     let ve = identity.ve;
     let head = match shared.meta.get(Table::System, &rows::head(ve))? {
         None => first_head(identity),
@@ -131,9 +136,8 @@ fn replay(shared: &Arc<Shared>, identity: &Identity, base: &Arc<BaseTree>, cut: 
         Some(row) => Some(rows::decode::<(u64, u64)>("system", &row)?),
     };
     let storage = shared.storage.clone();
-    let mut scanner = Scanner::open(storage.clone(), shared.store, ve, head.journal, head.seq, head.journal, clean)?;
-    let sizes = (shared.options.segment_min, shared.options.segment_max);
-    let files = ExtentFiles::open(ve, shared.store, storage.clone(), shared.options.extent_target)?;
+    let scanner = Scanner::open(storage.clone(), shared.store, ve, head.journal, head.seq, head.journal, clean)?;
+    let files = ExtentFiles::open(ve, shared.store, storage, shared.options.extent_target)?;
     let tables = Tables {
         ve,
         active: Default::default(),
@@ -144,11 +148,16 @@ fn replay(shared: &Arc<Shared>, identity: &Identity, base: &Arc<BaseTree>, cut: 
         usage: Usage { bytes: head.bytes, inodes: head.inodes, next_ino: head.next_ino },
         found: Default::default(),
     };
-    let mut loader = Loader { shared, tables, files, open: Open::after(head.chain, head.txn), head, unproven: vec![] };
-    let mut answered = match shared.meta.get(Table::System, &rows::answers(ve))? {
+    let loader = Loader { shared, tables, files, open: Open::after(head.chain, head.txn), head, unproven: vec![] };
+    let answered = match shared.meta.get(Table::System, &rows::answers(ve))? {
         None => Recent::default(),
         Some(row) => Recent::from_row(rows::decode("system", &row)?),
     };
+    Ok((loader, scanner, answered))
+}
+
+fn replay(shared: &Arc<Shared>, identity: &Identity, base: &Arc<BaseTree>, cut: Option<(u64, u64)>) -> Result<Replay> {
+    let (mut loader, mut scanner, mut answered) = begin(shared, identity, base)?;
     loop {
         let synced = match scanner.next_frame()? {
             None => break,
@@ -172,7 +181,9 @@ fn replay(shared: &Arc<Shared>, identity: &Identity, base: &Arc<BaseTree>, cut: 
     if let Some((position, seq)) = cut {
         scanner.reject(position, seq, "frame whose bytes are not there")?;
     }
-    let journal = Journal::new(ve, shared.store, storage, shared.entropy.clone(), sizes, scanner.into_tail()?);
+    let sizes = (shared.options.segment_min, shared.options.segment_max);
+    let (storage, entropy) = (shared.storage.clone(), shared.entropy.clone());
+    let journal = Journal::new(identity.ve, shared.store, storage, entropy, sizes, scanner.into_tail()?);
     let Loader { tables, files, head, open, .. } = loader;
     let settings = Settings::default();
     Ok(Replay::Done(Box::new(State {
