@@ -11,7 +11,7 @@ use vefs::ve::Request;
 use vefs::{Error, Result as CoreResult, Store};
 
 use super::event::Event;
-use super::subject::{Entry, Subject};
+use super::subject::{Entry, Expected, Subject};
 use super::world::World;
 use super::{Counts, Failure, Plan, touched, tree};
 use crate::model::{Model, compare, compare_inode, sample_tree};
@@ -39,8 +39,10 @@ pub struct Runner {
     base: Option<Hash>,
     /// How the process will end, and how many more steps it has at most.
     doomed: Option<(End, u64)>,
-    /// VEs that were being made or erased when the process ended: nobody knows yet.
-    unsure: Vec<u32>,
+    /// VEs that were being made or erased when the process ended: nobody knows yet. What the new ones would be.
+    unsure: BTreeMap<u32, Option<Expected>>,
+    /// Events that come next, the last one first.
+    next: Vec<Event>,
     events: Vec<String>,
 }
 
@@ -57,7 +59,8 @@ impl Runner {
             step: 0,
             base: None,
             doomed: None,
-            unsure: Vec::new(),
+            unsure: BTreeMap::new(),
+            next: Vec::new(),
             events: Vec::new(),
         }
     }
@@ -79,7 +82,8 @@ impl Runner {
         }
         while self.step < self.plan.steps {
             self.step += 1;
-            let event = Event::draw(&mut self.rng);
+            super::STEP.set(self.step);
+            let event = self.next.pop().unwrap_or_else(|| Event::draw(&mut self.rng));
             if event != Event::Operation {
                 self.note(format!("{} {event:?}", self.step));
             }
@@ -252,6 +256,11 @@ impl Runner {
         let calls = 1 + self.rng.below(1 << (1 + self.rng.clone().below(8))) as u32;
         self.world.fuse().arm(calls);
         self.doomed = Some((end, 60));
+        // What changes names on disk is rare and worth dying in.
+        if self.rng.percent(25) {
+            let name = if self.rng.percent(50) { Event::Destroy } else { Event::Create };
+            self.next = vec![Event::Create, name];
+        }
         true
     }
 
@@ -278,6 +287,7 @@ impl Runner {
     /// Ends the process and starts another.
     fn crash(&mut self, end: End) -> Result<bool, String> {
         self.doomed = None;
+        self.next.clear();
         self.world.dying(&mut self.rng);
         self.store = None;
         for s in self.subjects.values_mut() {
@@ -315,12 +325,14 @@ impl Runner {
     /// What was being made or erased when the process ended is there whole, or not at all.
     fn decide_unsure(&mut self) -> Result<(), String> {
         let there = self.store().list().map_err(|e| e.to_string())?;
-        for id in std::mem::take(&mut self.unsure) {
-            let listed = there.contains(&VeId(id));
-            if !listed {
+        for (id, made) in std::mem::take(&mut self.unsure) {
+            if !there.contains(&VeId(id)) {
                 self.subjects.remove(&id);
-            } else if !self.subjects.contains_key(&id) {
-                self.store().destroy_ve(VeId(id)).map_err(|e| format!("destroying what was being made: {e}"))?;
+            } else if let Some(new) = made {
+                let context = |e: String| format!("VE {id}, which was being made: {e}");
+                let ve = self.store().ve(VeId(id)).map_err(|e| context(e.to_string()))?;
+                new.compare(&ve, &[]).map_err(context)?;
+                self.subjects.insert(id, Subject::new(ve, new.model, new.quota));
             }
         }
         let expected: Vec<VeId> = self.subjects.keys().map(|id| VeId(*id)).collect();
@@ -358,7 +370,7 @@ impl Runner {
                 Ok(true)
             }
             None => {
-                self.unsure.push(id);
+                self.unsure.insert(id, Some(Expected { model, quota, holds: BTreeMap::new() }));
                 Ok(false)
             }
         }
@@ -386,7 +398,7 @@ impl Runner {
                 Ok(true)
             }
             None => {
-                self.unsure.push(id);
+                self.unsure.insert(id, None);
                 Ok(false)
             }
         }
