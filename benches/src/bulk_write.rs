@@ -31,7 +31,7 @@ pub fn measure(ground: &Ground) -> Result<Vec<Outcome>> {
             in_ve(&bed, next, &data, pieces, flush)
         });
         let plan = Plan { rounds: ground.rounds(5), warm_up: usize::from(!ground.quick) };
-        let title = format!("bulk-write: {} MiB in 128 KiB writes", pieces * PIECE >> 20);
+        let title = format!("bulk-write: {} MiB in 128 KiB writes", (pieces * PIECE) >> 20);
         let report = interleave(&title, plan, vec![plain, ve])?;
         let mut o = Outcome::of_report(&report, goals);
         for f in &mut o.figures {

@@ -7,7 +7,7 @@ use vefs::codec;
 use vefs::content::ExtentPlace;
 use vefs::format::extent::ExtentHeader;
 use vefs::format::identity::Identity;
-use vefs::format::record::{FrameKind, Parts};
+use vefs::format::record::{self, FrameKind, Parts};
 use vefs::format::segment::SegmentHeader;
 use vefs::format::superblock::Superblock;
 use vefs::ids::{Epoch, Hash, InodeNo, Lineage, PayloadId, TxnNo, VeId};
@@ -140,6 +140,7 @@ pub fn changes() -> Vec<(String, Change)> {
         ("put-settings", Change::PutSettings(settings())),
         ("put-hold", Change::PutHold("nightly".into(), hold())),
         ("drop-hold", Change::DropHold("nightly".into())),
+        ("wrote", Change::Wrote(InodeNo(1 << 32), 4096, 4000, Timestamp { secs: 1_700_000_000, nanos: 5 })),
     ]
     .into_iter()
     .map(|(n, c)| (n.to_owned(), c))
@@ -238,11 +239,19 @@ pub fn txn_row() -> TxnRow {
     TxnRow { time: time(1_700_000_004), chain: Hash(counting(0x60)), epoch: Epoch(7) }
 }
 
+/// The sample row of a clean stop.
+pub const CLEAN: (u64, u64) = (1 << 33, 4);
+
+/// The sample row of answers.
+pub fn answers() -> Vec<(u64, Memo)> {
+    memos().into_iter().zip(300..).map(|((_, memo), unique)| (unique, memo)).collect()
+}
+
 /// A whole frame, padding included.
 pub fn frame(kind: FrameKind, body: &[u8], envelope: &[u8], payload: &[u8]) -> Vec<u8> {
     let parts =
         Parts { kind, txn: TxnNo(5), seq: 78, epoch: Epoch(7), synced_upto: (1 << 33) + 8, body, envelope, payload };
-    let mut out = parts.header(INCARNATION).to_vec();
+    let mut out = parts.header(INCARNATION, record::crc(INCARNATION, payload)).to_vec();
     for part in [body, envelope, payload] {
         out.extend_from_slice(part);
     }
@@ -290,6 +299,10 @@ pub fn encoded() -> Vec<(&'static str, String, Vec<u8>)> {
     add("rows", "place", codec::encode(&place()));
     add("rows", "head-key", rows::head(ve));
     add("rows", "head", codec::encode(&head()));
+    add("rows", "clean-key", rows::clean(ve));
+    add("rows", "clean", codec::encode(&CLEAN));
+    add("rows", "answers-key", rows::answers(ve));
+    add("rows", "answers", codec::encode(&answers()));
     add("rows", "txn-key", rows::txn(ve, txn));
     add("rows", "txn", codec::encode(&txn_row()));
     out

@@ -1,6 +1,8 @@
 //! What is stored today is read by every later program: golden bytes of each structure, a whole golden store, and formats of
 //! a program to come, which are refused by their number (promise G28).
 
+#![allow(clippy::unwrap_used)]
+
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -121,6 +123,8 @@ fn golden_rows_are_read() {
     assert_eq!(rows::parse_txn(&row("txn-key")).unwrap(), txn);
     same::<Head>("rows", "head", &samples::head());
     same::<TxnRow>("rows", "txn", &samples::txn_row());
+    same::<(u64, u64)>("rows", "clean", &samples::CLEAN);
+    same::<Vec<(u64, Memo)>>("rows", "answers", &samples::answers());
     same::<ExtentPlace>("rows", "place", &samples::place());
 }
 
@@ -139,10 +143,10 @@ fn chain_hash_is_what_the_document_says() {
     }
     ve.commit().unwrap();
     let store = ve.identity().store;
-    let mut scanner = Scanner::open(storage, store, VeId(1), 0, 0, 0).unwrap();
+    let mut scanner = Scanner::open(storage, store, VeId(1), 0, 0, 0, None).unwrap();
     let begin = |chain: Hash| [&b"aspfs chain 1"[..], &chain.0].concat();
     let (mut input, mut chain, mut bulk) = (begin(Hash::default()), Hash::default(), 0);
-    while let Some(r) = scanner.next().unwrap() {
+    while let Some(r) = scanner.next_frame().unwrap() {
         let (h, body) = (r.frame.header, r.frame.body);
         if h.kind == FrameKind::Body {
             input.extend_from_slice(&(body.len() as u64).to_le_bytes());

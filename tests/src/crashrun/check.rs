@@ -85,6 +85,7 @@ const RESTARTED: u64 = 0xFEED_5EED << 32;
 /// Opens one state; the operation after which its VE stands.
 fn one(run: &Recording, state: &CrashState, demand: Demand, batch: usize, seed: u64) -> Result<usize, String> {
     let storage = Arc::new(state.storage.snapshot());
+    storage.set_capacity(run.base.capacity);
     let meta = Arc::new(run.metas[batch].after_crash());
     let base = later(&run.base);
     let (store, clock) = open(&base, storage, meta, seed ^ RESTARTED).map_err(|e| format!("opening the store: {e}"))?;
@@ -92,7 +93,9 @@ fn one(run: &Recording, state: &CrashState, demand: Demand, batch: usize, seed: 
     let low = if state.class == CrashClass::KillDaemon { demand.answered } else { demand.synced };
     let found = which(&run.models, low, demand.issued, &ve)?;
     let mut model = run.models[found].clone();
-    go_on(&ve, &mut model, &clock).map_err(|e| format!("after recovery to {found}: {e}"))?;
+    if run.base.capacity.is_none() {
+        go_on(&ve, &mut model, &clock).map_err(|e| format!("after recovery to {found}: {e}"))?;
+    }
     Ok(found)
 }
 

@@ -9,6 +9,7 @@
 //! state is opened with each of these.
 
 pub mod check;
+pub mod damage;
 pub mod meta;
 pub mod ops;
 pub mod probe;

@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 
 use vefs::errno::Errno;
 use vefs::ids::InodeNo;
+use vefs::object::ObjectError;
 use vefs::types::{Dentry, Inode};
 use vefs::{Error, Ve};
 
@@ -41,15 +42,18 @@ impl<'a> Probe<'a> {
         match real {
             Ok(value) => Ok(value),
             Err(Error::Posix(e)) => Err(e),
-            Err(Error::Damage { .. }) => {
+            Err(Error::Object(ObjectError::PastEnd { .. })) => self.fail("a read past the end of an object".to_owned()),
+            Err(Error::Damage { .. } | Error::Object(_)) => {
                 self.damaged.set(self.damaged.get() + 1);
                 model()
             }
-            Err(other) => {
-                self.failed.borrow_mut().get_or_insert(format!("{other:?}"));
-                Err(Errno::EIO)
-            }
+            Err(other) => self.fail(format!("{other:?}")),
         }
+    }
+
+    fn fail<T>(&self, what: String) -> Result<T, Errno> {
+        self.failed.borrow_mut().get_or_insert(what);
+        Err(Errno::EIO)
     }
 }
 

@@ -33,6 +33,12 @@ pub enum Step {
     Checkpoint,
     /// Old versions are forgotten, extent files cleaned.
     Collect,
+    /// The same for the whole store, and what nothing names is unlinked.
+    Reclaim,
+    /// Quiet files are sealed and coalesced.
+    Housekeep,
+    /// A clean stop, after which the store goes on.
+    Close,
 }
 
 /// What a run left behind.
@@ -64,7 +70,8 @@ pub struct How {
     pub seed: u64,
 }
 
-/// Runs `steps` from `base` on. A run ends at the first error that is not the file system's own answer; a wrong answer is an `Err`.
+/// Runs `steps` from `base` on. A full disk refuses a step; any other error that is not the file system's own answer ends the run, and
+/// a wrong answer is an `Err`.
 pub fn record(base: &Base, steps: &[Step], how: How) -> Result<Recording, String> {
     let recorder = Arc::new(Recorder::new(&base.storage));
     let meta = Arc::new(RecordedMeta::new(&base.meta, recorder.clone(), how.eager));
@@ -83,10 +90,11 @@ pub fn record(base: &Base, steps: &[Step], how: How) -> Result<Recording, String
             let mut model = models[n].clone();
             recorder.mark(Mark::Issued(n + 1).to_number());
             let done = both(&ve, &mut model, op, &clock)?;
-            // It may have reached the journal before it failed.
-            models.push(if done.is_ok() { model } else { applied(&models[n], op, &clock) });
+            let refused = matches!(done, Err(Error::NoSpace { .. }));
+            // After any other error it may have reached the journal all the same.
+            models.push(if done.is_ok() || refused { model } else { applied(&models[n], op, &clock) });
             ends.push(ve.journal_position().0);
-            if done.is_ok() {
+            if done.is_ok() || refused {
                 recorder.mark(Mark::Answered(n + 1).to_number());
             }
             done
@@ -97,7 +105,9 @@ pub fn record(base: &Base, steps: &[Step], how: How) -> Result<Recording, String
             }
             done
         };
-        if let Err(e) = done {
+        if let Err(e) = done
+            && !matches!(e, Error::NoSpace { .. })
+        {
             ended = Some(e);
             break;
         }
@@ -122,6 +132,9 @@ fn upkeep(store: &Store, ve: &Ve, step: &Step) -> Result<(), Error> {
         Step::Persist => ve.publish().and_then(|()| store.persist()),
         Step::Checkpoint => store.checkpoint(),
         Step::Collect => ve.collect(&Retention { steps: Vec::new() }).map(|_| ()),
+        Step::Reclaim => store.collect_garbage(&Retention { steps: Vec::new() }).map(|_| ()),
+        Step::Housekeep => store.housekeep(Duration::ZERO).and_then(|_| ve.sync()),
+        Step::Close => store.close(),
     }
 }
 

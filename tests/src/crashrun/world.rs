@@ -52,6 +52,8 @@ pub struct Base {
     pub time: Duration,
     /// Sizes.
     pub options: Options,
+    /// Bytes that the disk takes, when it has a limit.
+    pub capacity: Option<u64>,
     scratch: Arc<TempDir>,
 }
 
@@ -128,6 +130,7 @@ impl Base {
             model: Model::new(QUOTA.0, QUOTA.1),
             time: Duration::from_secs(1),
             options,
+            capacity: None,
             scratch: Arc::new(scratch),
         };
         let (store, _) = open(&base, storage.clone(), base.meta.clone(), 11)?;
@@ -135,6 +138,14 @@ impl Base {
         base.storage = Arc::new(storage.snapshot());
         base.meta = Arc::new(base.meta.after_crash());
         Ok(base)
+    }
+
+    /// The same on a disk that takes only so many bytes more.
+    pub fn with_room(&self, bytes: u64) -> Base {
+        let storage = self.storage.snapshot();
+        let capacity = Some(storage.used() + bytes);
+        storage.set_capacity(capacity);
+        Base { storage: Arc::new(storage), capacity, ..self.clone() }
     }
 
     /// A VE with one of everything.

@@ -10,6 +10,7 @@
 pub mod event;
 pub mod fuse;
 mod history;
+mod lives;
 pub mod meta;
 mod runner;
 pub mod subject;

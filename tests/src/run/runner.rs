@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use vefs::change::Settings;
 use vefs::ids::{Hash, InodeNo, VeId};
 use vefs::op::{Op, Reply};
 use vefs::ve::Request;
@@ -13,8 +12,8 @@ use vefs::{Error, Result as CoreResult, Store};
 use super::event::Event;
 use super::subject::{Entry, Expected, Subject};
 use super::world::World;
-use super::{Counts, Failure, Plan, touched, tree};
-use crate::model::{Model, compare, compare_inode, sample_tree};
+use super::{Counts, Failure, Plan, touched};
+use crate::model::{compare, compare_inode};
 use crate::opgen::{Rng, next_op};
 
 /// How the process ends.
@@ -36,11 +35,11 @@ pub struct Runner {
     plan: Plan,
     step: u64,
     /// The base tree, once it is built.
-    base: Option<Hash>,
+    pub(super) base: Option<Hash>,
     /// How the process will end, and how many more steps it has at most.
     doomed: Option<(End, u64)>,
     /// VEs that were being made or erased when the process ended: nobody knows yet. What the new ones would be.
-    unsure: BTreeMap<u32, Option<Expected>>,
+    pub(super) unsure: BTreeMap<u32, Option<Expected>>,
     /// Events that come next, the last one first.
     next: Vec<Event>,
     events: Vec<String>,
@@ -320,88 +319,6 @@ impl Runner {
             self.check_versions(id).map_err(context)?;
         }
         Ok(true)
-    }
-
-    /// What was being made or erased when the process ended is there whole, or not at all.
-    fn decide_unsure(&mut self) -> Result<(), String> {
-        let there = self.store().list().map_err(|e| e.to_string())?;
-        for (id, made) in std::mem::take(&mut self.unsure) {
-            if !there.contains(&VeId(id)) {
-                self.subjects.remove(&id);
-            } else if let Some(new) = made {
-                let context = |e: String| format!("VE {id}, which was being made: {e}");
-                let ve = self.store().ve(VeId(id)).map_err(|e| context(e.to_string()))?;
-                new.compare(&ve, &[]).map_err(context)?;
-                self.subjects.insert(id, Subject::new(ve, new.model, new.quota));
-            }
-        }
-        let expected: Vec<VeId> = self.subjects.keys().map(|id| VeId(*id)).collect();
-        let there = self.store().list().map_err(|e| e.to_string())?;
-        if there == expected { Ok(()) } else { Err(format!("VEs {expected:?} are {there:?}")) }
-    }
-
-    fn create_some(&mut self) -> Result<bool, String> {
-        let free = (1..=4).find(|id| !self.subjects.contains_key(id));
-        match free {
-            Some(id) => self.create(id),
-            None => Ok(false),
-        }
-    }
-
-    fn create(&mut self, id: u32) -> Result<bool, String> {
-        let quota = match self.rng.below(3) {
-            0 => (8 << 20, 400),
-            1 => (1 << 20, 60),
-            _ => (64 << 20, u64::MAX),
-        };
-        let over_tree = self.rng.percent(50);
-        let (base, model) = if over_tree {
-            let tree = sample_tree();
-            let Some(hash) = self.base_tree()? else { return Ok(false) };
-            (hash, Model::with_tree(quota.0, quota.1, &tree))
-        } else {
-            (crate::harness::empty_tree(), Model::new(quota.0, quota.1))
-        };
-        let settings = Settings { quota_bytes: quota.0, quota_inodes: quota.1, ..Settings::default() };
-        let made = self.store().create_ve(VeId(id), base, settings);
-        match self.survived(made)? {
-            Some(ve) => {
-                self.subjects.insert(id, Subject::new(ve, model, quota));
-                Ok(true)
-            }
-            None => {
-                self.unsure.insert(id, Some(Expected { model, quota, holds: BTreeMap::new() }));
-                Ok(false)
-            }
-        }
-    }
-
-    fn base_tree(&mut self) -> Result<Option<Hash>, String> {
-        if self.base.is_none() {
-            match tree::build(self.store().objects(), &sample_tree()) {
-                Ok(hash) => self.base = Some(hash),
-                Err(_) if self.world.fuse().is_blown() => {}
-                Err(e) => return Err(format!("building the base tree: {e}")),
-            }
-        }
-        Ok(self.base)
-    }
-
-    fn destroy_some(&mut self) -> Result<bool, String> {
-        let Some(id) = self.some().filter(|_| self.subjects.len() > 2) else { return Ok(false) };
-        if let Some(s) = self.subjects.get_mut(&id) {
-            s.reading = None;
-        }
-        match self.survived(self.store().destroy_ve(VeId(id)))? {
-            Some(()) => {
-                self.subjects.remove(&id);
-                Ok(true)
-            }
-            None => {
-                self.unsure.insert(id, None);
-                Ok(false)
-            }
-        }
     }
 }
 

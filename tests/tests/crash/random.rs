@@ -18,13 +18,16 @@ pub fn draw(rng: &mut Rng, base: &Base, ops: usize) -> Vec<Step> {
         let op = next_op(rng, &model);
         let _ = model.apply(&op, clock.wall());
         steps.push(Step::Op(op));
-        match rng.below(24) {
+        match rng.below(30) {
             0 | 1 => steps.push(Step::Sync),
             2 => steps.push(Step::Tick),
             3 => steps.push(Step::Publish),
             4 => steps.push(Step::Persist),
             5 => steps.push(Step::Checkpoint),
             6 => steps.push(Step::Collect),
+            7 => steps.push(Step::Reclaim),
+            8 => steps.push(Step::Housekeep),
+            9 => steps.push(Step::Close),
             _ => {}
         }
     }

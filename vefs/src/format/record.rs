@@ -135,8 +135,8 @@ impl Parts<'_> {
         frame_len(self.body.len(), self.envelope.len(), self.payload.len())
     }
 
-    /// The header bytes under an incarnation.
-    pub fn header(&self, incarnation: u64) -> [u8; HEADER_LEN] {
+    /// The header bytes under an incarnation. `payload_crc` is [`crc`] of the payload, which the caller keeps.
+    pub fn header(&self, incarnation: u64, payload_crc: u32) -> [u8; HEADER_LEN] {
         let mut raw = RawHeader {
             magic: MAGIC.into(),
             format: FORMAT,
@@ -149,7 +149,7 @@ impl Parts<'_> {
             header_crc: 0.into(),
             body_crc: crc(incarnation, self.body).into(),
             envelope_crc: crc(incarnation, self.envelope).into(),
-            payload_crc: crc(incarnation, self.payload).into(),
+            payload_crc: payload_crc.into(),
             body_len: (self.body.len() as u32).into(),
             envelope_len: (self.envelope.len() as u32).into(),
             payload_len: (self.payload.len() as u32).into(),
@@ -258,7 +258,7 @@ mod tests {
     }
 
     fn bytes(p: &Parts<'_>, incarnation: u64) -> Vec<u8> {
-        let mut v = p.header(incarnation).to_vec();
+        let mut v = p.header(incarnation, crc(incarnation, p.payload)).to_vec();
         v.extend_from_slice(p.body);
         v.extend_from_slice(p.envelope);
         v.extend_from_slice(p.payload);

@@ -83,6 +83,10 @@ fn family_options(table: Table, cache: &Cache) -> Options {
     options.set_block_based_table_factory(&blocks);
     options.set_write_buffer_size(MEMTABLE);
     options.set_max_write_buffer_number(3);
+    if matches!(table, Table::Current) {
+        options.set_memtable_prefix_bloom_ratio(0.05);
+        options.set_memtable_whole_key_filtering(true);
+    }
     options.set_level_compaction_dynamic_level_bytes(true);
     options
 }

@@ -1,7 +1,10 @@
 //! The present state of a VE: the layers put together.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+
+use foldhash::fast::RandomState;
 
 use super::key::{Key, KeyKind, Value};
 use super::overlay::Overlay;
@@ -42,6 +45,40 @@ pub struct Tables {
     pub fresh_from: InodeNo,
     /// Quota figures.
     pub usage: Usage,
+    /// What was read from below the overlays of late.
+    pub found: Found,
+}
+
+/// Keys that were looked up below the overlays, with what was there, nothing included. A look-up is followed by the operation
+/// on what was found; and each creation asks for the default ACL that most directories do not have.
+///
+/// Invariant: what lies below the overlays changes only when a frozen overlay becomes part of it, whose keys are not asked
+/// for here while it is there; [`Found::clear`] is called at the moment when it goes.
+#[derive(Default)]
+pub struct Found(RefCell<HashMap<Key, Option<Value>, RandomState>>);
+
+impl Found {
+    /// Most keys remembered.
+    const MAX: usize = 1024;
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.0.get_mut().clear();
+    }
+
+    fn get(&self, key: &Key) -> Option<Option<Value>> {
+        self.0.borrow().get(key).cloned()
+    }
+
+    fn put(&self, key: &Key, value: &Option<Value>) {
+        let mut map = self.0.borrow_mut();
+        if map.len() >= Self::MAX {
+            map.clear();
+        }
+        if value.as_ref().is_none_or(|v| v.heap_bytes() <= 4096) {
+            map.insert(key.clone(), value.clone());
+        }
+    }
 }
 
 impl Tables {
@@ -65,10 +102,15 @@ impl Tables {
         if self.is_fresh(key) {
             return Ok(None);
         }
-        match self.meta.get(Table::Current, &rows::current(self.ve, key.as_bytes()))? {
-            None => Ok(base_value(&self.base, key)),
-            Some(row) => Ok(not_gone(rows::current_row(key, &row)?.value)),
+        if let Some(known) = self.found.get(key) {
+            return Ok(known);
         }
+        let value = match self.meta.get(Table::Current, &rows::current(self.ve, key.as_bytes()))? {
+            None => base_value(&self.base, key),
+            Some(row) => not_gone(rows::current_row(key, &row)?.value),
+        };
+        self.found.put(key, &value);
+        Ok(value)
     }
 
     /// Fetches up to [`FETCH`] rows of the metadata store; whiteouts are `None`. Tells whether there may be more.
@@ -109,7 +151,8 @@ impl View for Tables {
     fn scan(&self, from: &Key, to: &Key, visit: &mut dyn FnMut(&Key, &Value) -> Scan) -> Result<()> {
         let mut from = from.clone();
         loop {
-            // One window: everything below up to `end`, then the layers above laid over it.
+            // One window, which ends where the first of the layers gave as many keys as it may: what is read must not
+            // depend on how much there is behind it. Upper layers are laid over lower ones.
             let mut window = BTreeMap::new();
             let mut end = None;
             if !self.is_fresh(&from) {
@@ -122,18 +165,22 @@ impl View for Tables {
                     (a, b) => a.or(b),
                 };
             }
-            if let Some(end) = &end {
-                let mut rest = window.split_off(end);
-                if let Some(v) = rest.remove(end) {
-                    window.insert(end.clone(), v);
-                }
-            }
             for layer in [self.frozen.as_deref(), Some(&self.active)].into_iter().flatten() {
-                for (key, slot) in layer.range(&from, to) {
+                for (n, (key, slot)) in layer.range(&from, to).enumerate() {
                     if end.as_ref().is_some_and(|e| key > e) {
                         break;
                     }
                     window.insert(key.clone(), slot.value.clone());
+                    if n + 1 == FETCH {
+                        end = Some(key.clone());
+                        break;
+                    }
+                }
+            }
+            if let Some(end) = &end {
+                let mut rest = window.split_off(end);
+                if let Some(v) = rest.remove(end) {
+                    window.insert(end.clone(), v);
                 }
             }
             for (key, value) in &window {
@@ -261,3 +308,7 @@ pub fn base_range(
     }
     last.filter(|_| n == limit)
 }
+
+#[cfg(test)]
+#[path = "tables_tests.rs"]
+mod tests;

@@ -18,8 +18,9 @@ use super::{File, Storage};
 
 /// Most parts one pwritev(2) takes on Linux (`UIO_MAXIOV`).
 const PARTS_PER_CALL: usize = 1024;
-/// Zeros written by one call of [`Storage::create`].
-const ZEROS: &[u8] = &[0; 1 << 20];
+/// Zeros written by one call of [`Storage::create`]. Small on purpose: the kernel makes a page-cache folio as large as the
+/// write that fills it, and every later write into a folio walks all its blocks (`ext4_block_write_begin`).
+const ZEROS: &[u8] = &[0; 16 << 10];
 /// The file that [`DiskStorage::lock`] locks.
 const LOCK_NAME: &str = "lock";
 const FILE_MODE: Mode = Mode::from_raw_mode(0o600);

@@ -86,12 +86,12 @@ impl Store {
     pub fn open(path: &Path, options: Options) -> Result<Store> {
         let place = path.display().to_string();
         let storage = DiskStorage::open(path).map_err(Error::io("opening store", place.clone()))?;
+        // Before anything is locked or opened: what is no store, or of an unknown format, must stay untouched.
+        read_superblock(&storage)?;
         let lock = storage.lock().map_err(|e| match e.kind() {
             std::io::ErrorKind::ResourceBusy => Error::Store(format!("store {place} is in use by another process")),
             _ => Error::io("locking store", place.clone())(e),
         })?;
-        // Before anything else is opened: an unknown format must stay untouched.
-        read_superblock(&storage)?;
         let meta_path = path.join("meta");
         if options.rebuild {
             shared::reset_meta(&meta_path, &path.join("checkpoints"))?;
@@ -165,7 +165,7 @@ impl Store {
         let ve = Ve::open(&self.shared, identity)?;
         ve.set_settings(settings)?;
         ve.commit()?;
-        // Last: with its identity a VE exists, and then it must have its settings.
+        // Last: a VE never exists without its quota, whatever interrupts this.
         write_whole(&*self.shared.storage, &identity_path(id), &identity.to_bytes())?;
         ves.insert(id, ve.clone());
         Ok(ve)

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Weak, mpsc};
 
 use parking_lot::Mutex;
@@ -33,6 +33,8 @@ pub struct Options {
     pub overlay_soft: usize,
     /// From here on the operation that reaches it publishes itself.
     pub overlay_hard: usize,
+    /// Recovery publishes what it has read from this many bytes of memory on.
+    pub recovery_memory: usize,
     /// Metadata is persisted when the journals have grown by this many bytes since.
     pub persist_bytes: u64,
     /// A checkpoint of the metadata is made when the journals have grown by this many bytes since the last.
@@ -53,6 +55,7 @@ impl Default for Options {
             extent_target: limits::EXTENT_FILE_TARGET,
             overlay_soft: 16 << 20,
             overlay_hard: 64 << 20,
+            recovery_memory: 256 << 20,
             persist_bytes: 128 << 20,
             checkpoint_bytes: 512 << 20,
             reserve: limits::RESERVE_BYTES,
@@ -62,10 +65,13 @@ impl Default for Options {
     }
 }
 
-/// Whether the disk is nearly full.
+/// Whether the disk is nearly full. Free space is asked for in each tick, and in between whenever a quarter of what lay above the
+/// reserve has been written since: a fast writer cannot reach into the reserve between two ticks.
 #[derive(Default)]
 pub struct Space {
     tight: AtomicBool,
+    /// Bytes that may be written before free space is asked for again.
+    budget: AtomicI64,
 }
 
 impl Space {
@@ -78,6 +84,17 @@ impl Space {
         if self.tight.swap(tight, Ordering::Relaxed) != tight {
             tracing::warn!(tight, "free space against the reserve");
         }
+    }
+
+    /// Takes note of `bytes` that were written.
+    pub(crate) fn spend(&self, bytes: u64) {
+        self.budget.fetch_sub(i64::try_from(bytes).unwrap_or(i64::MAX), Ordering::Relaxed);
+    }
+
+    fn measured(&self, free: u64, reserve: u64) {
+        self.set_tight(free < reserve);
+        let budget = i64::try_from(free.saturating_sub(reserve) / 4).unwrap_or(i64::MAX);
+        self.budget.store(budget, Ordering::Relaxed);
     }
 }
 
@@ -128,6 +145,21 @@ impl Shared {
             publisher: Mutex::default(),
             hasher: Mutex::default(),
         }
+    }
+
+    /// Compares free space with the reserve.
+    pub(crate) fn measure_space(&self) -> Result<()> {
+        let free = self.storage.free_bytes().map_err(Error::io("reading free space", "store"))?;
+        self.space.measured(free, self.options.reserve);
+        Ok(())
+    }
+
+    /// Whether ordinary writers must stop, from a measurement that is new enough.
+    pub(crate) fn is_tight(&self) -> Result<bool> {
+        if self.space.budget.load(Ordering::Relaxed) <= 0 && !self.space.is_tight() {
+            self.measure_space()?;
+        }
+        Ok(self.space.is_tight())
     }
 
     /// Asks the publishing thread to publish a VE; false when there is none.
@@ -200,8 +232,7 @@ impl Store {
     /// persists and makes checkpoints when enough has come together; looks at free space. Called about once a second, five times as
     /// often while a replicated VE is dirty.
     pub fn tick(&self) -> Result<()> {
-        let free = self.shared.storage.free_bytes().map_err(Error::io("reading free space", "store"))?;
-        self.shared.space.set_tight(free < self.shared.options.reserve);
+        self.shared.measure_space()?;
         let mut written = 0;
         let mut jobs = Vec::new();
         for ve in self.opened() {

@@ -56,7 +56,10 @@ impl Ve {
         };
         s.record(&self.shared, Purpose::Operation, plan.changes, plan.payload, envelope)?;
         let full = s.open.records >= limits::TXN_RECORDS_MAX || s.open.payload >= limits::TXN_PAYLOAD_MAX;
-        let heavy = s.tables.active.bytes() >= self.shared.options.overlay_soft;
+        // While something is being published already, more transactions would help nobody; only memory's limit counts.
+        let bound =
+            if s.tables.frozen.is_none() { self.shared.options.overlay_soft } else { self.shared.options.overlay_hard };
+        let heavy = s.tables.active.bytes() >= bound;
         if full || heavy {
             // The operation is done, whatever becomes of this.
             if let Err(e) = self.relieve(s) {
@@ -94,7 +97,7 @@ impl Ve {
 impl State {
     /// ENOSPC for operations that take space, while the disk is nearly full, or while publishing does not keep up with memory.
     fn check_room(&self, shared: &crate::store::Shared) -> Result<()> {
-        if shared.space.is_tight() {
+        if shared.is_tight()? {
             return Err(Error::NoSpace { what: "an operation beyond the reserve" });
         }
         if self.tables.active.bytes() >= shared.options.overlay_hard.saturating_mul(4) {
@@ -137,8 +140,10 @@ impl State {
         }
         let (txn, epoch) = (self.open.txn, self.head.epoch);
         let written = self.journal.append(FrameKind::Body, txn, epoch, &body_bytes, &envelope_bytes, inline)?;
-        self.written +=
+        let written_bytes =
             record::frame_len(body_bytes.len(), envelope_bytes.len(), 0) + body.payload.map_or(0, |p| p.len);
+        self.written += written_bytes;
+        shared.space.spend(written_bytes);
         if let Some(place) = &envelope.place {
             let file = self.files.file(place.file)?;
             self.open.pending.push(shared.hash_later(PendingHash::new(file, place.clone())));
@@ -191,7 +196,7 @@ fn written_place(written: &Written, inline: &[u8]) -> Option<Place> {
     if inline.is_empty() {
         return None;
     }
-    let crc = record::crc(written.segment.header.incarnation, inline);
-    let at = Location::Journal { segment: written.segment.clone(), offset: written.payload_offset, crc };
+    let (offset, crc) = (written.payload_offset, written.payload_crc);
+    let at = Location::Journal { segment: written.segment.clone(), offset, crc };
     Some(Place { len: inline.len() as u64, at })
 }

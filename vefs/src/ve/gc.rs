@@ -236,7 +236,7 @@ impl Ve {
         // Files begun later are not judged: what they hold may not be published yet.
         let files = self.state.lock().files.closed()?;
         let mut places: BTreeMap<u64, Vec<(PayloadId, ExtentPlace)>> = BTreeMap::new();
-        let mut batch = Batch::default();
+        let (mut batch, mut dead) = (Batch::default(), Batch::default());
         self.each(Table::Places, &mut |k, v| {
             let (id, place) = rows::parse_place(k, v)?;
             if marks.live(id, place.len).is_empty() && files.contains_key(&place.file) {
@@ -254,7 +254,7 @@ impl Ve {
             let here = places.remove(&number).unwrap_or_default();
             let live: u64 = here.iter().flat_map(|(id, p)| marks.live(*id, p.len)).map(|(_, n)| n).sum();
             if live * 100 < size.saturating_mul(CLEAN_BELOW) {
-                self.move_live(marks, &here, &mut batch)?;
+                self.move_live(marks, &here, &mut batch, &mut dead)?;
                 done.moved += live;
                 done.files += 1;
                 let mut s = self.state.lock();
@@ -265,7 +265,8 @@ impl Ve {
         }
         // Moved bytes are durable before the rows that name them can be.
         self.sync()?;
-        self.write_in_parts(batch)
+        self.write_in_parts(batch)?;
+        self.write_in_parts(dead)
     }
 
     /// Extent files that unpublished places name.
@@ -277,10 +278,22 @@ impl Ve {
         places.filter_map(|p| if let Location::Extent(e) = &p.at { Some(e.file) } else { None }).collect()
     }
 
-    fn move_live(&self, marks: &Marks, here: &[(PayloadId, ExtentPlace)], batch: &mut Batch) -> Result<()> {
+    /// Copies what is alive of these places and adds the rows that name the copies to `batch`. Rows of a batch may become durable a part
+    /// at a time: the later ranges of a place come first and its own row last, so that at every moment each live byte is
+    /// named; rows that are only in the way go to `dead`, which is written afterwards.
+    fn move_live(
+        &self,
+        marks: &Marks,
+        here: &[(PayloadId, ExtentPlace)],
+        batch: &mut Batch,
+        dead: &mut Batch,
+    ) -> Result<()> {
         for (id, place) in here {
-            batch.delete(Table::Places, rows::place(self.id, *id));
-            for (part, len) in marks.live(*id, place.len) {
+            let live = marks.live(*id, place.len);
+            if live.first().is_none_or(|(first, _)| first != id) {
+                dead.delete(Table::Places, rows::place(self.id, *id));
+            }
+            for (part, len) in live.into_iter().rev() {
                 let file = self.state.lock().files.file(place.file)?;
                 let mut bytes = vec![0; len as usize];
                 read_extent(&*file, place, part.offset - id.offset, &mut bytes)?;
@@ -335,7 +348,7 @@ impl Ve {
         bad.map_or(Ok(()), Err)
     }
 
-    /// Writes rows whose order does not matter, a part at a time.
+    /// Writes rows in their order, a part at a time.
     fn write_in_parts(&self, batch: Batch) -> Result<()> {
         let mut part = Batch::default();
         for (table, key, value) in batch.rows {
