@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use aspfs_tests::run::{Counts, Event, Failure, Plan, run_on_disk, simulate};
+use aspfs_tests::run::{Counts, Event, Failure, Plan, last_step, run_on_disk, simulate};
 
 /// Seeds of a plain run, and steps of each.
 const SEEDS: u64 = 430;
@@ -26,7 +26,7 @@ fn guarded(run: Run, plan: Plan) -> Result<Counts, Failure> {
     catch_unwind(AssertUnwindSafe(|| run(plan))).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default();
-        Err(Failure { seed: plan.seed, step: 0, message: format!("panic: {text}"), events: Vec::new() })
+        Err(Failure { seed: plan.seed, step: last_step(), message: format!("panic: {text}"), events: Vec::new() })
     })
 }
 

@@ -4,5 +4,6 @@
 //! runs twenty times as many.
 
 mod long;
+mod regressions;
 mod short;
 mod smoke;

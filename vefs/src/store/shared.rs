@@ -12,7 +12,7 @@ use crate::base::BaseTree;
 use crate::clock::Clock;
 use crate::entropy::Entropy;
 use crate::error::{Error, Result};
-use crate::ids::{Hash, VeId};
+use crate::ids::{Hash, Lineage, VeId};
 use crate::limits;
 use crate::meta::MetaStore;
 use crate::object::ObjectStore;
@@ -188,8 +188,9 @@ pub(super) struct CheckpointState {
     since_checkpoint: u64,
     /// Number of the newest checkpoint, 0 for none.
     number: u64,
-    /// Up to which journal position the newest checkpoint has each VE.
-    covered: HashMap<VeId, u64>,
+    /// Up to which journal position the newest checkpoint has each VE. By lineage: a VE made anew under the same identifier is not
+    /// in it.
+    covered: HashMap<Lineage, u64>,
 }
 
 impl CheckpointState {
@@ -299,7 +300,7 @@ impl Store {
         let mut c = self.checkpoint_state.lock();
         c.since_persist = 0;
         for ve in self.opened() {
-            let covered = c.covered.get(&ve.id()).copied().unwrap_or(0);
+            let covered = c.covered.get(&ve.identity().lineage).copied().unwrap_or(0);
             ve.recycle_journal(covered.min(ve.persisted_journal()?))?;
         }
         Ok(())
@@ -312,7 +313,7 @@ impl Store {
         self.shared.meta.persist()?;
         let mut covered = HashMap::new();
         for ve in self.opened() {
-            covered.insert(ve.id(), ve.persisted_journal()?);
+            covered.insert(ve.identity().lineage, ve.persisted_journal()?);
         }
         let number = self.checkpoint_state.lock().number + 1;
         let dir = self.checkpoints.join(format!("{number:016}"));
