@@ -3,6 +3,8 @@
 //! `ASPFS_SEED=n` replays one seed, `ASPFS_OPS=n` bounds its steps, `ASPFS_SEEDS=n` the number of seeds; `ASPFS_NIGHTLY=1`
 //! runs twenty times as many.
 
+#![allow(clippy::unwrap_used)]
+
 mod long;
 mod regressions;
 mod short;
