@@ -62,6 +62,8 @@ pub struct Overlay {
     pub changes: BTreeMap<(TxnNo, InodeNo), u8>,
     /// Where payloads of this layer's transactions lie.
     pub places: BTreeMap<PayloadId, Place>,
+    /// Bytes of inline payloads that came with this layer: publishing copies at most so many out of the journal.
+    pub inline: u64,
     /// Transactions sealed in this layer.
     pub txns: Vec<(TxnNo, TxnRow)>,
     bytes: usize,

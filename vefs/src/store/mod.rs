@@ -231,6 +231,11 @@ impl Store {
         let path = identity_path(id);
         self.shared.storage.remove(&path).map_err(Error::io("removing", path))?;
         self.shared.storage.sync_dir(&format!("ves/{id}")).map_err(Error::io("flushing", format!("ves/{id}")))?;
+        {
+            let s = ve.state.lock();
+            let layers = [Some(&s.tables.active), s.tables.frozen.as_deref()];
+            self.shared.space.release(layers.into_iter().flatten().map(|o| o.inline).sum());
+        }
         ves.remove(&id);
         self.erase(id)
     }

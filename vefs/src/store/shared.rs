@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Weak, mpsc};
 
 use parking_lot::Mutex;
@@ -72,6 +72,9 @@ pub struct Space {
     tight: AtomicBool,
     /// Bytes that may be written before free space is asked for again.
     budget: AtomicI64,
+    /// Inline payload bytes that publishing has yet to copy out of journals: it needs that much space, or no journal can ever be
+    /// recycled again.
+    unpublished: AtomicU64,
 }
 
 impl Space {
@@ -91,7 +94,19 @@ impl Space {
         self.budget.fetch_sub(i64::try_from(bytes).unwrap_or(i64::MAX), Ordering::Relaxed);
     }
 
+    /// Takes note of inline payload bytes that publishing will copy.
+    pub(crate) fn hold(&self, inline: u64) {
+        self.unpublished.fetch_add(inline, Ordering::Relaxed);
+        self.spend(inline);
+    }
+
+    /// They are copied, or gone.
+    pub(crate) fn release(&self, inline: u64) {
+        self.unpublished.fetch_sub(inline, Ordering::Relaxed);
+    }
+
     fn measured(&self, free: u64, reserve: u64) {
+        let reserve = reserve.saturating_add(self.unpublished.load(Ordering::Relaxed));
         self.set_tight(free < reserve);
         let budget = i64::try_from(free.saturating_sub(reserve) / 4).unwrap_or(i64::MAX);
         self.budget.store(budget, Ordering::Relaxed);

@@ -144,6 +144,8 @@ impl State {
             record::frame_len(body_bytes.len(), envelope_bytes.len(), 0) + body.payload.map_or(0, |p| p.len);
         self.written += written_bytes;
         shared.space.spend(written_bytes);
+        shared.space.hold(inline.len() as u64);
+        self.tables.active.inline += inline.len() as u64;
         if let Some(place) = &envelope.place {
             let file = self.files.file(place.file)?;
             self.open.pending.push(shared.hash_later(PendingHash::new(file, place.clone())));

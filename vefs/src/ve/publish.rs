@@ -72,6 +72,7 @@ impl Ve {
         let mut s = self.state.lock();
         s.head.history = after.history;
         s.tables.frozen = None;
+        self.shared.space.release(overlay.inline);
         s.tables.found.clear();
         s.frozen_head = None;
         Ok(())

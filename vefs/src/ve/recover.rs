@@ -181,6 +181,7 @@ fn replay(shared: &Arc<Shared>, identity: &Identity, base: &Arc<BaseTree>, cut: 
     if let Some((position, seq)) = cut {
         scanner.reject(position, seq, "frame whose bytes are not there")?;
     }
+    shared.space.hold(loader.tables.active.inline);
     let sizes = (shared.options.segment_min, shared.options.segment_max);
     let (storage, entropy) = (shared.storage.clone(), shared.entropy.clone());
     let journal = Journal::new(identity.ve, shared.store, storage, entropy, sizes, scanner.into_tail()?);
@@ -281,6 +282,7 @@ impl Loader<'_> {
             _ => return Err(Loading::Frame("payload and its description differ".into())),
         };
         if let Some(payload) = &body.payload {
+            self.tables.active.inline += r.frame.payload.len() as u64;
             if let Some(place) = place {
                 let id = crate::ids::PayloadId { txn: self.open.txn, offset: self.open.payload };
                 self.tables.active.places.insert(id, place);
