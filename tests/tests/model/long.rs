@@ -1,5 +1,7 @@
 //! Many seeds on all cores; a failing one is run again to find where it begins to differ.
 
+#![allow(clippy::unwrap_used)]
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};

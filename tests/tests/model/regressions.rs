@@ -1,12 +1,14 @@
 //! What long runs once found, each with its story.
 
+#![allow(clippy::unwrap_used)]
+
 use aspfs_tests::harness::{empty_tree, small_options};
 use aspfs_tests::opgen::Rng;
 use aspfs_tests::run::{Simulated, World};
 use vefs::Ve;
 use vefs::change::Settings;
 use vefs::ids::{InodeNo, VeId};
-use vefs::op::{Op, Owner};
+use vefs::op::{FallocMode, Op, Owner, Reply};
 use vefs::types::mode;
 use vefs::ve::Request;
 
@@ -97,4 +99,27 @@ fn a_checkpoint_covers_nothing_of_a_later_ve() {
     assert!(world.lose_metadata());
     let ve = world.open().unwrap().ve(VeId(1)).unwrap();
     assert!((0..2000).all(|n| has(&ve, &format!("new{n}"))));
+}
+
+/// A file of one page at the end of a terabyte that was reserved was sealed into an object of a terabyte of zeros; as one with a
+/// hole was where it was asked for. Checks G33.
+#[test]
+fn what_is_mostly_zeros_is_not_sealed() {
+    let mut world = Simulated::create(1, small_options()).unwrap();
+    let store = world.open().unwrap();
+    let ve = store.create_ve(VeId(1), empty_tree(), Settings::default()).unwrap();
+    let do_it = |op: &Op| ve.execute(op, Request::default()).unwrap();
+    for (name, reserved) in [("hole", false), ("reserved", true)] {
+        let (name, owner) = (name.as_bytes().to_vec(), Owner::default());
+        let made = do_it(&Op::Create { parent: InodeNo::ROOT, name, mode: mode::IFREG | 0o644, rdev: 0, owner });
+        let Reply::Inode(ino, _) = made else { panic!("{made:?}") };
+        if reserved {
+            let mode = FallocMode::Allocate { keep_size: false };
+            do_it(&Op::Fallocate { ino, mode, offset: 0, len: 1 << 40 });
+        }
+        do_it(&Op::Write { ino, offset: (1 << 40) - 4096, data: vec![1; 4096].into(), kill_priv: false });
+        assert!(!ve.seal_file(ino).unwrap());
+    }
+    world.clock().advance(std::time::Duration::from_secs(100));
+    assert_eq!(store.housekeep(std::time::Duration::from_secs(1)).unwrap(), 0);
 }

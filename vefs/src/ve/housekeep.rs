@@ -85,12 +85,12 @@ impl Ve {
         Ok(Some((inode, extents)))
     }
 
-    /// Makes a file's body an object, so that equal files of all VEs are one. False when there is nothing to seal, or when the file
+    /// Makes a file's body an object, so that equal files of all VEs are one. False when there is nothing to seal or mostly holes, or when the file
     /// was changed meanwhile.
     pub fn seal_file(&self, ino: InodeNo) -> Result<bool> {
         let Some((inode, extents)) = self.private_file(ino)? else { return Ok(false) };
         let has_payload = extents.iter().any(|(o, e)| *o < inode.size && matches!(e.source, Source::Payload(_)));
-        if !has_payload || inode.size > crate::object::OBJECT_LEN_MAX {
+        if !has_payload || !is_dense(&extents, inode.size) || inode.size > crate::object::OBJECT_LEN_MAX {
             return Ok(false);
         }
         let staged = match self.body_of(ino, &inode, &extents)? {
@@ -215,6 +215,13 @@ fn unchanged(s: &State, ino: InodeNo, inode: &Inode, extents: &[(u64, Extent)]) 
         }
         _ => Ok(false),
     }
+}
+
+/// Whether at least half of a file is bytes that somebody wrote. An object holds zeros for the rest, and a file of a few bytes may be
+/// terabytes of holes and reserved ranges.
+fn is_dense(extents: &[(u64, Extent)], size: u64) -> bool {
+    let written = extents.iter().filter(|(o, e)| *o < size && e.source != Source::Unwritten);
+    written.map(|(o, e)| e.len.min(size - o)).fold(0u64, u64::saturating_add) >= size / 2
 }
 
 /// The ranges of payload bytes within the file's size, adjacent ones joined.
