@@ -29,6 +29,9 @@ pub struct Mix<'a> {
     ve: &'a Ve,
     dirs: Vec<(InodeNo, Vec<Name>)>,
     rng: Rng,
+    /// The directory that the cycles are in, and for how many more.
+    here: usize,
+    left: usize,
     serial: u64,
     took: [(u64, Duration); KINDS.len()],
 }
@@ -36,7 +39,7 @@ pub struct Mix<'a> {
 impl<'a> Mix<'a> {
     /// Makes the tree: so many directories, each with its files.
     pub fn new(ve: &'a Ve, dirs: usize) -> Result<Mix<'a>> {
-        let mut mix = Mix { ve, dirs: Vec::new(), rng: Rng(7), serial: 0, took: Default::default() };
+        let mut mix = Mix { ve, dirs: Vec::new(), rng: Rng(7), here: 0, left: 0, serial: 0, took: Default::default() };
         for d in 0..dirs {
             let dir = create(ve, InodeNo::ROOT, &format!("dir-{d:04}"), mode::IFDIR)?;
             mix.dirs.push((dir, Vec::new()));
@@ -63,10 +66,15 @@ impl<'a> Mix<'a> {
         Ok(out)
     }
 
-    /// One cycle in a random directory: a file is made, looked at, changed, and another one goes.
+    /// One cycle: a file is made, looked at, changed, and another one goes. Programs stay in a directory for a while; so do 64
+    /// cycles, then another one is drawn.
     pub fn cycle(&mut self) -> Result<()> {
         let n = self.serial;
-        let d = self.rng.below(self.dirs.len());
+        if self.left == 0 {
+            (self.here, self.left) = (self.rng.below(self.dirs.len()), 64);
+        }
+        self.left -= 1;
+        let d = self.here;
         let dir = self.dirs[d].0;
         let name = self.fresh();
         let ino = self.count(0, |ve| create(ve, dir, &name, mode::IFREG))?;

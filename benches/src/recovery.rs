@@ -11,7 +11,7 @@ use vefs::ids::{InodeNo, VeId};
 use vefs::types::mode;
 use vefs::{Options, Ve};
 
-use crate::bed::{Bed, Ground, Rng, create, noise, peak_mib, timed, write};
+use crate::bed::{Bed, Ground, Rng, create, noise, peak_mib, process_cpu, timed, write};
 use crate::metadata::Mix;
 use crate::outcome::{Figure, Goal, Outcome};
 
@@ -77,21 +77,23 @@ fn clean_stop(ground: &Ground, out: &mut Outcome) -> Result<()> {
 
 /// Opens the store in processes of their own. A start after a crash changes the journal by little, so that it can be repeated.
 fn opened(ground: &Ground, what: &str, path: &Path, goal: f64, out: &mut Outcome) -> Result<()> {
-    let (mut times, mut peaks) = (Vec::new(), Vec::new());
+    let (mut times, mut busy, mut peaks) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ground.rounds(3) {
         let child = Command::new(std::env::current_exe()?).arg(CHILD).arg(path).output()?;
         let text = String::from_utf8_lossy(&child.stdout);
         anyhow::ensure!(child.status.success(), "opening failed: {}", String::from_utf8_lossy(&child.stderr));
-        let (ms, mib) = text.trim().split_once(' ').context("the child said nothing")?;
-        times.push(ms.parse()?);
-        peaks.push(mib.parse()?);
+        let mut words = text.split_whitespace();
+        for values in [&mut times, &mut busy, &mut peaks] {
+            values.push(words.next().context("the child said too little")?.parse()?);
+        }
     }
     out.figures.push(Figure::goal(format!("recovery, {what}"), "ms", Goal::AtMost(goal), times));
+    out.figures.push(Figure::info(format!("recovery, {what}: CPU time"), "ms", busy));
     out.figures.push(Figure::info(format!("recovery, {what}: memory"), "MiB", peaks));
     Ok(())
 }
 
-/// What the child does: opens a store and all its VEs, and says how long it took in ms and how much memory in MiB. Nothing is closed.
+/// What the child does: opens a store and all its VEs, and says how long it took and how much processor time in ms, and how much memory in MiB. Nothing is closed.
 pub fn child(path: &Path) -> Result<()> {
     let took = timed(|| {
         let bed = Bed::open(path, Options::default(), |s| s)?;
@@ -101,7 +103,7 @@ pub fn child(path: &Path) -> Result<()> {
         std::mem::forget(bed);
         Ok(())
     })?;
-    println!("{:.3} {:.1}", took.as_secs_f64() * 1e3, peak_mib()?);
+    println!("{:.3} {:.3} {:.1}", took.as_secs_f64() * 1e3, process_cpu().as_secs_f64() * 1e3, peak_mib()?);
     Ok(())
 }
 

@@ -20,6 +20,7 @@ pub fn small_options() -> Options {
         extent_target: 256 << 10,
         overlay_soft: 256 << 10,
         overlay_hard: 1 << 20,
+        recovery_memory: 64 << 10,
         persist_bytes: 512 << 10,
         checkpoint_bytes: 2 << 20,
         reserve: 0,

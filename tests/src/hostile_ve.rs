@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use vefs::change::{Body, Seal};
 use vefs::clock::Timestamp;
 use vefs::codec;
@@ -19,7 +20,6 @@ use vefs::ve::{Envelope, Request, Retention};
 use vefs::{Error, Ve};
 
 use crate::harness::{World, empty_tree, small_options};
-use crate::hostile::some_bytes;
 
 const STORE: [u8; 16] = [7; 16];
 const VE: VeId = VeId(1);
@@ -108,7 +108,7 @@ impl Planted {
     fn frame(&mut self, kind: FrameKind, body: &[u8], envelope: &[u8], payload: &[u8]) {
         let parts = Parts { kind, txn: self.txn, seq: self.seq, epoch: EPOCH, synced_upto: 0, body, envelope, payload };
         let end = self.frames.len() + parts.frame_len() as usize;
-        self.frames.extend_from_slice(&parts.header(INCARNATION, record::crc(INCARNATION, parts.payload)));
+        self.frames.extend_from_slice(&parts.header(INCARNATION, record::crc(INCARNATION, payload)));
         for part in [body, envelope, payload] {
             self.frames.extend_from_slice(part);
         }
@@ -223,7 +223,7 @@ fn change(ve: &Ve, ino: InodeNo) {
         Op::Create { parent, name: name("new"), mode: mode::IFREG | 0o644, rdev: 0, owner },
         Op::Create { parent, name: name("a"), mode: mode::IFDIR | 0o755, rdev: 0, owner },
         Op::Link { ino, parent: root, name: name("linked") },
-        Op::Write { ino, offset: 50, data: some_bytes(), kill_priv: true },
+        Op::Write { ino, offset: 50, data: Bytes::from_static(b"written after recovery"), kill_priv: true },
         Op::CopyRange { src: ino, src_offset: 0, dst: InodeNo::FIRST_PRIVATE, dst_offset: 1 << 20, len: u64::MAX },
         Op::Fallocate { ino, mode: whole, offset: 0, len: vefs::limits::FILE_SIZE_MAX },
         Op::Fallocate { ino, mode: FallocMode::PunchHole, offset: 10, len: 1 << 40 },

@@ -6,6 +6,7 @@ pub mod golden;
 pub mod golden_store;
 pub mod harness;
 pub mod hostile;
+mod hostile_input;
 mod hostile_ve;
 pub mod model;
 pub mod opgen;

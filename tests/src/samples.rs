@@ -140,6 +140,7 @@ pub fn changes() -> Vec<(String, Change)> {
         ("put-settings", Change::PutSettings(settings())),
         ("put-hold", Change::PutHold("nightly".into(), hold())),
         ("drop-hold", Change::DropHold("nightly".into())),
+        ("wrote", Change::Wrote(InodeNo(1 << 32), 4096, 4000, Timestamp { secs: 1_700_000_000, nanos: 5 })),
     ]
     .into_iter()
     .map(|(n, c)| (n.to_owned(), c))
@@ -250,7 +251,7 @@ pub fn answers() -> Vec<(u64, Memo)> {
 pub fn frame(kind: FrameKind, body: &[u8], envelope: &[u8], payload: &[u8]) -> Vec<u8> {
     let parts =
         Parts { kind, txn: TxnNo(5), seq: 78, epoch: Epoch(7), synced_upto: (1 << 33) + 8, body, envelope, payload };
-    let mut out = parts.header(INCARNATION, record::crc(INCARNATION, parts.payload)).to_vec();
+    let mut out = parts.header(INCARNATION, record::crc(INCARNATION, payload)).to_vec();
     for part in [body, envelope, payload] {
         out.extend_from_slice(part);
     }

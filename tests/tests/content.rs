@@ -1,5 +1,7 @@
 //! Bytes on a real disk: bulk is written once, equal files are one, space comes back, metadata can be rebuilt.
 
+#![allow(clippy::unwrap_used)]
+
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;

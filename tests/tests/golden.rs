@@ -1,6 +1,8 @@
 //! What is stored today is read by every later program: golden bytes of each structure, a whole golden store, and formats of
 //! a program to come, which are refused by their number (promise G28).
 
+#![allow(clippy::unwrap_used)]
+
 use std::fmt::Debug;
 use std::sync::Arc;
 

@@ -1,5 +1,7 @@
 //! Bad input of a store: each kind of damage is named with its place, and nothing is changed by the attempt.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;

@@ -40,6 +40,9 @@ pub enum Change {
     PutHold(String, Hold),
     /// The hold is released.
     DropHold(String),
+    /// Content of the file or directory was changed: its size and mapped bytes are now these, its mtime and ctime this. What a write changes
+    /// of an inode, in a third of the bytes.
+    Wrote(InodeNo, u64, u64, Timestamp),
 }
 
 /// What an administrator sets for a VE; travels with its history.

@@ -98,7 +98,7 @@ pub struct Inode {
     pub parent: InodeNo,
     /// Of a directory: the cookie its next new entry gets. Cookies are never reused in one directory.
     pub next_cookie: u64,
-    /// Flags, see [`Inode::PRIVATE_MAP`].
+    /// Flags, see [`Inode::PRIVATE_MAP`] and [`Inode::HAS_XATTR`].
     pub flags: u32,
 }
 
@@ -107,7 +107,16 @@ impl Inode {
     /// base tree's.
     pub const PRIVATE_MAP: u32 = 1;
     /// All flags there are.
-    pub const FLAGS: u32 = Inode::PRIVATE_MAP;
+    pub const FLAGS: u32 = Inode::PRIVATE_MAP | Inode::HAS_XATTR;
+
+    /// The inode has, or once had, extended attributes of the VE's own. Without it an inode that is not the base tree's has none, and
+    /// nobody needs to look.
+    pub const HAS_XATTR: u32 = 2;
+
+    /// Whether there may be extended attributes.
+    pub fn may_have_xattrs(&self, ino: InodeNo) -> bool {
+        ino.is_base() || self.flags & Inode::HAS_XATTR != 0
+    }
 
     /// The kind of this inode. A mode without a valid type cannot be constructed by a plan; decoders check.
     pub fn kind(&self) -> Kind {

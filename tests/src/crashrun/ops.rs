@@ -9,6 +9,9 @@ use vefs::types::mode;
 use super::world::{Things, pattern};
 use crate::model::acl;
 
+/// A directory and a name in it.
+type Name<'a> = (InodeNo, &'a [u8]);
+
 const ROOT: InodeNo = InodeNo::ROOT;
 const OWNER: Owner = Owner { uid: 8, gid: 9, umask: 0o027 };
 
@@ -81,7 +84,7 @@ fn names(t: &Things, ops: &mut Vec<Op>) {
 }
 
 fn renames(t: &Things, ops: &mut Vec<Op>) {
-    let pairs: [((InodeNo, &[u8]), (InodeNo, &[u8])); 7] = [
+    let pairs: [(Name<'_>, Name<'_>); 7] = [
         ((ROOT, b"file"), (ROOT, b"new")),
         ((ROOT, b"file"), (t.dir, b"inner")),
         ((ROOT, b"file"), (t.dir, b"hard")),

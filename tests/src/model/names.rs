@@ -7,7 +7,7 @@ use vefs::errno::Errno;
 use vefs::ids::InodeNo;
 use vefs::limits::{LINK_MAX, SYMLINK_MAX};
 use vefs::op::{Owner, Reply};
-use vefs::types::{Dentry, Kind, mode};
+use vefs::types::{Dentry, Inode, Kind, mode};
 
 use super::{Body, Model, Node, acl, check_name};
 
@@ -27,6 +27,9 @@ impl Model {
         let dir = self.dir(parent)?;
         let (bits, xattrs) = first_mode(dir, kind, m & mode::PERM, owner.umask);
         let mut node = Node::new(kind.bits() | bits, owner.uid, owner.gid, now);
+        if !xattrs.is_empty() {
+            node.attr.flags |= Inode::HAS_XATTR;
+        }
         node.xattrs = xattrs;
         if dir.attr.mode & mode::ISGID != 0 {
             node.attr.gid = dir.attr.gid;

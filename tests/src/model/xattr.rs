@@ -5,7 +5,7 @@ use vefs::errno::Errno;
 use vefs::ids::InodeNo;
 use vefs::limits::{XATTR_LIST_MAX, XATTR_NAME_MAX, XATTR_VALUE_MAX};
 use vefs::op::{Reply, XattrMode};
-use vefs::types::Kind;
+use vefs::types::{Inode, Kind};
 
 use super::{Model, Node, acl};
 
@@ -33,6 +33,7 @@ impl Model {
             _ => check_list(node, name)?,
         }
         let node = self.known(ino);
+        node.attr.flags |= Inode::HAS_XATTR;
         node.xattrs.insert(name.to_vec(), value.to_vec());
         node.attr.ctime = now;
         Ok(Reply::Done)
@@ -50,6 +51,7 @@ impl Model {
         }
         let node = self.known(ino);
         if stored {
+            node.attr.flags |= Inode::HAS_XATTR;
             node.xattrs.insert(name.to_vec(), acl::encode(&list));
         } else {
             node.xattrs.remove(name);

@@ -29,10 +29,14 @@ pub enum Event {
     PowerCutInside,
     CleanStop,
     Rebuild,
+    Seal,
+    Coalesce,
+    Housekeep,
+    Reclaim,
 }
 
 /// Of 10,000 steps, how many are which.
-const WEIGHTS: [(Event, u64); 22] = [
+const WEIGHTS: [(Event, u64); 26] = [
     (Event::Tick, 60),
     (Event::Sync, 60),
     (Event::Commit, 50),
@@ -41,20 +45,24 @@ const WEIGHTS: [(Event, u64); 22] = [
     (Event::Checkpoint, 8),
     (Event::Collect, 12),
     (Event::Hold, 12),
-    (Event::Release, 8),
+    (Event::Release, 16),
     (Event::ReadVersion, 20),
-    (Event::OpenVersion, 5),
-    (Event::CloseVersion, 6),
+    (Event::OpenVersion, 8),
+    (Event::CloseVersion, 12),
     (Event::SetQuota, 6),
-    (Event::Create, 3),
-    (Event::Destroy, 2),
+    (Event::Create, 8),
+    (Event::Destroy, 6),
     (Event::Pause, 10),
     (Event::KillDaemon, 8),
     (Event::KillInside, 8),
     (Event::PowerCut, 8),
     (Event::PowerCutInside, 12),
     (Event::CleanStop, 4),
-    (Event::Rebuild, 2),
+    (Event::Rebuild, 5),
+    (Event::Seal, 30),
+    (Event::Coalesce, 30),
+    (Event::Housekeep, 4),
+    (Event::Reclaim, 6),
 ];
 
 impl Event {
@@ -101,6 +109,10 @@ impl Event {
             Event::PowerCutInside => "PowerCutInside",
             Event::CleanStop => "CleanStop",
             Event::Rebuild => "Rebuild",
+            Event::Seal => "Seal",
+            Event::Coalesce => "Coalesce",
+            Event::Housekeep => "Housekeep",
+            Event::Reclaim => "Reclaim",
         }
     }
 }

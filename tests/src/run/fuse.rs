@@ -83,6 +83,11 @@ impl Storage for Fused {
         self.below.rename(from, to)
     }
 
+    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        self.fuse.burn()?;
+        self.below.link(from, to)
+    }
+
     fn remove(&self, path: &str) -> io::Result<()> {
         self.fuse.burn()?;
         self.below.remove(path)

@@ -2,14 +2,15 @@
 
 use vefs::change::Settings;
 use vefs::errno::Errno;
-use vefs::ids::TxnNo;
+use vefs::ids::{InodeNo, TxnNo};
+use vefs::types::{Inode, Kind};
 use vefs::ve::Retention;
-use vefs::{Error, Result as CoreResult};
+use vefs::{Error, Result as CoreResult, Ve};
 
 use super::event::Event;
 use super::runner::Runner;
 use super::subject::{Entry, Subject, compare_past};
-use crate::model::{Reader, compare};
+use crate::model::{Reader, compare, compare_inode};
 
 impl Runner {
     fn subject(&mut self, id: u32) -> &mut Subject {
@@ -29,6 +30,8 @@ impl Runner {
             Event::OpenVersion => self.open_version(id),
             Event::CloseVersion => self.close_version(id),
             Event::SetQuota => self.set_quota(id),
+            Event::Seal => self.rewrite(id, |ve, ino| ve.seal_file(ino)),
+            Event::Coalesce => self.rewrite(id, |ve, ino| ve.coalesce(ino)),
             other => Err(format!("{other:?} does not happen to one VE")),
         }
     }
@@ -45,6 +48,19 @@ impl Runner {
         Ok(done)
     }
 
+    /// Housekeeping of one file: the same bytes elsewhere.
+    fn rewrite(&mut self, id: u32, how: impl Fn(&Ve, InodeNo) -> CoreResult<bool>) -> Result<bool, String> {
+        let start = self.rng.next_u64() as usize;
+        let s = &self.subjects[&id];
+        let large = |kind, attr: &Inode| kind == Kind::Regular && attr.mapped > 0;
+        let Some(ino) = s.now.model.find(start, usize::MAX, large) else { return Ok(false) };
+        let done = self.survived(how(s.ve(), ino))?;
+        if done == Some(true) {
+            compare_inode(&s.now.model, &**s.ve(), ino)?;
+        }
+        Ok(done == Some(true))
+    }
+
     fn publish(&mut self, id: u32) -> Result<bool, String> {
         let result = self.subjects[&id].ve().publish();
         let done = self.survived(result)?.is_some();
@@ -57,7 +73,7 @@ impl Runner {
         Ok(done)
     }
 
-    fn retention(&mut self) -> Retention {
+    pub(super) fn retention(&mut self) -> Retention {
         let steps = match self.rng.below(5) {
             0 => vec![],
             1 => vec![(5, 0)],

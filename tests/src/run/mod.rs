@@ -10,6 +10,7 @@
 pub mod event;
 pub mod fuse;
 mod history;
+mod lives;
 pub mod meta;
 mod runner;
 pub mod subject;
@@ -17,6 +18,7 @@ pub mod touched;
 pub mod tree;
 pub mod world;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -85,6 +87,15 @@ impl fmt::Display for Failure {
         let events = self.events.join("; ");
         write!(f, "seed {} step {}: {}\nlast events: {events}", self.seed, self.step, self.message)
     }
+}
+
+thread_local! {
+    static STEP: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The step that a run of this thread has come to: for telling where it panicked.
+pub fn last_step() -> u64 {
+    STEP.get()
 }
 
 /// Runs a seed in memory.

@@ -4,17 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use vefs::change::Settings;
 use vefs::ids::{Hash, InodeNo, VeId};
 use vefs::op::{Op, Reply};
 use vefs::ve::Request;
 use vefs::{Error, Result as CoreResult, Store};
 
 use super::event::Event;
-use super::subject::{Entry, Subject};
+use super::subject::{Entry, Expected, Subject};
 use super::world::World;
-use super::{Counts, Failure, Plan, touched, tree};
-use crate::model::{Model, compare, compare_inode, sample_tree};
+use super::{Counts, Failure, Plan, touched};
+use crate::model::{compare, compare_inode};
 use crate::opgen::{Rng, next_op};
 
 /// How the process ends.
@@ -36,11 +35,13 @@ pub struct Runner {
     plan: Plan,
     step: u64,
     /// The base tree, once it is built.
-    base: Option<Hash>,
+    pub(super) base: Option<Hash>,
     /// How the process will end, and how many more steps it has at most.
     doomed: Option<(End, u64)>,
-    /// VEs that were being made or erased when the process ended: nobody knows yet.
-    unsure: Vec<u32>,
+    /// VEs that were being made or erased when the process ended: nobody knows yet. What the new ones would be.
+    pub(super) unsure: BTreeMap<u32, Option<Expected>>,
+    /// Events that come next, the last one first.
+    next: Vec<Event>,
     events: Vec<String>,
 }
 
@@ -57,7 +58,8 @@ impl Runner {
             step: 0,
             base: None,
             doomed: None,
-            unsure: Vec::new(),
+            unsure: BTreeMap::new(),
+            next: Vec::new(),
             events: Vec::new(),
         }
     }
@@ -79,7 +81,8 @@ impl Runner {
         }
         while self.step < self.plan.steps {
             self.step += 1;
-            let event = Event::draw(&mut self.rng);
+            super::STEP.set(self.step);
+            let event = self.next.pop().unwrap_or_else(|| Event::draw(&mut self.rng));
             if event != Event::Operation {
                 self.note(format!("{} {event:?}", self.step));
             }
@@ -147,6 +150,11 @@ impl Runner {
             Event::Tick => self.tick()?,
             Event::Persist => self.survived(self.store().persist())?.is_some(),
             Event::Checkpoint => self.checkpoint()?,
+            Event::Reclaim => self.reclaim()?,
+            Event::Housekeep => {
+                let quiet = Duration::from_secs(self.rng.below(20));
+                self.survived(self.store().housekeep(quiet))?.is_some_and(|changed| changed > 0)
+            }
             other => match self.some() {
                 Some(id) => self.happen_to(id, other)?,
                 None => false,
@@ -230,6 +238,16 @@ impl Runner {
         Ok(done)
     }
 
+    fn reclaim(&mut self) -> Result<bool, String> {
+        let retention = self.retention();
+        if self.survived(self.store().collect_garbage(&retention))?.is_none() {
+            return Ok(false);
+        }
+        let ids: Vec<u32> = self.subjects.keys().copied().collect();
+        ids.into_iter().try_for_each(|id| self.check_versions(id))?;
+        self.compare_all().map(|()| true)
+    }
+
     fn doom(&mut self, end: End) -> bool {
         if self.doomed.is_some() {
             return false;
@@ -237,6 +255,11 @@ impl Runner {
         let calls = 1 + self.rng.below(1 << (1 + self.rng.clone().below(8))) as u32;
         self.world.fuse().arm(calls);
         self.doomed = Some((end, 60));
+        // What changes names on disk is rare and worth dying in.
+        if self.rng.percent(25) {
+            let name = if self.rng.percent(50) { Event::Destroy } else { Event::Create };
+            self.next = vec![Event::Create, name];
+        }
         true
     }
 
@@ -263,6 +286,7 @@ impl Runner {
     /// Ends the process and starts another.
     fn crash(&mut self, end: End) -> Result<bool, String> {
         self.doomed = None;
+        self.next.clear();
         self.world.dying(&mut self.rng);
         self.store = None;
         for s in self.subjects.values_mut() {
@@ -295,86 +319,6 @@ impl Runner {
             self.check_versions(id).map_err(context)?;
         }
         Ok(true)
-    }
-
-    /// What was being made or erased when the process ended is there whole, or not at all.
-    fn decide_unsure(&mut self) -> Result<(), String> {
-        let there = self.store().list().map_err(|e| e.to_string())?;
-        for id in std::mem::take(&mut self.unsure) {
-            let listed = there.contains(&VeId(id));
-            if !listed {
-                self.subjects.remove(&id);
-            } else if !self.subjects.contains_key(&id) {
-                self.store().destroy_ve(VeId(id)).map_err(|e| format!("destroying what was being made: {e}"))?;
-            }
-        }
-        let expected: Vec<VeId> = self.subjects.keys().map(|id| VeId(*id)).collect();
-        let there = self.store().list().map_err(|e| e.to_string())?;
-        if there == expected { Ok(()) } else { Err(format!("VEs {expected:?} are {there:?}")) }
-    }
-
-    fn create_some(&mut self) -> Result<bool, String> {
-        let free = (1..=4).find(|id| !self.subjects.contains_key(id));
-        match free {
-            Some(id) => self.create(id),
-            None => Ok(false),
-        }
-    }
-
-    fn create(&mut self, id: u32) -> Result<bool, String> {
-        let quota = match self.rng.below(3) {
-            0 => (8 << 20, 400),
-            1 => (1 << 20, 60),
-            _ => (64 << 20, u64::MAX),
-        };
-        let over_tree = self.rng.percent(50);
-        let (base, model) = if over_tree {
-            let tree = sample_tree();
-            let Some(hash) = self.base_tree()? else { return Ok(false) };
-            (hash, Model::with_tree(quota.0, quota.1, &tree))
-        } else {
-            (crate::harness::empty_tree(), Model::new(quota.0, quota.1))
-        };
-        let settings = Settings { quota_bytes: quota.0, quota_inodes: quota.1, ..Settings::default() };
-        let made = self.store().create_ve(VeId(id), base, settings);
-        match self.survived(made)? {
-            Some(ve) => {
-                self.subjects.insert(id, Subject::new(ve, model, quota));
-                Ok(true)
-            }
-            None => {
-                self.unsure.push(id);
-                Ok(false)
-            }
-        }
-    }
-
-    fn base_tree(&mut self) -> Result<Option<Hash>, String> {
-        if self.base.is_none() {
-            match tree::build(self.store().objects(), &sample_tree()) {
-                Ok(hash) => self.base = Some(hash),
-                Err(_) if self.world.fuse().is_blown() => {}
-                Err(e) => return Err(format!("building the base tree: {e}")),
-            }
-        }
-        Ok(self.base)
-    }
-
-    fn destroy_some(&mut self) -> Result<bool, String> {
-        let Some(id) = self.some().filter(|_| self.subjects.len() > 2) else { return Ok(false) };
-        if let Some(s) = self.subjects.get_mut(&id) {
-            s.reading = None;
-        }
-        match self.survived(self.store().destroy_ve(VeId(id)))? {
-            Some(()) => {
-                self.subjects.remove(&id);
-                Ok(true)
-            }
-            None => {
-                self.unsure.push(id);
-                Ok(false)
-            }
-        }
     }
 }
 

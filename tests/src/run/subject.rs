@@ -159,7 +159,7 @@ impl Subject {
     pub fn note_version(&mut self, keep: bool) {
         let position = self.ve().position();
         self.chains.insert(position.txn, position.chain);
-        if keep && (self.versions.len() < 40 || position.txn.0 % 16 == 0) {
+        if keep && (self.versions.len() < 40 || position.txn.0.is_multiple_of(16)) {
             let model = Arc::new(self.now.model.clone());
             self.versions.insert(position.txn, Version { chain: position.chain, model });
         }

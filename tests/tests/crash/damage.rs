@@ -47,7 +47,7 @@ fn flipped_bits_are_noticed() {
         let mut rng = Rng::new(seed ^ 0xF11B);
         let files = run.recorder.now().files();
         let mut tally = Default::default();
-        for (path, content) in files.iter().filter(|(_, content)| content.len() > 0) {
+        for (path, content) in files.iter().filter(|(_, content)| !content.is_empty()) {
             // Headers are small: half of the flips go there.
             let near = [64, 4096 + 2000, content.len(), content.len()];
             for most in near.repeat(4) {

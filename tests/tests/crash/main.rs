@@ -1,6 +1,8 @@
 //! Crash safety of the core: every disk that a power cut or the death of the daemon may leave is opened and held against the
 //! model; disks that lie, fail or are full; and the files of the real metadata store.
 
+#![allow(clippy::unwrap_used)]
+
 mod damage;
 mod faults;
 mod full;

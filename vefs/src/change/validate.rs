@@ -60,6 +60,11 @@ fn check(change: &Change, txn: TxnNo) -> Check {
         Change::Usage(_, _) | Change::PutSettings(_) => Ok(()),
         Change::PutHold(n, h) => label(n).and_then(|()| hold(h)),
         Change::DropHold(n) => label(n),
+        Change::Wrote(no, size, mapped, _) => {
+            ino(*no)?;
+            ensure(*size <= limits::FILE_SIZE_MAX, "size")?;
+            ensure(*mapped <= limits::FILE_SIZE_MAX, "mapped bytes")
+        }
     }
 }
 

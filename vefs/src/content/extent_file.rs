@@ -55,8 +55,9 @@ pub struct ExtentFiles {
     bodies: BTreeMap<InodeNo, Body>,
     next_number: u64,
     open: HashMap<u64, Arc<dyn File>>,
-    dirty: Vec<Arc<dyn File>>,
-    /// Bytes appended, and how many of them are durable.
+    /// Files with unflushed bytes or names, with the append that touched them last.
+    dirty: Vec<(Arc<dyn File>, u64)>,
+    /// Appends so far, and how many of them are durable.
     appended: u64,
     durable: u64,
     names: u64,
@@ -118,11 +119,10 @@ impl ExtentFiles {
             return Err(Error::io("writing extent file", place)(e));
         }
         current.end = offset + bytes.len() as u64;
-        self.appended += bytes.len() as u64;
-        if !self.dirty.iter().any(|f| Arc::ptr_eq(f, &current.file)) {
-            self.dirty.push(current.file.clone());
-        }
-        Ok(ExtentPlace { file: current.number, offset, len: bytes.len() as u64, crcs: chunk_crcs(bytes) })
+        let file = current.file.clone();
+        let number = current.number;
+        self.touched(file);
+        Ok(ExtentPlace { file: number, offset, len: bytes.len() as u64, crcs: chunk_crcs(bytes) })
     }
 
     /// Appends bytes that lie at `offset` of a file, if they continue its body: a file written from start to end gets an extent file
@@ -134,7 +134,7 @@ impl ExtentFiles {
             self.begin_body(ino)?;
         }
         let Some(body) = self.bodies.get_mut(&ino) else { return Ok(None) };
-        let dirty = self.dirty.iter().any(|f| Arc::ptr_eq(f, &body.file));
+        let dirty = self.dirty.iter().any(|(f, _)| Arc::ptr_eq(f, &body.file));
         if body.end != offset || size != offset || (small && !dirty) {
             self.bodies.remove(&ino);
             return Ok(None);
@@ -145,10 +145,8 @@ impl ExtentFiles {
             return Err(Error::io("writing extent file", path(self.ve, number))(e));
         }
         body.end = offset + bytes.len() as u64;
-        self.appended += bytes.len() as u64;
-        if !dirty {
-            self.dirty.push(body.file.clone());
-        }
+        let file = body.file.clone();
+        self.touched(file);
         Ok(Some(ExtentPlace { file: number, offset, len: bytes.len() as u64, crcs: chunk_crcs(bytes) }))
     }
 
@@ -161,7 +159,7 @@ impl ExtentFiles {
         let path = path(self.ve, number);
         let file = self.storage.create(&path, 0).map_err(Error::io("creating extent file", path))?;
         self.names += 1;
-        self.dirty.push(file.clone());
+        self.touched(file.clone());
         self.remember(number, file.clone());
         self.bodies.insert(ino, Body { number, file, end: 0 });
         Ok(())
@@ -182,6 +180,15 @@ impl ExtentFiles {
         self.bodies.remove(&ino);
     }
 
+    /// Notes that a file was written.
+    fn touched(&mut self, file: Arc<dyn File>) {
+        self.appended += 1;
+        match self.dirty.iter_mut().find(|(f, _)| Arc::ptr_eq(f, &file)) {
+            Some((_, append)) => *append = self.appended,
+            None => self.dirty.push((file, self.appended)),
+        }
+    }
+
     fn begin(&mut self) -> Result<()> {
         let number = self.next_number;
         let path = path(self.ve, number);
@@ -194,7 +201,7 @@ impl ExtentFiles {
             return Err(Error::io("writing extent file", path)(e));
         }
         self.names += 1;
-        self.dirty.push(file.clone());
+        self.touched(file.clone());
         self.remember(number, file.clone());
         self.current = Some(Current { number, file, end: DATA_START });
         Ok(())
@@ -232,23 +239,27 @@ impl ExtentFiles {
     }
 
     /// What must be flushed so that everything appended so far is durable; `None` when it is already.
-    pub fn flush_wanted(&mut self) -> Option<Flush> {
+    pub fn flush_wanted(&self) -> Option<Flush> {
         if self.dirty.is_empty() {
             return None;
         }
+        let files = self.dirty.iter().map(|(f, _)| f.clone()).collect();
         let dir = (self.names_durable < self.names).then(|| folder(self.ve));
-        Some(Flush { files: std::mem::take(&mut self.dirty), dir, names: self.names, appended: self.appended })
+        Some(Flush { files, dir, names: self.names, appended: self.appended })
     }
 
     /// The flush is done.
     pub fn flushed(&mut self, flush: &Flush) {
         self.durable = self.durable.max(flush.appended);
+        // Flushes may overlap: what was appended to a file since this one began stays.
+        let durable = self.durable;
+        self.dirty.retain(|(_, append)| *append > durable);
         if flush.dir.is_some() {
             self.names_durable = self.names_durable.max(flush.names);
         }
     }
 
-    /// Bytes appended so far in this run.
+    /// Appends so far in this run.
     pub fn appended(&self) -> u64 {
         self.appended
     }

@@ -1,4 +1,5 @@
-//! The header of a journal segment: first 4096 bytes of the file, 96 used. Frames follow. See `docs/format/journal.md`.
+//! The header of a journal segment: the first 4096 bytes of the file hold it twice, 96 bytes at 0 and at 2048, because without it
+//! none of the segment's frames can be checked. Frames follow. See `docs/format/journal.md`.
 
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -14,6 +15,8 @@ pub const MAGIC: [u8; 8] = *b"ASPFSJNL";
 pub const FORMAT: u32 = 1;
 /// Frames start here.
 pub const DATA_START: u64 = 4096;
+/// Where the second copy of the header lies.
+pub const COPY_AT: usize = 2048;
 /// Bytes of the header that are used.
 pub const HEADER_LEN: usize = 96;
 
@@ -85,6 +88,15 @@ impl SegmentHeader {
         })
     }
 
+    /// Reads the first copy of a header block that is good; what is wrong with the first one when none is. After a torn rewrite the
+    /// second copy may be a former life's: then the segment is that one's, and the frames of this life are not there.
+    pub fn parse_block(block: &[u8]) -> Result<SegmentHeader, FormatError> {
+        match (Self::parse(block), block.get(COPY_AT..).map(Self::parse)) {
+            (Err(FormatError::Magic | FormatError::Checksum), Some(Ok(copy))) => Ok(copy),
+            (first, _) => first,
+        }
+    }
+
     /// Checks and reads a header.
     pub fn parse(bytes: &[u8]) -> Result<SegmentHeader, FormatError> {
         let raw: Raw = open(bytes)?;
@@ -104,5 +116,28 @@ impl SegmentHeader {
             first_seq: raw.first_seq.get(),
             capacity: raw.capacity.get(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A damaged header cost the segment's frames, which nothing later promised: they went as a torn tail (checks G5).
+    #[test]
+    fn the_second_copy_stands_in_for_the_first() {
+        let (store, ve, incarnation) = ([7; 16], VeId(42), 3);
+        let h = SegmentHeader { store, ve, incarnation, order: 4, base: 5, first_seq: 6, capacity: 7 };
+        let mut block = [0; COPY_AT + HEADER_LEN];
+        block[..HEADER_LEN].copy_from_slice(&h.to_bytes());
+        block[COPY_AT..].copy_from_slice(&h.to_bytes());
+        for at in [0, 13, 60, COPY_AT, COPY_AT + 50] {
+            let mut bad = block;
+            bad[at] ^= 1;
+            assert_eq!(SegmentHeader::parse_block(&bad), Ok(h), "byte {at}");
+        }
+        block[3] ^= 1;
+        block[COPY_AT + 3] ^= 1;
+        assert_eq!(SegmentHeader::parse_block(&block), Err(FormatError::Magic));
     }
 }

@@ -15,7 +15,7 @@ mod write;
 use std::sync::Arc;
 
 pub use read::{Recovered, Scanner, TailState};
-pub use write::{Flush, Journal, Written};
+pub use write::{Flush, Journal, Written, create_segment};
 
 use crate::format::segment::SegmentHeader;
 use crate::storage::File;

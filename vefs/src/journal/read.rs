@@ -10,7 +10,7 @@ use super::{Segment, folder};
 use crate::error::{Error, Result};
 use crate::format::FormatError;
 use crate::format::record::{self, Frame, HEADER_LEN};
-use crate::format::segment::{DATA_START, HEADER_LEN as SEGMENT_HEADER_LEN, SegmentHeader};
+use crate::format::segment::{COPY_AT, DATA_START, HEADER_LEN as SEGMENT_HEADER_LEN, SegmentHeader};
 use crate::ids::VeId;
 use crate::storage::{File, Storage};
 
@@ -312,13 +312,13 @@ fn list(storage: &dyn Storage, store: [u8; 16], ve: VeId) -> Result<Listing> {
     for name in storage.list(&dir).map_err(Error::io("listing journal", dir.clone()))? {
         let path = format!("{dir}/{name}");
         let file = storage.open(&path).map_err(Error::io("opening journal segment", path.clone()))?;
-        let mut head = [0; SEGMENT_HEADER_LEN];
+        let mut head = [0; COPY_AT + SEGMENT_HEADER_LEN];
         let len = file.len().map_err(Error::io("reading journal segment", path.clone()))?;
         if len < DATA_START {
             continue;
         }
         file.read_at(&mut head, 0).map_err(Error::io("reading journal segment", path.clone()))?;
-        match SegmentHeader::parse(&head) {
+        match SegmentHeader::parse_block(&head) {
             Ok(header) if header.store == store && header.ve == ve => {
                 let capacity = header.capacity.min(len - DATA_START);
                 out.push(Arc::new(Segment { path, file, header: SegmentHeader { capacity, ..header } }));
@@ -333,7 +333,7 @@ fn list(storage: &dyn Storage, store: [u8; 16], ve: VeId) -> Result<Listing> {
             Err(e @ (FormatError::Unknown { .. } | FormatError::Cipher(..))) => {
                 return Err(e.at("journal segment", path));
             }
-            Err(_) if head == [0; SEGMENT_HEADER_LEN] && !begun(&*file, len, &path)? => unused.push(path),
+            Err(_) if head == [0; COPY_AT + SEGMENT_HEADER_LEN] && !begun(&*file, len, &path)? => unused.push(path),
             // A header that never became durable; whether something is missing, `finish` decides.
             Err(_) => {}
         }

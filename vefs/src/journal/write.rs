@@ -8,7 +8,7 @@ use super::{Segment, folder};
 use crate::entropy::Entropy;
 use crate::error::{Error, Result};
 use crate::format::record::{self, FrameKind, Parts, frame_len};
-use crate::format::segment::{DATA_START, SegmentHeader};
+use crate::format::segment::{COPY_AT, DATA_START, HEADER_LEN, SegmentHeader};
 use crate::ids::{Epoch, TxnNo, VeId};
 use crate::limits;
 use crate::storage::{File, Storage};
@@ -61,6 +61,15 @@ pub struct Journal {
     durable: u64,
     seq: u64,
     poisoned: Option<String>,
+}
+
+/// Makes the zero-filled file of a segment, without a header. Of a failure nothing is left.
+pub fn create_segment(storage: &dyn Storage, path: &str, capacity: u64) -> Result<Arc<dyn File>> {
+    storage.create(path, DATA_START + capacity).map_err(|e| {
+        // A half-filled file would only take space; recovery ignores it in any case.
+        let _ = storage.remove(path);
+        Error::io("creating journal segment", path)(e)
+    })
 }
 
 impl Journal {
@@ -188,28 +197,32 @@ impl Journal {
         self.poisoned.is_none() && self.spare.is_none()
     }
 
-    /// Makes a spare segment ready, so that no operation waits for its zeros, and so that there is one left to erase files with
-    /// when the disk is full (promise G4).
-    pub fn prepare_spare(&mut self) -> Result<()> {
-        if !self.wants_spare() {
-            return Ok(());
-        }
+    /// Path and capacity of the spare segment that should be made ready with [`create_segment`] and given to
+    /// [`Journal::take_spare`], so that no operation waits for its zeros, and so that there is one left to erase files with when
+    /// the disk is full (promise G4).
+    pub fn spare_wanted(&self) -> Option<(String, u64)> {
         let last = self.segments.back().map_or(0, |s| s.header.capacity);
         let capacity = (last * 2).clamp(self.segment_min, self.segment_max);
-        self.spare = Some(self.create(capacity)?);
+        self.wants_spare().then(|| (self.new_path(), capacity))
+    }
+
+    /// Takes a file that [`create_segment`] made as the spare; removes it when there has come to be another.
+    pub fn take_spare(&mut self, path: String, file: Arc<dyn File>, capacity: u64) -> Result<()> {
+        if !self.wants_spare() {
+            return self.storage.remove(&path).map_err(Error::io("removing journal segment", path));
+        }
+        self.names += 1;
+        self.spare = Some((path, file, capacity));
         Ok(())
     }
 
+    fn new_path(&self) -> String {
+        format!("{}/{:016x}", folder(self.ve), self.entropy.next_u64())
+    }
+
     fn create(&mut self, capacity: u64) -> Result<(String, Arc<dyn File>, u64)> {
-        let path = format!("{}/{:016x}", folder(self.ve), self.entropy.next_u64());
-        let file = match self.storage.create(&path, DATA_START + capacity) {
-            Ok(file) => file,
-            Err(e) => {
-                // A half-filled file would only take space; recovery ignores it in any case.
-                let _ = self.storage.remove(&path);
-                return Err(Error::io("creating journal segment", path)(e));
-            }
-        };
+        let path = self.new_path();
+        let file = create_segment(&*self.storage, &path, capacity)?;
         self.names += 1;
         Ok((path, file, capacity))
     }
@@ -219,7 +232,11 @@ impl Journal {
         if !fits {
             let last = self.segments.back().map_or(0, |s| s.header.capacity);
             let capacity = last.clamp(self.segment_min, self.segment_max).max(need.next_multiple_of(4096));
-            self.spare = Some(self.create(capacity)?);
+            let made = self.create(capacity)?;
+            if let Some((path, ..)) = self.spare.replace(made) {
+                // Too small for this frame. That its file stays costs space until the next start, no more.
+                let _ = self.storage.remove(&path);
+            }
         }
         let Some((path, file, capacity)) = self.spare.take() else { return Ok(()) };
         let header = SegmentHeader {
@@ -231,7 +248,10 @@ impl Journal {
             first_seq: self.seq,
             capacity,
         };
-        if let Err(e) = file.write_at(&[IoSlice::new(&header.to_bytes())], 0) {
+        let mut block = [0; COPY_AT + HEADER_LEN];
+        block[..HEADER_LEN].copy_from_slice(&header.to_bytes());
+        block[COPY_AT..].copy_from_slice(&header.to_bytes());
+        if let Err(e) = file.write_at(&[IoSlice::new(&block)], 0) {
             return Err(self.poison(format!("writing the header of {path}: {e}")));
         }
         if let Some(last) = self.segments.back()

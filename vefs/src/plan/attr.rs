@@ -8,7 +8,7 @@ use crate::errno::Errno;
 use crate::error::Result;
 use crate::ids::InodeNo;
 use crate::op::{Reply, SetAttr};
-use crate::state::view::{self, View};
+use crate::state::view::View;
 use crate::types::{Kind, mode};
 
 pub(super) fn setattr<V: View + ?Sized>(d: &mut Draft<'_, V>, ino: InodeNo, set: &SetAttr) -> Result<Reply> {
@@ -45,7 +45,7 @@ pub(super) fn setattr<V: View + ?Sized>(d: &mut Draft<'_, V>, ino: InodeNo, set:
     if let Some(m) = set.mode {
         let perm = m & mode::PERM;
         inode.mode = (inode.mode & mode::IFMT) | perm;
-        if let Some(old) = view::xattr(d.view, ino, acl::ACCESS)? {
+        if let Some(old) = d.xattr(ino, acl::ACCESS)? {
             d.changes.push(Change::PutXattr(ino, acl::ACCESS.to_vec(), acl::with_mode(&old, perm)?));
         }
     }

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::ids::InodeNo;
 use crate::limits;
 use crate::op::{Owner, Reply};
-use crate::state::view::{self, View};
+use crate::state::view::View;
 use crate::types::{Dentry, Inode, Kind, mode};
 
 /// Size that every directory shows.
@@ -30,7 +30,7 @@ pub(super) fn create<V: View + ?Sized>(
     check_name(name)?;
     let (gid, sgid) = check_new(d, parent, name, owner)?;
     let mut perm = wanted & mode::PERM;
-    let inherited = match view::xattr(d.view, parent, acl::DEFAULT)? {
+    let inherited = match d.xattr(parent, acl::DEFAULT)? {
         None => {
             perm &= !owner.umask;
             acl::Inherited::default()
@@ -53,6 +53,9 @@ pub(super) fn create<V: View + ?Sized>(
         Kind::Regular => inode.flags = Inode::PRIVATE_MAP,
         Kind::CharDevice | Kind::BlockDevice => inode.rdev = rdev,
         _ => {}
+    }
+    if inherited.access.is_some() || inherited.default.is_some() {
+        inode.flags |= Inode::HAS_XATTR;
     }
     let ino = d.new_inode(inode);
     for (name, value) in [(acl::ACCESS, inherited.access), (acl::DEFAULT, inherited.default)] {

@@ -12,10 +12,33 @@ use crate::op::Reply;
 use crate::state::view::{self, View};
 use crate::types::{Dentry, Inode, mode};
 
+/// An inode on the sheet.
+struct Drafted {
+    ino: InodeNo,
+    /// As it will be.
+    inode: Inode,
+    /// As it is; `None` for a new one.
+    before: Option<Inode>,
+}
+
+impl Drafted {
+    /// The change that makes it so; none when nothing changed.
+    fn change(self) -> Option<Change> {
+        let Drafted { ino, inode, before } = self;
+        let Some(before) = before else { return Some(Change::PutInode(ino, inode)) };
+        if inode == before {
+            return None;
+        }
+        let Inode { size, mapped, mtime, .. } = inode;
+        let wrote = Inode { size, mapped, mtime, ctime: mtime, ..before };
+        Some(if wrote == inode { Change::Wrote(ino, size, mapped, mtime) } else { Change::PutInode(ino, inode) })
+    }
+}
+
 pub(super) struct Draft<'a, V: View + ?Sized> {
     pub view: &'a V,
     pub ctx: &'a Context<'a>,
-    inodes: Vec<(InodeNo, Inode, bool)>,
+    inodes: Vec<Drafted>,
     dropped: Vec<InodeNo>,
     pub changes: Vec<Change>,
     bytes: i64,
@@ -39,21 +62,20 @@ impl<'a, V: View + ?Sized> Draft<'a, V> {
 
     /// The inode as it will be; ENOENT when there is none.
     pub fn get(&mut self, ino: InodeNo) -> Result<&Inode> {
-        Ok(&self.slot(ino)?.1)
+        Ok(&self.slot(ino)?.inode)
     }
 
     /// The inode, to be changed.
     pub fn edit(&mut self, ino: InodeNo) -> Result<&mut Inode> {
-        let slot = self.slot(ino)?;
-        slot.2 = true;
-        Ok(&mut slot.1)
+        Ok(&mut self.slot(ino)?.inode)
     }
 
-    fn slot(&mut self, ino: InodeNo) -> Result<&mut (InodeNo, Inode, bool)> {
-        let at = match self.inodes.iter().position(|s| s.0 == ino) {
+    fn slot(&mut self, ino: InodeNo) -> Result<&mut Drafted> {
+        let at = match self.inodes.iter().position(|s| s.ino == ino) {
             Some(at) => at,
             None => {
-                self.inodes.push((ino, view::need_inode(self.view, ino)?, false));
+                let inode = view::need_inode(self.view, ino)?;
+                self.inodes.push(Drafted { ino, before: Some(inode.clone()), inode });
                 self.inodes.len() - 1
             }
         };
@@ -65,7 +87,7 @@ impl<'a, V: View + ?Sized> Draft<'a, V> {
         let ino = self.next_ino;
         self.next_ino = InodeNo(ino.0 + 1);
         self.count += 1;
-        self.inodes.push((ino, inode, true));
+        self.inodes.push(Drafted { ino, inode, before: None });
         ino
     }
 
@@ -102,6 +124,11 @@ impl<'a, V: View + ?Sized> Draft<'a, V> {
     /// The entry of a directory, if there is one.
     pub fn entry(&self, dir: InodeNo, name: &[u8]) -> Result<Option<Dentry>> {
         view::dentry(self.view, dir, name)
+    }
+
+    /// An extended attribute of an inode, if it has it.
+    pub fn xattr(&mut self, ino: InodeNo, name: &[u8]) -> Result<Option<Box<[u8]>>> {
+        if self.get(ino)?.may_have_xattrs(ino) { view::xattr(self.view, ino, name) } else { Ok(None) }
     }
 
     /// The next cookie of a directory.
@@ -145,9 +172,9 @@ impl<'a, V: View + ?Sized> Draft<'a, V> {
         {
             return Err(Error::Posix(Errno::EDQUOT));
         }
-        for (ino, inode, dirty) in self.inodes {
-            if dirty && !self.dropped.contains(&ino) {
-                self.changes.push(Change::PutInode(ino, inode));
+        for drafted in self.inodes {
+            if !self.dropped.contains(&drafted.ino) {
+                self.changes.extend(drafted.change());
             }
         }
         if self.bytes != 0 || self.count != 0 {

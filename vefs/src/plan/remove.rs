@@ -36,7 +36,7 @@ pub(super) fn reap<V: View + ?Sized>(d: &mut Draft<'_, V>, ino: InodeNo) -> Resu
     if inode.nlink > 0 {
         return Err(Errno::EBUSY.into());
     }
-    if inode.is_file() {
+    if inode.is_file() && inode.mapped > 0 {
         let charged: u64 = view::extents(d.view, ino, &inode, 0, u64::MAX)?
             .iter()
             .filter(|(_, e)| e.source.is_charged())

@@ -9,7 +9,7 @@ use crate::ids::InodeNo;
 use crate::limits;
 use crate::op::{Reply, XattrMode};
 use crate::state::view::{self, View};
-use crate::types::Kind;
+use crate::types::{Inode, Kind};
 
 /// The namespaces there are (xattr(7)).
 const NAMESPACES: [&[u8]; 4] = [b"user.", b"trusted.", b"security.", b"system."];
@@ -32,7 +32,7 @@ pub(super) fn set<V: View + ?Sized>(
         acl::check_kind(name, kind)?;
     }
     let parsed = if acl { acl::parse(value)? } else { None };
-    let exists = view::xattr(d.view, ino, name)?.is_some();
+    let exists = d.xattr(ino, name)?.is_some();
     match how {
         _ if acl => {}
         XattrMode::Create if exists => return Err(Errno::EEXIST.into()),
@@ -50,6 +50,7 @@ pub(super) fn set<V: View + ?Sized>(
         if !exists {
             check_room(d, ino, name)?;
         }
+        d.edit(ino)?.flags |= Inode::HAS_XATTR;
         let value = parsed.as_deref().map_or_else(|| value.to_vec(), acl::encode);
         d.changes.push(Change::PutXattr(ino, name.to_vec(), value));
     } else if exists {
@@ -66,7 +67,7 @@ pub(super) fn remove<V: View + ?Sized>(d: &mut Draft<'_, V>, ino: InodeNo, name:
     if acl && kind == Kind::Symlink {
         return Err(Errno::EOPNOTSUPP.into());
     }
-    if view::xattr(d.view, ino, name)?.is_some() {
+    if d.xattr(ino, name)?.is_some() {
         d.changes.push(Change::DropXattr(ino, name.to_vec()));
     } else if !acl {
         return Err(Errno::ENODATA.into());

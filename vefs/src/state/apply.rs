@@ -63,6 +63,13 @@ fn apply_one(t: &mut Tables, txn: TxnNo, change: &Change) -> Result<()> {
         Change::PutSettings(s) => t.active.set(Key::settings(), Some(Value::Settings(s.clone())), txn),
         Change::PutHold(name, hold) => t.active.set(Key::hold(name), Some(Value::Hold(hold.clone())), txn),
         Change::DropHold(name) => t.active.set(Key::hold(name), None, txn),
+        Change::Wrote(ino, size, mapped, time) => {
+            // A record that names no inode here changes nothing: `apply` cannot refuse.
+            if let Some(inode) = view::inode(t, *ino)? {
+                let times = Inode { mtime: *time, ctime: *time, ..inode };
+                put_inode(t, txn, *ino, &Inode { size: *size, mapped: *mapped, ..times });
+            }
+        }
     }
     Ok(())
 }
@@ -81,14 +88,11 @@ fn put_inode(t: &mut Tables, txn: TxnNo, ino: InodeNo, inode: &Inode) {
 
 fn drop_inode(t: &mut Tables, txn: TxnNo, ino: InodeNo) -> Result<()> {
     t.active.touch(txn, ino, touched::INODE);
-    let mut keys = vec![Key::inode(ino)];
-    if t.get(&Key::orphan(ino))?.is_some() {
-        keys.push(Key::orphan(ino));
-    }
+    let mut keys = vec![Key::inode(ino), Key::orphan(ino)];
     // What an inode of the VE's own cannot have need not be looked for.
-    let (linked, mapped) = match t.get(&Key::inode(ino))? {
-        Some(Value::Inode(i)) if !ino.is_base() => (i.kind() == Kind::Symlink, i.mapped > 0),
-        _ => (true, true),
+    let (linked, mapped, tagged) = match t.get(&Key::inode(ino))? {
+        Some(Value::Inode(i)) if !ino.is_base() => (i.kind() == Kind::Symlink, i.mapped > 0, i.may_have_xattrs(ino)),
+        _ => (true, true, true),
     };
     if linked && t.get(&Key::target(ino))?.is_some() {
         keys.push(Key::target(ino));
@@ -97,7 +101,9 @@ fn drop_inode(t: &mut Tables, txn: TxnNo, ino: InodeNo) -> Result<()> {
         keys.push(key.clone());
         Scan::Next
     };
-    t.scan(&Key::xattr(ino, &[]), &Key::xattr(InodeNo(ino.0 + 1), &[]), &mut collect)?;
+    if tagged {
+        t.scan(&Key::xattr(ino, &[]), &Key::xattr(InodeNo(ino.0 + 1), &[]), &mut collect)?;
+    }
     if mapped {
         t.scan(&Key::extent(ino, 0), &Key::extent(InodeNo(ino.0 + 1), 0), &mut collect)?;
     }

@@ -48,11 +48,17 @@ pub struct Key(SmallVec<[u8; 30]>);
 
 impl Key {
     fn new(kind: KeyKind, ino: InodeNo, rest: &[u8]) -> Key {
-        let mut k = SmallVec::with_capacity(9 + rest.len());
-        k.push(kind as u8);
-        k.extend_from_slice(&ino.0.to_be_bytes());
-        k.extend_from_slice(rest);
-        Key(k)
+        // One copy from the stack: keys are made several times in every operation.
+        let mut bytes = [0; 9 + 255];
+        bytes[0] = kind as u8;
+        bytes[1..9].copy_from_slice(&ino.0.to_be_bytes());
+        if let Some(room) = bytes.get_mut(9..9 + rest.len()) {
+            room.copy_from_slice(rest);
+            return Key(SmallVec::from_slice(&bytes[..9 + rest.len()]));
+        }
+        let mut long = SmallVec::from_slice(&bytes[..9]);
+        long.extend_from_slice(rest);
+        Key(long)
     }
 
     /// The inode's attributes.

@@ -10,12 +10,16 @@ use super::overlay::{Overlay, Slot};
 use super::tables::base_value;
 use crate::base::BaseTree;
 use crate::codec;
-use crate::content::{ExtentPlace, Location};
+use crate::content::read::read_inline;
+use crate::content::{ExtentPlace, Location, Place};
 use crate::error::Result;
 use crate::ids::{InodeNo, PayloadId, VeId};
 use crate::meta::rows::{self, Current, Former, Head};
 use crate::meta::{Batch, MetaStore, Table};
 use crate::types::Source;
+
+/// Inline payloads are gathered into runs of up to this many bytes before they are written to an extent file.
+const GATHER: usize = 1 << 20;
 
 /// What the rows are made for.
 pub struct Target<'a> {
@@ -47,6 +51,36 @@ pub fn inline_in_use(overlay: &Overlay) -> Vec<PayloadId> {
     out.sort_unstable();
     out.dedup();
     out
+}
+
+/// Copies the inline payloads that are still named to an extent file, through `write`: they cannot stay in a journal that is to be
+/// recycled. Neighbours are written together.
+pub fn move_inline(
+    overlay: &Overlay,
+    write: &mut dyn FnMut(&[u8]) -> Result<ExtentPlace>,
+) -> Result<BTreeMap<PayloadId, ExtentPlace>> {
+    let mut moved = BTreeMap::new();
+    let mut run: Vec<u8> = Vec::new();
+    let mut begin: Option<PayloadId> = None;
+    for id in inline_in_use(overlay) {
+        let Some(Place { len, at: Location::Journal { segment, offset, crc } }) = overlay.places.get(&id) else {
+            continue;
+        };
+        let follows = begin.is_some_and(|b| b.plus(run.len() as u64) == id);
+        if let Some(first) = begin.filter(|_| !follows || run.len() >= GATHER) {
+            moved.insert(first, write(&run)?);
+            run.clear();
+            begin = None;
+        }
+        begin = begin.or(Some(id));
+        let start = run.len();
+        run.resize(start + *len as usize, 0);
+        read_inline(segment, *offset, *len, *crc, 0, &mut run[start..])?;
+    }
+    if let Some(first) = begin {
+        moved.insert(first, write(&run)?);
+    }
+    Ok(moved)
 }
 
 /// The rows of an overlay. `moved` are the places of its inline payloads that were moved; `head` is the state after it, its

@@ -151,7 +151,8 @@ impl View for Tables {
     fn scan(&self, from: &Key, to: &Key, visit: &mut dyn FnMut(&Key, &Value) -> Scan) -> Result<()> {
         let mut from = from.clone();
         loop {
-            // One window: everything below up to `end`, then the layers above laid over it.
+            // One window, which ends where the first of the layers gave as many keys as it may: what is read must not
+            // depend on how much there is behind it. Upper layers are laid over lower ones.
             let mut window = BTreeMap::new();
             let mut end = None;
             if !self.is_fresh(&from) {
@@ -164,18 +165,22 @@ impl View for Tables {
                     (a, b) => a.or(b),
                 };
             }
-            if let Some(end) = &end {
-                let mut rest = window.split_off(end);
-                if let Some(v) = rest.remove(end) {
-                    window.insert(end.clone(), v);
-                }
-            }
             for layer in [self.frozen.as_deref(), Some(&self.active)].into_iter().flatten() {
-                for (key, slot) in layer.range(&from, to) {
+                for (n, (key, slot)) in layer.range(&from, to).enumerate() {
                     if end.as_ref().is_some_and(|e| key > e) {
                         break;
                     }
                     window.insert(key.clone(), slot.value.clone());
+                    if n + 1 == FETCH {
+                        end = Some(key.clone());
+                        break;
+                    }
+                }
+            }
+            if let Some(end) = &end {
+                let mut rest = window.split_off(end);
+                if let Some(v) = rest.remove(end) {
+                    window.insert(end.clone(), v);
                 }
             }
             for (key, value) in &window {
@@ -303,3 +308,7 @@ pub fn base_range(
     }
     last.filter(|_| n == limit)
 }
+
+#[cfg(test)]
+#[path = "tables_tests.rs"]
+mod tests;

@@ -154,7 +154,7 @@ impl Store {
             return Err(Error::Store(format!("VE {id} exists already")));
         }
         self.shared.base(base)?;
-        self.erase_rows(id)?;
+        self.erase(id)?;
         let identity = Identity {
             store: self.shared.store,
             ve: id,
@@ -190,9 +190,21 @@ impl Store {
             let detail = format!("it is VE {} of another folder or store", identity.ve);
             return Err(Error::Damage { what: "VE identity", place: path, detail });
         }
+        self.drop_foreign_rows(&identity)?;
         let ve = Ve::open(&self.shared, identity)?;
         ves.insert(id, ve.clone());
         Ok(ve)
+    }
+
+    /// Metadata that came back from a checkpoint may be that of an erased VE of the same identifier: it is of no use to this one.
+    fn drop_foreign_rows(&self, identity: &Identity) -> Result<()> {
+        match self.shared.meta.get(Table::System, &rows::head(identity.ve))? {
+            Some(row) if rows::head_row(&row)?.lineage != identity.lineage => {
+                tracing::warn!(ve = %identity.ve, "metadata of an earlier VE of this identifier, dropped");
+                self.erase_rows(identity.ve)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The identifiers of all VEs.
@@ -220,10 +232,27 @@ impl Store {
         self.shared.storage.remove(&path).map_err(Error::io("removing", path))?;
         self.shared.storage.sync_dir(&format!("ves/{id}")).map_err(Error::io("flushing", format!("ves/{id}")))?;
         ves.remove(&id);
-        self.erase_rows(id)
+        self.erase(id)
     }
 
-    /// Removes rows and files of a VE that has no identity.
+    /// Removes rows and files of a VE that has no identity, durably: a VE of the same identifier must never find them.
+    fn erase(&self, id: VeId) -> Result<()> {
+        self.erase_rows(id)?;
+        let storage = &self.shared.storage;
+        for dir in [crate::journal::folder(id), crate::content::extent_file::folder(id)] {
+            let names = storage.list(&dir).map_err(Error::io("listing", dir.clone()))?;
+            for name in &names {
+                let path = format!("{dir}/{name}");
+                storage.remove(&path).map_err(Error::io("removing", path))?;
+            }
+            if !names.is_empty() {
+                storage.sync_dir(&dir).map_err(Error::io("flushing", dir))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a VE's rows.
     fn erase_rows(&self, id: VeId) -> Result<()> {
         let meta = &self.shared.meta;
         let txns = [b"T".to_vec(), id.0.to_be_bytes().to_vec()].concat();
@@ -249,12 +278,6 @@ impl Store {
         }
         if any {
             meta.persist()?;
-        }
-        for dir in [crate::journal::folder(id), crate::content::extent_file::folder(id)] {
-            for name in self.shared.storage.list(&dir).map_err(Error::io("listing", dir.clone()))? {
-                let path = format!("{dir}/{name}");
-                self.shared.storage.remove(&path).map_err(Error::io("removing", path))?;
-            }
         }
         Ok(())
     }

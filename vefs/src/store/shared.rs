@@ -12,7 +12,7 @@ use crate::base::BaseTree;
 use crate::clock::Clock;
 use crate::entropy::Entropy;
 use crate::error::{Error, Result};
-use crate::ids::{Hash, VeId};
+use crate::ids::{Hash, Lineage, VeId};
 use crate::limits;
 use crate::meta::MetaStore;
 use crate::object::ObjectStore;
@@ -33,6 +33,8 @@ pub struct Options {
     pub overlay_soft: usize,
     /// From here on the operation that reaches it publishes itself.
     pub overlay_hard: usize,
+    /// Recovery publishes what it has read from this many bytes of memory on.
+    pub recovery_memory: usize,
     /// Metadata is persisted when the journals have grown by this many bytes since.
     pub persist_bytes: u64,
     /// A checkpoint of the metadata is made when the journals have grown by this many bytes since the last.
@@ -53,6 +55,7 @@ impl Default for Options {
             extent_target: limits::EXTENT_FILE_TARGET,
             overlay_soft: 16 << 20,
             overlay_hard: 64 << 20,
+            recovery_memory: 256 << 20,
             persist_bytes: 128 << 20,
             checkpoint_bytes: 512 << 20,
             reserve: limits::RESERVE_BYTES,
@@ -185,8 +188,9 @@ pub(super) struct CheckpointState {
     since_checkpoint: u64,
     /// Number of the newest checkpoint, 0 for none.
     number: u64,
-    /// Up to which journal position the newest checkpoint has each VE.
-    covered: HashMap<VeId, u64>,
+    /// Up to which journal position the newest checkpoint has each VE. By lineage: a VE made anew under the same identifier is not
+    /// in it.
+    covered: HashMap<Lineage, u64>,
 }
 
 impl CheckpointState {
@@ -296,7 +300,7 @@ impl Store {
         let mut c = self.checkpoint_state.lock();
         c.since_persist = 0;
         for ve in self.opened() {
-            let covered = c.covered.get(&ve.id()).copied().unwrap_or(0);
+            let covered = c.covered.get(&ve.identity().lineage).copied().unwrap_or(0);
             ve.recycle_journal(covered.min(ve.persisted_journal()?))?;
         }
         Ok(())
@@ -309,7 +313,7 @@ impl Store {
         self.shared.meta.persist()?;
         let mut covered = HashMap::new();
         for ve in self.opened() {
-            covered.insert(ve.id(), ve.persisted_journal()?);
+            covered.insert(ve.identity().lineage, ve.persisted_journal()?);
         }
         let number = self.checkpoint_state.lock().number + 1;
         let dir = self.checkpoints.join(format!("{number:016}"));

@@ -195,23 +195,17 @@ impl Ve {
         self.sync()
     }
 
-    /// Begins a flush that somebody else does for many VEs at once: seals, and gives the job, unless a flush is running.
+    /// Begins a flush that somebody else does for many VEs at once: seals, and gives the job. Nobody waits for it: an fsync that comes
+    /// meanwhile leads a flush of its own, beside it.
     pub(crate) fn begin_shared_flush(&self) -> Result<Option<FlushJob>> {
         let mut s = self.state.lock();
         s.seal(&self.shared)?;
-        if s.flushing {
-            return Ok(None);
-        }
-        let job = s.flush_job();
-        s.flushing = job.is_some();
-        Ok(job)
+        Ok(s.flush_job())
     }
 
     /// Ends such a flush.
     pub(crate) fn end_shared_flush(&self, job: &FlushJob, result: std::io::Result<()>) -> Result<()> {
-        let mut s = self.state.lock();
-        s.flushing = false;
-        let done = s.flushed(job, result);
+        let done = self.state.lock().flushed(job, result);
         self.flushed.notify_all();
         done
     }

@@ -3,21 +3,14 @@
 //! Crash points: before the batch, nothing happened but unnamed bytes in an extent file; after it, a replay begins behind what
 //! it covers. The batch may become durable at any moment after it was written, so all it names is durable before.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Frozen, State, Ve};
 use crate::codec;
-use crate::content::read;
-use crate::content::{ExtentPlace, Location, Place};
-use crate::error::Result;
-use crate::ids::PayloadId;
+use crate::error::{Error, Result};
+use crate::journal;
 use crate::meta::{Table, rows};
-use crate::state::overlay::Overlay;
 use crate::state::publish;
-
-/// Inline payloads are gathered into runs of up to this many bytes before they are written to an extent file.
-const GATHER: usize = 1 << 20;
 
 impl State {
     /// Freezes the overlay, so that new changes go to a new one; false when there is nothing to freeze or something still is. Only
@@ -62,7 +55,7 @@ impl Ve {
                 _ => return Ok(()),
             }
         };
-        let moved = self.move_inline(&overlay)?;
+        let moved = publish::move_inline(&overlay, &mut |bytes| self.state.lock().files.append_packed(bytes))?;
         self.sync()?;
         let target = publish::Target {
             ve: self.id,
@@ -81,38 +74,6 @@ impl Ve {
         s.tables.frozen = None;
         s.tables.found.clear();
         s.frozen_head = None;
-        Ok(())
-    }
-
-    /// Copies the inline payloads that are still named to an extent file: they cannot stay in a journal that is to be recycled.
-    fn move_inline(&self, overlay: &Overlay) -> Result<BTreeMap<PayloadId, ExtentPlace>> {
-        let mut moved = BTreeMap::new();
-        let mut run: Vec<u8> = Vec::new();
-        let mut begin: Option<PayloadId> = None;
-        for id in publish::inline_in_use(overlay) {
-            let Some(place) = overlay.places.get(&id) else { continue };
-            let follows = begin.is_some_and(|b| b.plus(run.len() as u64) == id);
-            if begin.is_some() && (!follows || run.len() >= GATHER) {
-                self.write_run(&mut moved, &mut begin, &mut run)?;
-            }
-            begin = begin.or(Some(id));
-            append_payload(place, &mut run)?;
-        }
-        self.write_run(&mut moved, &mut begin, &mut run)?;
-        Ok(moved)
-    }
-
-    fn write_run(
-        &self,
-        moved: &mut BTreeMap<PayloadId, ExtentPlace>,
-        begin: &mut Option<PayloadId>,
-        run: &mut Vec<u8>,
-    ) -> Result<()> {
-        if let Some(id) = begin.take() {
-            let place = self.state.lock().files.append_packed(run)?;
-            moved.insert(id, place);
-            run.clear();
-        }
         Ok(())
     }
 
@@ -136,10 +97,15 @@ impl Ve {
         std::mem::take(&mut self.state.lock().written)
     }
 
-    /// Keeps a zero-filled journal segment ready. A full disk is no error here: the next roll-over tells.
+    /// Keeps a zero-filled journal segment ready. A full disk is no error here: the next roll-over tells. The zeros are written
+    /// without the lock: they are up to 64 MiB.
     pub(crate) fn prepare_spare(&self) {
-        let mut s = self.state.lock();
-        if let Err(e) = s.journal.prepare_spare() {
+        let Some((path, capacity)) = self.state.lock().journal.spare_wanted() else { return };
+        // Flushed here, or the first fsync after the roll-over would have to wait for all its zeros.
+        let made = journal::create_segment(&*self.shared.storage, &path, capacity)
+            .and_then(|file| file.sync().map(|()| file).map_err(Error::io("flushing journal segment", path.clone())))
+            .and_then(|file| self.state.lock().journal.take_spare(path, file, capacity));
+        if let Err(e) = made {
             tracing::warn!(ve = %self.id, error = %e, "no spare journal segment");
             self.shared.space.set_tight(true);
         }
@@ -158,13 +124,4 @@ impl Ve {
         let mut s = self.state.lock();
         s.journal.recycle(position)
     }
-}
-
-fn append_payload(place: &Place, run: &mut Vec<u8>) -> Result<()> {
-    if let Location::Journal { segment, offset, crc } = &place.at {
-        let start = run.len();
-        run.resize(start + place.len as usize, 0);
-        read::read_inline(segment, *offset, place.len, *crc, 0, &mut run[start..])?;
-    }
-    Ok(())
 }

@@ -259,9 +259,12 @@ fn readlink(v: &impl View, ino: InodeNo) -> Result<Vec<u8>> {
 }
 
 fn xattr(v: &impl View, ino: InodeNo, name: &[u8]) -> Result<Vec<u8>> {
-    view::need_inode(v, ino)?;
+    let inode = view::need_inode(v, ino)?;
     if name.is_empty() || name.len() > limits::XATTR_NAME_MAX {
         return Err(Errno::ERANGE.into());
+    }
+    if !inode.may_have_xattrs(ino) {
+        return Err(Errno::ENODATA.into());
     }
     view::xattr(v, ino, name)?.map(Vec::from).ok_or(Errno::ENODATA.into())
 }

@@ -28,6 +28,7 @@ use crate::meta::Table;
 use crate::meta::rows::{self, Head};
 use crate::state::apply::apply;
 use crate::state::key::{Key, Value};
+use crate::state::publish;
 use crate::state::tables::{Tables, Usage};
 use crate::state::view::View;
 use crate::store::Shared;
@@ -115,7 +116,12 @@ fn first_head(identity: &Identity) -> Head {
     }
 }
 
-fn replay(shared: &Arc<Shared>, identity: &Identity, base: &Arc<BaseTree>, cut: Option<(u64, u64)>) -> Result<Replay> {
+/// The state that the metadata store has, and the journal behind it.
+fn begin<'a>(
+    shared: &'a Arc<Shared>,
+    identity: &Identity,
+    base: &Arc<BaseTree>,
+) -> Result<(Loader<'a>, Scanner, Recent)> {
     let ve = identity.ve;
     let head = match shared.meta.get(Table::System, &rows::head(ve))? {
         None => first_head(identity),
@@ -130,9 +136,8 @@ fn replay(shared: &Arc<Shared>, identity: &Identity, base: &Arc<BaseTree>, cut: 
         Some(row) => Some(rows::decode::<(u64, u64)>("system", &row)?),
     };
     let storage = shared.storage.clone();
-    let mut scanner = Scanner::open(storage.clone(), shared.store, ve, head.journal, head.seq, head.journal, clean)?;
-    let sizes = (shared.options.segment_min, shared.options.segment_max);
-    let files = ExtentFiles::open(ve, shared.store, storage.clone(), shared.options.extent_target)?;
+    let scanner = Scanner::open(storage.clone(), shared.store, ve, head.journal, head.seq, head.journal, clean)?;
+    let files = ExtentFiles::open(ve, shared.store, storage, shared.options.extent_target)?;
     let tables = Tables {
         ve,
         active: Default::default(),
@@ -143,11 +148,16 @@ fn replay(shared: &Arc<Shared>, identity: &Identity, base: &Arc<BaseTree>, cut: 
         usage: Usage { bytes: head.bytes, inodes: head.inodes, next_ino: head.next_ino },
         found: Default::default(),
     };
-    let mut loader = Loader { shared, tables, files, open: Open::after(head.chain, head.txn), head, unproven: vec![] };
-    let mut answered = match shared.meta.get(Table::System, &rows::answers(ve))? {
+    let loader = Loader { shared, tables, files, open: Open::after(head.chain, head.txn), head, unproven: vec![] };
+    let answered = match shared.meta.get(Table::System, &rows::answers(ve))? {
         None => Recent::default(),
         Some(row) => Recent::from_row(rows::decode("system", &row)?),
     };
+    Ok((loader, scanner, answered))
+}
+
+fn replay(shared: &Arc<Shared>, identity: &Identity, base: &Arc<BaseTree>, cut: Option<(u64, u64)>) -> Result<Replay> {
+    let (mut loader, mut scanner, mut answered) = begin(shared, identity, base)?;
     loop {
         let synced = match scanner.next_frame()? {
             None => break,
@@ -158,6 +168,12 @@ fn replay(shared: &Arc<Shared>, identity: &Identity, base: &Arc<BaseTree>, cut: 
             }
         };
         loader.unproven.retain(|u| u.end > synced);
+        if loader.open.records == 0 && loader.tables.active.bytes() >= shared.options.recovery_memory {
+            if let Some((position, seq)) = loader.first_unproven()? {
+                return Ok(Replay::Cut(position, seq));
+            }
+            loader.publish(&answered)?;
+        }
     }
     if let Some((position, seq)) = loader.first_unproven()? {
         return Ok(Replay::Cut(position, seq));
@@ -165,7 +181,9 @@ fn replay(shared: &Arc<Shared>, identity: &Identity, base: &Arc<BaseTree>, cut: 
     if let Some((position, seq)) = cut {
         scanner.reject(position, seq, "frame whose bytes are not there")?;
     }
-    let journal = Journal::new(ve, shared.store, storage, shared.entropy.clone(), sizes, scanner.into_tail()?);
+    let sizes = (shared.options.segment_min, shared.options.segment_max);
+    let (storage, entropy) = (shared.storage.clone(), shared.entropy.clone());
+    let journal = Journal::new(identity.ve, shared.store, storage, entropy, sizes, scanner.into_tail()?);
     let Loader { tables, files, head, open, .. } = loader;
     let settings = Settings::default();
     Ok(Replay::Done(Box::new(State {
@@ -296,6 +314,37 @@ impl Loader<'_> {
         self.open = Open::after(seal.chain, txn);
     }
 
+    /// Publishes what was read so far, so that a long journal needs no more memory than a short one. It is durable: what was in files
+    /// was flushed before anything was opened.
+    fn publish(&mut self, answered: &Recent) -> Result<()> {
+        let overlay = std::mem::take(&mut self.tables.active);
+        let files = &mut self.files;
+        let moved = publish::move_inline(&overlay, &mut |bytes| files.append_packed(bytes))?;
+        if let Some(flush) = self.files.flush_wanted() {
+            let place = self.tables.ve.to_string();
+            let sync = || -> std::io::Result<()> {
+                flush.files.iter().try_for_each(|f| f.sync())?;
+                flush.dir.iter().try_for_each(|d| self.shared.storage.sync_dir(d))
+            };
+            sync().map_err(Error::io("flushing extent files of VE", place))?;
+            self.files.flushed(&flush);
+        }
+        let target = publish::Target {
+            ve: self.tables.ve,
+            meta: &*self.shared.meta,
+            base: &self.tables.base,
+            fresh_from: self.tables.fresh_from,
+        };
+        let (mut batch, after) = publish::rows(&target, &overlay, &moved, self.head.clone())?;
+        let answers = codec::encode(&answered.to_row());
+        batch.put(Table::System, rows::answers(self.tables.ve), answers);
+        self.shared.meta.write(batch)?;
+        self.head.history = after.history;
+        self.tables.fresh_from = self.tables.usage.next_ino;
+        self.tables.found.clear();
+        Ok(())
+    }
+
     /// The first frame whose bulk bytes are not there, among those that nothing says were flushed.
     fn first_unproven(&mut self) -> Result<Option<(u64, u64)>> {
         for u in std::mem::take(&mut self.unproven) {
@@ -316,7 +365,6 @@ impl Loader<'_> {
                 Err(e) => return Err(e),
             }
         }
-        let _ = self.shared;
         Ok(None)
     }
 }
