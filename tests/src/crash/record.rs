@@ -137,6 +137,16 @@ impl Recorder {
         self.tape.lock().good_flushes = Some(nth.saturating_sub(1));
     }
 
+    /// Events recorded so far.
+    pub fn len(&self) -> usize {
+        self.tape.lock().log.len()
+    }
+
+    /// Whether nothing was recorded yet.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// What was recorded so far.
     pub fn log(&self) -> Vec<Event> {
         self.tape.lock().log.clone()

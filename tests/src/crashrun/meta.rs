@@ -15,7 +15,7 @@ const KEPT: &str = "kept";
 
 /// The remembering metadata store.
 pub struct RecordedMeta {
-    below: MemoryMeta,
+    below: Mutex<Arc<MemoryMeta>>,
     tape: Arc<Recorder>,
     /// Index 0 is what was there at the start.
     states: Mutex<Vec<Arc<MemoryMeta>>>,
@@ -27,7 +27,31 @@ impl RecordedMeta {
     /// Goes on from `start`, all of which counts as durable.
     pub fn new(start: &MemoryMeta, tape: Arc<Recorder>, eager: bool) -> RecordedMeta {
         let states = Mutex::new(vec![Arc::new(start.after_crash())]);
-        RecordedMeta { below: start.after_crash(), tape, states, eager }
+        RecordedMeta { below: Mutex::new(Arc::new(start.after_crash())), tape, states, eager }
+    }
+
+    /// The process dies: what was not persisted is forgotten, and what is left is durable.
+    pub fn forget(&self) {
+        let left = self.below.lock().after_crash();
+        *self.below.lock() = Arc::new(left.after_crash());
+        self.keep(left);
+        self.mark_persisted();
+    }
+
+    fn below(&self) -> Arc<MemoryMeta> {
+        self.below.lock().clone()
+    }
+
+    /// Notes what a crash may leave from now on.
+    fn keep(&self, rows: MemoryMeta) {
+        let mut states = self.states.lock();
+        self.tape.mark(Mark::Batch(states.len()).to_number());
+        states.push(Arc::new(rows));
+    }
+
+    fn mark_persisted(&self) {
+        let last = self.states.lock().len() - 1;
+        self.tape.mark(Mark::Persisted(last).to_number());
     }
 
     /// The states after each batch.
@@ -38,40 +62,37 @@ impl RecordedMeta {
 
 impl MetaStore for RecordedMeta {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, MetaError> {
-        self.below.get(table, key)
+        self.below().get(table, key)
     }
 
     fn scan(&self, table: Table, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), MetaError> {
-        self.below.scan(table, from, to, visit)
+        self.below().scan(table, from, to, visit)
     }
 
     fn floor(&self, table: Table, from: &[u8], at: &[u8]) -> Result<Option<Row>, MetaError> {
-        self.below.floor(table, from, at)
+        self.below().floor(table, from, at)
     }
 
     fn write(&self, batch: Batch) -> Result<(), MetaError> {
-        self.below.write(batch)?;
-        self.below.checkpoint(Path::new(KEPT))?;
-        let mut states = self.states.lock();
-        self.tape.mark(Mark::Batch(states.len()).to_number());
-        states.push(Arc::new(self.below.from_checkpoint(Path::new(KEPT))));
-        drop(states);
+        let below = self.below();
+        below.write(batch)?;
+        below.checkpoint(Path::new(KEPT))?;
+        self.keep(below.from_checkpoint(Path::new(KEPT)));
         if self.eager { self.persist() } else { Ok(()) }
     }
 
     fn persist(&self) -> Result<(), MetaError> {
-        self.below.persist()?;
-        let last = self.states.lock().len() - 1;
-        self.tape.mark(Mark::Persisted(last).to_number());
+        self.below().persist()?;
+        self.mark_persisted();
         Ok(())
     }
 
     fn get_persisted(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, MetaError> {
-        self.below.get_persisted(table, key)
+        self.below().get_persisted(table, key)
     }
 
     fn checkpoint(&self, dir: &Path) -> Result<(), MetaError> {
         self.persist()?;
-        self.below.checkpoint(dir)
+        self.below().checkpoint(dir)
     }
 }

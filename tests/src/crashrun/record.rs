@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use vefs::Error;
+use vefs::clock::Clock;
 use vefs::meta::MemoryMeta;
 use vefs::op::Op;
 use vefs::store::Store;
@@ -12,6 +13,7 @@ use vefs::ve::{Retention, Ve};
 
 use super::Mark;
 use super::meta::RecordedMeta;
+use super::probe::Probe;
 use super::world::{Base, VE, both, open};
 use crate::crash::{Event, Recorder};
 use crate::model::Model;
@@ -39,6 +41,8 @@ pub enum Step {
     Housekeep,
     /// A clean stop, after which the store goes on.
     Close,
+    /// The daemon is killed and started again; the machine goes on, with everything that is in its page cache.
+    Kill,
 }
 
 /// What a run left behind.
@@ -75,8 +79,9 @@ pub struct How {
 pub fn record(base: &Base, steps: &[Step], how: How) -> Result<Recording, String> {
     let recorder = Arc::new(Recorder::new(&base.storage));
     let meta = Arc::new(RecordedMeta::new(&base.meta, recorder.clone(), how.eager));
-    let (store, clock) = open(base, recorder.clone(), meta.clone(), how.seed ^ 0xABCD).map_err(|e| e.to_string())?;
-    let ve = store.ve(VE).map_err(|e| format!("opening what was at rest: {e}"))?;
+    let (mut store, mut clock) =
+        open(base, recorder.clone(), meta.clone(), how.seed ^ 0xABCD).map_err(|e| e.to_string())?;
+    let mut ve = store.ve(VE).map_err(|e| format!("opening what was at rest: {e}"))?;
     if let Some(n) = how.bad_flush {
         recorder.fail_flush(n);
     }
@@ -86,6 +91,20 @@ pub fn record(base: &Base, steps: &[Step], how: How) -> Result<Recording, String
     for step in steps {
         clock.advance(Duration::from_millis(10));
         let n = models.len() - 1;
+        if matches!(step, Step::Kill) {
+            drop((ve, store));
+            meta.forget();
+            let mut base = base.clone();
+            base.time = clock.boot();
+            let seed = how.seed ^ (recorder.len() as u64) << 20;
+            let opened = open(&base, recorder.clone(), meta.clone(), seed);
+            (store, clock) = opened.map_err(|e| format!("after a kill: {e}"))?;
+            ve = store.ve(VE).map_err(|e| format!("after a kill: {e}"))?;
+            match Probe::new(&ve, &models[n]).run() {
+                (Ok(()), 0) => continue,
+                found => return Err(format!("after a kill: {found:?}")),
+            }
+        }
         let done = if let Step::Op(op) = step {
             let mut model = models[n].clone();
             recorder.mark(Mark::Issued(n + 1).to_number());
@@ -117,7 +136,6 @@ pub fn record(base: &Base, steps: &[Step], how: How) -> Result<Recording, String
 }
 
 fn applied(model: &Model, op: &Op, clock: &vefs::clock::ManualClock) -> Model {
-    use vefs::clock::Clock;
     let mut model = model.clone();
     let _ = model.apply(op, clock.wall());
     model
@@ -125,7 +143,7 @@ fn applied(model: &Model, op: &Op, clock: &vefs::clock::ManualClock) -> Model {
 
 fn upkeep(store: &Store, ve: &Ve, step: &Step) -> Result<(), Error> {
     match step {
-        Step::Op(_) => Ok(()),
+        Step::Op(_) | Step::Kill => Ok(()),
         Step::Sync => ve.sync(),
         Step::Tick => store.tick(),
         Step::Publish => ve.publish(),

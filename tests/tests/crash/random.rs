@@ -28,6 +28,7 @@ pub fn draw(rng: &mut Rng, base: &Base, ops: usize) -> Vec<Step> {
             7 => steps.push(Step::Reclaim),
             8 => steps.push(Step::Housekeep),
             9 => steps.push(Step::Close),
+            10 | 11 => steps.push(Step::Kill),
             _ => {}
         }
     }
