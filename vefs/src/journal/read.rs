@@ -64,6 +64,7 @@ pub struct Scanner {
     position: u64,
     seq: u64,
     synced_upto: u64,
+    clean: bool,
 }
 
 impl Scanner {
@@ -83,6 +84,7 @@ impl Scanner {
         if clean == Some((position, newest)) {
             return Ok(Scanner::at_end(storage, ve, (all, unused), position, seq));
         }
+        let untouched = all.is_empty() && position == 0;
         let first = all.iter().rposition(|s| s.header.base <= position);
         let chain = match first {
             Some(i) => chain_from(&all, i),
@@ -112,6 +114,7 @@ impl Scanner {
             position,
             seq,
             synced_upto: marker,
+            clean: untouched,
         })
     }
 
@@ -130,7 +133,13 @@ impl Scanner {
             position,
             seq,
             synced_upto: position,
+            clean: true,
         }
+    }
+
+    /// Whether the last stop was a clean one, or the journal was never begun: nothing can have been lost.
+    pub fn is_clean(&self) -> bool {
+        self.clean
     }
 
     /// The next frame, `None` at the end of what is there. Damage before a synced position is an error.

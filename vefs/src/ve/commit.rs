@@ -92,10 +92,10 @@ impl State {
         }
         // Version time never goes back, whatever the clock does.
         let time = self.head.time.max(shared.clock.wall());
-        let chain = chain_hash(&self.open, &payloads, time, self.head.epoch);
+        let chain = chain_hash(&self.open, &payloads, time, self.epoch);
         let seal = Seal { records: self.open.records, time, payloads, chain };
         let body = codec::encode(&seal);
-        let written = self.journal.append(FrameKind::Seal, self.open.txn, self.head.epoch, &body, &[], &[])?;
+        let written = self.journal.append(FrameKind::Seal, self.open.txn, self.epoch, &body, &[], &[])?;
         self.sealed(&seal, written.end, self.journal.seq());
         Ok(())
     }
@@ -103,7 +103,8 @@ impl State {
     /// Takes over a seal that is in the journal.
     pub fn sealed(&mut self, seal: &Seal, position: u64, seq: u64) {
         let txn = self.open.txn;
-        let row = TxnRow { time: seal.time, chain: seal.chain, epoch: self.head.epoch };
+        self.head.epoch = self.epoch;
+        let row = TxnRow { time: seal.time, chain: seal.chain, epoch: self.epoch };
         self.tables.active.txns.push((txn, row));
         self.head.txn = txn;
         self.head.chain = seal.chain;

@@ -138,7 +138,7 @@ impl State {
         if body_bytes.len() > limits::BODY_MAX || envelope_bytes.len() > limits::ENVELOPE_MAX {
             return Err(Errno::EFBIG.into());
         }
-        let (txn, epoch) = (self.open.txn, self.head.epoch);
+        let (txn, epoch) = (self.open.txn, self.epoch);
         let written = self.journal.append(FrameKind::Body, txn, epoch, &body_bytes, &envelope_bytes, inline)?;
         let written_bytes =
             record::frame_len(body_bytes.len(), envelope_bytes.len(), 0) + body.payload.map_or(0, |p| p.len);

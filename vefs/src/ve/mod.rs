@@ -58,6 +58,8 @@ pub(crate) struct State {
     /// The last sealed transaction and the figures that go with it.
     pub head: Head,
     pub open: Open,
+    /// The epoch that this run writes in.
+    pub epoch: crate::ids::Epoch,
     /// What was true at the moment of the freeze, while something is frozen.
     pub frozen_head: Option<Frozen>,
     /// Somebody flushes.

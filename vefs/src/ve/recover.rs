@@ -22,7 +22,7 @@ use crate::content::{ExtentPlace, Location, Place};
 use crate::error::{Error, Result};
 use crate::format::identity::Identity;
 use crate::format::record::FrameKind;
-use crate::ids::{Hash, InodeNo, TxnNo};
+use crate::ids::{Epoch, Hash, InodeNo, TxnNo};
 use crate::journal::{Journal, Recovered, Scanner};
 use crate::meta::Table;
 use crate::meta::rows::{self, Head};
@@ -182,6 +182,8 @@ fn replay(shared: &Arc<Shared>, identity: &Identity, base: &Arc<BaseTree>, cut: 
         scanner.reject(position, seq, "frame whose bytes are not there")?;
     }
     shared.space.hold(loader.tables.active.inline);
+    // A restart that is no clean one may have lost transactions: their numbers come again, in a new epoch (promises G13, G18).
+    let epoch = if scanner.is_clean() { loader.head.epoch } else { Epoch(loader.head.epoch.0.saturating_add(1)) };
     let sizes = (shared.options.segment_min, shared.options.segment_max);
     let (storage, entropy) = (shared.storage.clone(), shared.entropy.clone());
     let journal = Journal::new(identity.ve, shared.store, storage, entropy, sizes, scanner.into_tail()?);
@@ -194,6 +196,7 @@ fn replay(shared: &Arc<Shared>, identity: &Identity, base: &Arc<BaseTree>, cut: 
         settings,
         head,
         open,
+        epoch,
         frozen_head: None,
         flushing: false,
         answered,
