@@ -53,7 +53,9 @@ pub fn sweep(run: &Recording, depth: Depth) -> Result<Tally, String> {
     for state in states {
         let demand = demands[state.at];
         for batch in batches(demand) {
-            let nest = depth.nest_every > 0 && tally.recovered % depth.nest_every == 0;
+            // Not the same one of every run: they begin alike.
+            let turn = (tally.recovered - tally.nested) + 31 * run.log.len() as u64 + depth.seed;
+            let nest = depth.nest_every > 0 && turn.is_multiple_of(depth.nest_every);
             let found = one(run, &state, demand, batch, depth.seed ^ tally.recovered);
             let found = found.map_err(|e| explain(&state, demand, batch, &e))?;
             tally.recovered += 1;

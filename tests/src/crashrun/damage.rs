@@ -77,7 +77,8 @@ fn one(run: &Recording, disk: &MemStorage, meta: &MemoryMeta, issued: usize) -> 
         Err(e) => return Err(format!("neither opened nor called damaged: {e:?}")),
     };
     let promised = promised(disk).max(published(meta)?);
-    let low = run.ends.iter().rposition(|end| *end <= promised).unwrap_or(0);
+    let begun = &run.ends[..=issued.min(run.models.len() - 1)];
+    let low = begun.iter().rposition(|end| *end <= promised).unwrap_or(0);
     let mut first = None;
     for k in (0..=issued.min(run.models.len() - 1)).rev() {
         match Probe::new(&ve, &run.models[k]).run() {

@@ -198,7 +198,9 @@ fn a_failed_flush_is_never_believed() {
     let ended = std::sync::atomic::AtomicU64::new(0);
     all("failed flushes", &jobs, |seed| {
         let told = |e: String| format!("seed {seed}: {e}");
-        let steps: Vec<Step> = draw(&mut Rng::new(*seed), &base, 30);
+        let mut steps: Vec<Step> = draw(&mut Rng::new(*seed), &base, 30);
+        // A start that cannot flush does not happen; this is about a daemon that goes on.
+        steps.retain(|step| !matches!(step, Step::Kill));
         let how = How { bad_flush: Some(1 + seed % 9), seed: *seed, ..How::default() };
         let run = record(&base, &steps, how).map_err(told)?;
         ended.fetch_add(u64::from(run.ended.is_some()), std::sync::atomic::Ordering::Relaxed);

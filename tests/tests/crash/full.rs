@@ -12,13 +12,14 @@ use aspfs_tests::opgen::Rng;
 use vefs::Error;
 use vefs::ids::InodeNo;
 use vefs::op::{Op, Owner};
+use vefs::storage::Storage;
 use vefs::store::Options;
 use vefs::types::mode;
 use vefs::ve::Retention;
 
 use crate::random::draw;
 
-const RESERVE: u64 = 192 << 10;
+const RESERVE: u64 = 512 << 10;
 
 fn base(room: u64) -> Base {
     let options = Options { reserve: RESERVE, ..tiny_options() };
@@ -62,6 +63,9 @@ fn fill(len: usize, ticks: u64, room: u64) {
             store.tick().unwrap();
         }
     }
+    // One operation and one segment may reach into it.
+    let free = disk.free_bytes().unwrap();
+    assert!(free >= RESERVE / 2, "writers left {free} bytes of the reserve");
     assert_eq!(Probe::new(&ve, &model).run(), (Ok(()), 0));
     ve.sync().unwrap();
     for round in 0..2 {
@@ -102,14 +106,14 @@ fn a_disk_filled_with_small_files_recovers() {
 
 #[test]
 fn a_disk_filled_with_large_files_recovers() {
-    fill(70_000, 3, 1 << 20);
+    fill(70_000, 3, 2 << 20);
 }
 
 /// Free space was only looked at in a tick: a writer that was fast between two of them used the reserve up, and then the VE
 /// could not even be opened, because recovery wanted to end the open transaction.
 #[test]
 fn a_disk_filled_between_two_ticks_recovers() {
-    fill(70_000, 100_000, 1 << 20);
+    fill(70_000, 100_000, 2 << 20);
 }
 
 /// Checks G1, G2, G4: every crash while the disk is full.

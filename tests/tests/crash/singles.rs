@@ -33,7 +33,7 @@ fn every_operation_survives_every_crash() {
             }
         }
     }
-    let depth = Depth { per_class: 6, nest_every: 997, seed: 1 };
+    let depth = Depth { per_class: 4, nest_every: 211, seed: 1 };
     all("single operations", &jobs, |(base, steps)| run(base, steps, depth)).unwrap();
 }
 
