@@ -139,4 +139,25 @@ fn crashes_on_a_full_disk_lose_nothing() {
 #[test]
 fn a_disk_filled_with_small_payloads_comes_back() {
     fill(20_000, 100_000, 1 << 20);
+/// Recovery ends the open transaction, which takes a new segment: on a disk that others had filled to the last byte the VE could not
+/// be opened at all. Checks G4, G31.
+#[test]
+fn a_disk_that_others_filled_can_be_opened() {
+    let base = base(4 << 20);
+    let (disk, meta) = (Arc::new(base.storage.snapshot()), Arc::new(base.meta.after_crash()));
+    let (store, clock) = open(&base, disk.clone(), meta.clone(), 1 << 40).unwrap();
+    let ve = store.ve(VE).unwrap();
+    let mut model = base.model.clone();
+    both(&ve, &mut model, &create("open"), &clock).unwrap().unwrap();
+    drop((ve, store));
+    disk.set_capacity(Some(disk.used()));
+    let (store, _) = open(&base, disk.clone(), Arc::new(meta.after_crash()), 2 << 40).unwrap();
+    let ve = store.ve(VE).unwrap();
+    assert_eq!(Probe::new(&ve, &model).run(), (Ok(()), 0));
+    assert!(matches!(both(&ve, &mut model, &create("no"), &clock).unwrap(), Err(Error::NoSpace { .. })));
+    disk.set_capacity(base.capacity);
+    store.tick().unwrap();
+    both(&ve, &mut model, &create("yes"), &clock).unwrap().unwrap();
+    ve.commit().unwrap();
+    assert_eq!(Probe::new(&ve, &model).run(), (Ok(()), 0));
 }
