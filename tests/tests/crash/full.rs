@@ -139,6 +139,8 @@ fn crashes_on_a_full_disk_lose_nothing() {
 #[test]
 fn a_disk_filled_with_small_payloads_comes_back() {
     fill(20_000, 100_000, 1 << 20);
+}
+
 /// Recovery ends the open transaction, which takes a new segment: on a disk that others had filled to the last byte the VE could not
 /// be opened at all. Checks G4, G31.
 #[test]
