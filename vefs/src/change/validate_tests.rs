@@ -64,7 +64,7 @@ fn inodes() {
     assert_eq!(refused(with(|i| i.mtime.nanos = 1_000_000_000)), "time");
     assert_eq!(refused(with(|i| i.parent = InodeNo(u64::MAX))), "parent");
     assert_eq!(refused(with(|i| i.next_cookie = u64::MAX)), "cookie");
-    assert_eq!(refused(with(|i| i.flags = 2)), "flags");
+    assert_eq!(refused(with(|i| i.flags = Inode::FLAGS + 1)), "flags");
 }
 
 /// A name of 300 bytes made a key that no reader takes back (checks G29).
