@@ -209,7 +209,11 @@ impl Journal {
     /// Takes a file that [`create_segment`] made as the spare; removes it when there has come to be another.
     pub fn take_spare(&mut self, path: String, file: Arc<dyn File>, capacity: u64) -> Result<()> {
         if !self.wants_spare() {
-            return self.storage.remove(&path).map_err(Error::io("removing journal segment", path));
+            return match self.storage.remove(&path) {
+                // Whoever destroyed the VE was quicker.
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+                other => other.map_err(Error::io("removing journal segment", path)),
+            };
         }
         self.names += 1;
         self.spare = Some((path, file, capacity));

@@ -8,9 +8,6 @@ use std::time::Duration;
 
 use super::Store;
 
-/// Hashes that may wait for the hashing thread; beyond that whoever seals makes them.
-const HASHES_WAITING: usize = 256;
-
 /// Time between looks for quiet files, and how long a file must not have been written.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
 const QUIET: Duration = Duration::from_secs(10);
@@ -28,9 +25,8 @@ impl Background {
         let stop = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
         let (publish, to_publish) = mpsc::channel();
-        let (hash, to_hash) = mpsc::sync_channel::<Arc<crate::ve::commit::PendingHash>>(HASHES_WAITING);
         *store.shared.publisher.lock() = Some(publish);
-        *store.shared.hasher.lock() = Some(hash);
+        store.shared.hashes.open();
         let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new().name(format!("vefs-{name}")).spawn(body)
         };
@@ -69,14 +65,8 @@ impl Background {
                 }
             }),
         )?);
-        threads.push(spawn(
-            "hash",
-            Box::new(move || {
-                while let Ok(pending) = to_hash.recv() {
-                    let _ = pending.get();
-                }
-            }),
-        )?);
+        let s = store.clone();
+        threads.push(spawn("hash", Box::new(move || s.shared.hashes.run()))?);
         Ok(Background { store, stop, threads })
     }
 }
@@ -85,7 +75,7 @@ impl Drop for Background {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         *self.store.shared.publisher.lock() = None;
-        *self.store.shared.hasher.lock() = None;
+        self.store.shared.hashes.close();
         for thread in self.threads.drain(..) {
             thread.thread().unpark();
             if thread.join().is_err() {

@@ -18,7 +18,8 @@ use crate::meta::MetaStore;
 use crate::object::ObjectStore;
 use crate::storage::Storage;
 use crate::ve::Ve;
-use crate::ve::commit::{PendingHash, same_error};
+use crate::ve::commit::same_error;
+use crate::ve::hashing::HashQueue;
 
 /// Sizes and thresholds of a store; the defaults are for a node, tests choose smaller ones.
 #[derive(Clone, Debug)]
@@ -133,7 +134,8 @@ pub struct Shared {
     pub space: Space,
     pub(super) bases: Mutex<HashMap<Hash, Weak<BaseTree>>>,
     pub(super) publisher: Mutex<Option<mpsc::Sender<VeId>>>,
-    pub(super) hasher: Mutex<Option<mpsc::SyncSender<Arc<PendingHash>>>>,
+    /// Hashes of bulk payloads that the hashing thread makes.
+    pub(crate) hashes: HashQueue,
 }
 
 impl Shared {
@@ -158,7 +160,7 @@ impl Shared {
             space: Space::default(),
             bases: Mutex::default(),
             publisher: Mutex::default(),
-            hasher: Mutex::default(),
+            hashes: HashQueue::default(),
         }
     }
 
@@ -184,14 +186,6 @@ impl Shared {
 
     pub(crate) fn has_publisher(&self) -> bool {
         self.publisher.lock().is_some()
-    }
-
-    /// Gives a hash to the hashing thread, when there is one with room; whoever seals makes the rest.
-    pub(crate) fn hash_later(&self, pending: Arc<PendingHash>) -> Arc<PendingHash> {
-        if let Some(h) = self.hasher.lock().as_ref() {
-            let _ = h.try_send(pending.clone());
-        }
-        pending
     }
 }
 

@@ -5,14 +5,11 @@
 //! share a flush (promise G1), and nobody waits for more than two.
 
 use std::sync::Arc;
-use std::sync::OnceLock;
 
 use super::{Open, State, Ve};
 use crate::change::Seal;
 use crate::codec;
-use crate::content::ExtentPlace;
 use crate::content::extent_file;
-use crate::content::read::read_extent;
 use crate::error::Result;
 use crate::format::record::FrameKind;
 use crate::ids::Hash;
@@ -20,34 +17,6 @@ use crate::journal;
 use crate::meta::rows::TxnRow;
 use crate::storage::{File, Storage};
 use crate::store::Shared;
-
-/// The BLAKE3 of a bulk payload, made from what the extent file holds: by the store's hashing thread where there is one, by
-/// whoever seals at the latest.
-pub struct PendingHash {
-    file: Arc<dyn File>,
-    place: ExtentPlace,
-    hash: OnceLock<std::result::Result<Hash, String>>,
-}
-
-impl PendingHash {
-    /// A hash to be made.
-    pub fn new(file: Arc<dyn File>, place: ExtentPlace) -> Arc<PendingHash> {
-        Arc::new(PendingHash { file, place, hash: OnceLock::new() })
-    }
-
-    /// The hash, made now if nobody has.
-    pub fn get(&self) -> std::result::Result<Hash, String> {
-        self.hash
-            .get_or_init(|| {
-                let mut bytes = vec![0; self.place.len as usize];
-                match read_extent(&*self.file, &self.place, 0, &mut bytes) {
-                    Ok(()) => Ok(Hash::of(&bytes)),
-                    Err(e) => Err(e.to_string()),
-                }
-            })
-            .clone()
-    }
-}
 
 /// Everything that one flush of a VE covers.
 pub(crate) struct FlushJob {
@@ -187,7 +156,17 @@ impl Ve {
 
     /// Ends the open transaction, so that its state is a version. Not durable before [`Ve::sync`].
     pub fn seal(&self) -> Result<()> {
+        self.make_hashes();
         self.state.lock().seal(&self.shared)
+    }
+
+    /// Makes the hashes that the open transaction still lacks, so that whoever seals it next does not do so under the lock.
+    pub(crate) fn make_hashes(&self) {
+        let late: Vec<_> = self.state.lock().open.pending.iter().filter(|p| !p.is_made()).cloned().collect();
+        for pending in late {
+            // An error is told to whoever seals.
+            let _ = pending.get();
+        }
     }
 
     /// Ends the open transaction and makes it durable.
@@ -199,6 +178,7 @@ impl Ve {
     /// Begins a flush that somebody else does for many VEs at once: seals, and gives the job. Nobody waits for it: an fsync that comes
     /// meanwhile leads a flush of its own, beside it.
     pub(crate) fn begin_shared_flush(&self) -> Result<Option<FlushJob>> {
+        self.make_hashes();
         let mut s = self.state.lock();
         s.seal(&self.shared)?;
         Ok(s.flush_job())

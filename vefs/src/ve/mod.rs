@@ -7,6 +7,7 @@ pub(crate) mod commit;
 mod envelope;
 mod execute;
 mod gc;
+pub(crate) mod hashing;
 mod holds;
 mod housekeep;
 mod publish;
@@ -70,7 +71,7 @@ pub(crate) struct State {
     pub written_at: std::collections::HashMap<crate::ids::InodeNo, std::time::Duration>,
     /// Extent files without live bytes, to be removed after the next checkpoint.
     pub garbage: Vec<u64>,
-    /// Bytes of journal and payload written since the last tick: the store's guess of what the disk lost.
+    /// Bytes of journal frames written since the last tick.
     pub written: u64,
 }
 
@@ -92,7 +93,7 @@ pub(crate) struct Open {
     pub payload: u64,
     pub hasher: blake3::Hasher,
     /// Hashes of bulk payloads in record order.
-    pub pending: Vec<Arc<commit::PendingHash>>,
+    pub pending: Vec<Arc<hashing::PendingHash>>,
 }
 
 impl Open {

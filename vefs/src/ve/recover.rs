@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::commit::{PendingHash, chain_hash};
+use super::commit::chain_hash;
 use super::envelope::Envelope;
+use super::hashing::PendingHash;
 use super::recent::Recent;
 use super::{Open, State, Ve};
 use crate::base::BaseTree;
@@ -278,7 +279,7 @@ impl Loader<'_> {
                 if p.hash.is_none()
                     && let Ok(file) = self.files.file(place.file)
                 {
-                    self.open.pending.push(PendingHash::new(file, place.clone()));
+                    self.open.pending.push(PendingHash::stored(file, place.clone()));
                 }
                 Some(Place::from(place.clone()))
             }
