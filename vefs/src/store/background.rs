@@ -1,4 +1,4 @@
-//! The threads of a running store: the tick, the publisher, the hasher. Everything they do can be called without them.
+//! The threads of a running store: the tick, housekeeping, and those that publish, hash and prepare journal segments. Everything they do can be called without them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,7 +25,9 @@ impl Background {
         let stop = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
         let (publish, to_publish) = mpsc::channel();
+        let (prepare, to_prepare) = mpsc::channel();
         *store.shared.publisher.lock() = Some(publish);
+        *store.shared.preparer.lock() = Some(prepare);
         store.shared.hashes.open();
         let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new().name(format!("vefs-{name}")).spawn(body)
@@ -66,6 +68,17 @@ impl Background {
             }),
         )?);
         let s = store.clone();
+        threads.push(spawn(
+            "prepare",
+            Box::new(move || {
+                while let Ok(id) = to_prepare.recv() {
+                    if let Some(ve) = s.opened().into_iter().find(|ve| ve.id() == id) {
+                        ve.prepare_spare();
+                    }
+                }
+            }),
+        )?);
+        let s = store.clone();
         threads.push(spawn("hash", Box::new(move || s.shared.hashes.run()))?);
         Ok(Background { store, stop, threads })
     }
@@ -75,6 +88,7 @@ impl Drop for Background {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         *self.store.shared.publisher.lock() = None;
+        *self.store.shared.preparer.lock() = None;
         self.store.shared.hashes.close();
         for thread in self.threads.drain(..) {
             thread.thread().unpark();

@@ -1,11 +1,10 @@
 //! Sealing transactions and making them durable.
 //!
-//! A flush has a leader: whoever finds nobody flushing collects everything that is not durable, flushes it outside the lock and wakes
-//! the others. Who comes while a flush runs waits for it, and one of those who need more leads the next: so a hundred fsyncs
-//! share a flush (promise G1), and nobody waits for more than two.
+//! A flush has a leader, whom the VE's gate chooses: he collects everything that is not durable, and flushes it outside the lock.
 
 use std::sync::Arc;
 
+use super::gate::Turn;
 use super::{Open, State, Ve};
 use crate::change::Seal;
 use crate::codec;
@@ -86,6 +85,12 @@ impl State {
         self.open = Open::after(seal.chain, txn);
     }
 
+    /// Whether everything that was written is durable; an error when nothing will be any more.
+    pub fn is_durable(&self) -> Result<bool> {
+        self.journal.check()?;
+        Ok(self.journal.durable() == self.journal.position() && self.files.durable() == self.files.appended())
+    }
+
     /// What is not durable yet; the caller has to flush it, then call [`State::flushed`].
     pub fn flush_job(&mut self) -> Option<FlushJob> {
         let job = FlushJob { files: self.files.flush_wanted(), journal: self.journal.flush_wanted() };
@@ -131,27 +136,32 @@ pub(crate) fn chain_hash(
 impl Ve {
     /// Makes everything that was answered before this call durable (fsync(2), promise G1). Does not end the transaction.
     pub fn sync(&self) -> Result<()> {
-        let mut s = self.state.lock();
-        let (frames, bytes) = (s.journal.position(), s.files.appended());
         loop {
-            s.journal.check()?;
-            if s.journal.durable() >= frames && s.files.durable() >= bytes {
+            if self.state.lock().is_durable()? {
                 return Ok(());
             }
-            if s.flushing {
-                self.flushed.wait(&mut s);
-                continue;
+            match self.gate.enter() {
+                Turn::Served => return Ok(()),
+                Turn::Failed => {}
+                Turn::Lead(lead) => {
+                    self.lead_flush()?;
+                    lead.done();
+                    return Ok(());
+                }
             }
-            let Some(job) = s.flush_job() else { return Ok(()) };
-            s.flushing = true;
-            drop(s);
-            let result = job.run(&*self.shared.storage);
-            s = self.state.lock();
-            s.flushing = false;
-            let done = s.flushed(&job, result);
-            self.flushed.notify_all();
-            return done;
         }
+    }
+
+    /// Flushes everything up to now.
+    fn lead_flush(&self) -> Result<()> {
+        let job = {
+            let mut s = self.state.lock();
+            s.journal.check()?;
+            s.flush_job()
+        };
+        let Some(job) = job else { return Ok(()) };
+        let result = job.run(&*self.shared.storage);
+        self.state.lock().flushed(&job, result)
     }
 
     /// Ends the open transaction, so that its state is a version. Not durable before [`Ve::sync`].
@@ -186,9 +196,7 @@ impl Ve {
 
     /// Ends such a flush.
     pub(crate) fn end_shared_flush(&self, job: &FlushJob, result: std::io::Result<()>) -> Result<()> {
-        let done = self.state.lock().flushed(job, result);
-        self.flushed.notify_all();
-        done
+        self.state.lock().flushed(job, result)
     }
 }
 

@@ -142,7 +142,11 @@ impl State {
             return Err(Errno::EFBIG.into());
         }
         let (txn, epoch) = (self.open.txn, self.epoch);
+        self.journal.allow_growth(shared.space.room());
         let written = self.journal.append(FrameKind::Body, txn, epoch, &body_bytes, &envelope_bytes, inline)?;
+        if self.journal.asks_for_spare() {
+            shared.wake_preparer(self.tables.ve);
+        }
         self.written += record::frame_len(body_bytes.len(), envelope_bytes.len(), inline.len());
         let frame = record::frame_len(body_bytes.len(), envelope_bytes.len(), 0);
         shared.space.spend(frame + body.payload.map_or(0, |p| p.len));

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use super::commit::chain_hash;
 use super::envelope::Envelope;
@@ -70,7 +70,7 @@ impl Ve {
             identity,
             shared: shared.clone(),
             state: Mutex::new(state),
-            flushed: Condvar::new(),
+            gate: Default::default(),
             publishing: Mutex::new(()),
             readers: Mutex::default(),
         });
@@ -199,7 +199,6 @@ fn replay(shared: &Arc<Shared>, identity: &Identity, base: &Arc<BaseTree>, cut: 
         open,
         epoch,
         frozen_head: None,
-        flushing: false,
         answered,
         written_at: Default::default(),
         garbage: Vec::new(),
