@@ -266,7 +266,9 @@ impl Ve {
         // Moved bytes are durable before the rows that name them can be.
         self.sync()?;
         self.write_in_parts(batch)?;
-        self.write_in_parts(dead)
+        self.write_in_parts(dead)?;
+        self.state.lock().tables.places.clear();
+        Ok(())
     }
 
     /// Extent files that unpublished places name.

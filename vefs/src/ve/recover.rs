@@ -148,6 +148,8 @@ fn begin<'a>(
         fresh_from: head.next_ino,
         usage: Usage { bytes: head.bytes, inodes: head.inodes, next_ino: head.next_ino },
         found: Default::default(),
+        maps: Default::default(),
+        places: Default::default(),
     };
     let loader = Loader { shared, tables, files, open: Open::after(head.chain, head.txn), head, unproven: vec![] };
     let answered = match shared.meta.get(Table::System, &rows::answers(ve))? {
@@ -347,6 +349,7 @@ impl Loader<'_> {
         self.head.history = after.history;
         self.tables.fresh_from = self.tables.usage.next_ino;
         self.tables.found.clear();
+        self.tables.places.clear();
         Ok(())
     }
 
