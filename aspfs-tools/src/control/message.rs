@@ -2,6 +2,7 @@
 //!
 //! Identifiers travel as text (8 hex digits, 64 hex digits), times as RFC 3339 in UTC, sizes as bytes; [`NO_LIMIT`] is no limit.
 
+use aspfs_holder::protocol::MountFlags;
 use serde::{Deserialize, Serialize};
 use vefs::clock::Timestamp;
 use vefs::ids::VeId;
@@ -86,23 +87,6 @@ pub struct Change {
     pub inodes: Option<u64>,
     /// Most bytes of history.
     pub history: Option<u64>,
-}
-
-/// How a VE is mounted. What is not said here is the kernel's default, `noatime` and devices and set-user-ID honoured: a root file
-/// system needs them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, bincode::Encode, bincode::Decode)]
-#[serde(deny_unknown_fields)]
-pub struct MountFlags {
-    /// Read-only at this mount point.
-    pub read_only: bool,
-    /// Set-user-ID, set-group-ID and capabilities of files are ignored.
-    pub nosuid: bool,
-    /// Devices cannot be opened.
-    pub nodev: bool,
-    /// Nothing can be executed.
-    pub noexec: bool,
-    /// Symlinks are not followed.
-    pub nosymfollow: bool,
 }
 
 /// What a client may ask for.

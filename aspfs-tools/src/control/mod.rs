@@ -12,19 +12,10 @@ pub mod conn;
 pub mod frame;
 pub mod message;
 
-use std::os::fd::AsFd;
+pub use aspfs_holder::peer_is_allowed;
 
 /// Where the daemon listens when nothing else is said.
 pub const DEFAULT_SOCKET: &str = "/run/aspfs/control.sock";
-
-/// The user at the other end, if it may command this process: root, or who runs it.
-pub fn peer_is_allowed(socket: impl AsFd) -> Result<(), Option<u32>> {
-    match rustix::net::sockopt::socket_peercred(socket) {
-        Ok(peer) if peer.uid.is_root() || peer.uid == rustix::process::geteuid() => Ok(()),
-        Ok(peer) => Err(Some(peer.uid.as_raw())),
-        Err(_) => Err(None),
-    }
-}
 
 /// What the fuzz target `control` runs: bytes as a stream of frames. What is accepted comes out again as it went in.
 pub fn hostile(data: &[u8]) {

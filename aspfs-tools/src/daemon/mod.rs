@@ -10,6 +10,7 @@
 mod collect;
 pub mod config;
 mod files;
+mod holder;
 mod mounts;
 mod refuse;
 mod server;
@@ -27,8 +28,9 @@ use vefs::Store;
 use vefs::format::superblock::{self, Superblock};
 use vefs::store::Background;
 
-use crate::holder::{Link, LinkError};
+
 use config::Config;
+use holder::{Link, LinkError};
 use mounts::Mounts;
 
 /// Why the daemon did not start, or did not stop well.
@@ -84,7 +86,7 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
     let io = |what| move |e: nix::Error| DaemonError::Io { what, source: e.into() };
     let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
     signals.thread_block().map_err(io("blocking signals"))?;
-    crate::holder::raise_descriptor_limit();
+    aspfs_holder::raise_descriptor_limit();
     runtime_folder(&config.runtime_dir)?;
     let in_store = |source| DaemonError::Store { path: config.store.clone(), source };
     create_if_empty(&config.store).map_err(in_store)?;

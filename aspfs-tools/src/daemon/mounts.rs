@@ -16,9 +16,9 @@ use vefs::ids::VeId;
 use super::refuse::{Answer, refusal};
 use super::serving::Serving;
 use super::{Daemon, DaemonError, Periodic};
-use crate::control::message::{Id, MountFlags, MountRow, Released, Why};
-use crate::holder::protocol::{Row, TEXT_MAX};
-use crate::holder::{Held, Link};
+use crate::control::message::{Id, MountRow, Released, Why};
+use aspfs_holder::protocol::{MountFlags, Row, TEXT_MAX};
+use super::holder::{Held, Link};
 
 /// Read-ahead of a mount in KiB: a request of 1 MiB, the largest there is.
 const READ_AHEAD_KIB: u32 = 1024;

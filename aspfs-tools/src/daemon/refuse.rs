@@ -3,7 +3,7 @@
 use vefs::errno::Errno;
 
 use crate::control::message::{Refusal, Why};
-use crate::holder::LinkError;
+use super::holder::LinkError;
 
 /// What a handler returns.
 pub type Answer<T> = Result<T, Refusal>;

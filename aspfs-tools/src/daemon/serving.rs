@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Daemon;
-use crate::holder::Held;
+use super::holder::Held;
 
 /// A mount that is served.
 pub struct Serving {}

@@ -4,21 +4,25 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use bincode::{Decode, Encode};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recvmsg,
     sendmsg,
 };
-use vefs::codec;
 
-use super::protocol::PACKET_MAX;
+use crate::protocol::PACKET_MAX;
+
+/// Little-endian, lengths as varints; a decoding may claim no more than some packets' worth of memory.
+const CODE: Configuration<LittleEndian, Varint, Limit<{ 4 * PACKET_MAX }>> =
+    bincode::config::standard().with_limit::<{ 4 * PACKET_MAX }>();
 
 /// Most descriptors beside a packet.
 const FDS_MAX: usize = 3;
 
 /// Sends a message with descriptors.
 pub fn send<T: Encode>(socket: impl AsFd, message: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let bytes = codec::encode(message);
+    let bytes = bincode::encode_to_vec(message, CODE).map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
     if bytes.len() > PACKET_MAX {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "a message that is longer than a packet"));
     }
@@ -54,7 +58,11 @@ pub fn recv<T: Decode<()>>(socket: impl AsFd) -> io::Result<Option<(T, Vec<Owned
     if got.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "a packet that is too long, or descriptors that did not fit"));
     }
-    let message = codec::decode(bytes.get(..got.bytes).unwrap_or_default())
-        .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+    let bytes = bytes.get(..got.bytes).unwrap_or_default();
+    let (message, used) =
+        bincode::decode_from_slice(bytes, CODE).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+    if used != bytes.len() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "bytes left over in a packet"));
+    }
     Ok(Some((message, fds)))
 }

@@ -9,9 +9,9 @@ use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::mount::{self, Made};
-use super::packet;
-use super::protocol::{Ask, MOUNTS_MAX, PROTOCOL, Reply, Row, TEXT_MAX};
+use crate::mount::{self, Made};
+use crate::packet;
+use crate::protocol::{Ask, MOUNTS_MAX, PROTOCOL, Reply, Row, TEXT_MAX};
 
 /// A holder of nothing that no daemon talks to ends after this many seconds.
 const IDLE_SECONDS: i64 = 60;
@@ -66,7 +66,7 @@ pub fn main() -> io::Result<()> {
 }
 
 /// Two descriptors a mount: the soft limit of 1,024 is too small for a thousand VEs.
-pub(crate) fn raise_descriptor_limit() {
+pub fn raise_descriptor_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
@@ -122,7 +122,7 @@ impl Holder {
     /// A new connection: of an allowed user, whose process is still there.
     fn accept(&mut self) {
         let Ok(socket) = accept_with(&self.listener, SocketFlags::CLOEXEC) else { return };
-        if crate::control::peer_is_allowed(&socket).is_err() {
+        if crate::peer_is_allowed(&socket).is_err() {
             return;
         }
         let Ok(pid) = rustix::net::sockopt::socket_peercred(&socket).map(|peer| peer.pid) else { return };

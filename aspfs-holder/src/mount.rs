@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use rustix::fs::{AtFlags, MemfdFlags, Mode, OFlags, StatxFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
-use crate::control::message::MountFlags;
+use crate::protocol::MountFlags;
 
 /// A new mount.
 pub struct Made {

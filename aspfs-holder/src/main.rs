@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match aspfs_tools::holder::main() {
+    match aspfs_holder::main() {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("aspfs-holder: {e}");

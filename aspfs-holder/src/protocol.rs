@@ -1,11 +1,11 @@
-//! What daemon and holder say to each other: one message a packet, encoded by [`vefs::codec`], descriptors beside it.
+//! What daemon and holder say to each other: one message a packet, in bincode, descriptors beside it.
 //!
 //! The daemon asks, the holder answers; only the answer to [`Ask::List`] is more than one packet. An upgraded daemon meets the holder of the release
 //! before: [`PROTOCOL`] is raised when a message changes, and a daemon that meets another protocol says so and touches nothing.
 
 use bincode::{Decode, Encode};
 
-use crate::control::message::MountFlags;
+use serde::{Deserialize, Serialize};
 
 /// The protocol of this program.
 pub const PROTOCOL: u32 = 1;
@@ -15,6 +15,23 @@ pub const PACKET_MAX: usize = 16 << 10;
 pub const TEXT_MAX: usize = 4096;
 /// Most mounts of one holder.
 pub const MOUNTS_MAX: usize = 10_000;
+
+/// How a VE is mounted. What is not said here is the kernel's default, `noatime` and devices and set-user-ID honoured: a root file
+/// system needs them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[serde(deny_unknown_fields)]
+pub struct MountFlags {
+    /// Read-only at this mount point.
+    pub read_only: bool,
+    /// Set-user-ID, set-group-ID and capabilities of files are ignored.
+    pub nosuid: bool,
+    /// Devices cannot be opened.
+    pub nodev: bool,
+    /// Nothing can be executed.
+    pub noexec: bool,
+    /// Symlinks are not followed.
+    pub nosymfollow: bool,
+}
 
 /// What the daemon asks.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

@@ -6,16 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use aspfs_holder::protocol::{Ask, MountFlags, PROTOCOL, Reply, Row};
+use aspfs_holder::{packet, peer_is_allowed, socket_path};
 use parking_lot::Mutex;
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with};
 use vefs::ids::VeId;
 
-use super::packet;
-use super::protocol::{Ask, PROTOCOL, Reply, Row};
-use super::run::socket_path;
-use crate::control::message::MountFlags;
 
 /// How long the holder may take to answer. It answers the first question when the process of the daemon before is gone.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -104,7 +102,7 @@ impl Link {
             }
             Err(e) => return Err(at(e.into())),
         }
-        if crate::control::peer_is_allowed(&socket).is_err() {
+        if peer_is_allowed(&socket).is_err() {
             return Err(LinkError::Stranger(path));
         }
         for side in [Timeout::Recv, Timeout::Send] {

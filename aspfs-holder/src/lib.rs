@@ -1,4 +1,4 @@
-//! The holder: a small process that owns what must survive the daemon. For each mounted VE it keeps the open `/dev/fuse` and a memfd with
+//! `aspfs-holder`: a small process that owns what must survive the daemon. For each mounted VE it keeps the open `/dev/fuse` and a memfd with
 //! the mount's volatile state, and hands duplicates to the daemon that serves the store. When the daemon dies the mounts wait; the next
 //! daemon finds the holder by its socket and goes on serving them.
 //!
@@ -11,12 +11,13 @@
 //!
 //! The socket lies in a folder that only its owner may enter; both sides ask the kernel who the other is.
 
-mod link;
-mod mount;
-mod packet;
+//! This crate knows nothing of the file system, so that the program stays small. It is a library besides because the daemon speaks its protocol.
+
+pub mod mount;
+pub mod packet;
+mod peer;
 pub mod protocol;
 mod run;
 
-pub use link::{Held, Link, LinkError};
-pub(crate) use run::raise_descriptor_limit;
-pub use run::{main, socket_path};
+pub use peer::peer_is_allowed;
+pub use run::{main, raise_descriptor_limit, socket_path};
