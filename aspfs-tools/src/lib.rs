@@ -7,8 +7,8 @@
 //! Three programs are made of it: `aspfsd`, a node's storage daemon ([`daemon`]), which owns the store; `aspfs-holder` (the crate of that name), which owns
 //! what must survive the daemon, and nothing else; and `aspfs` ([`cli`]), the administrator's client, which is also mount(8)'s helper.
 
-//pub mod cli;
-//pub mod client;
+pub mod cli;
+pub mod client;
 pub mod control;
 pub mod daemon;
 pub mod units;
