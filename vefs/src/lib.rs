@@ -19,6 +19,7 @@ pub mod entropy;
 pub mod errno;
 pub mod error;
 pub mod format;
+pub mod fuse;
 pub mod ids;
 pub mod journal;
 pub mod limits;

@@ -1,46 +1,17 @@
 //! `aspfsd`: a node's storage daemon.
 
-use std::path::PathBuf;
+use std::io::Write;
 use std::process::ExitCode;
 
-use aspfs_tools::daemon::config::{Config, ConfigError, Settings};
-use clap::{Parser, Subcommand};
+use aspfs_tools::daemon::args::{Asked, Cli};
+use aspfs_tools::daemon::config::ConfigError;
+use clap::Parser;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Stores virtual environments and serves their mounts, in the foreground, until SIGTERM or SIGINT.
-///
-/// Mounts outlive this program: a small holder process keeps them, and the next aspfsd of the same store goes on serving them. `aspfs daemon stop
-/// --unmount` ends both.
-#[derive(Parser)]
-#[command(version, after_help = "Examples:
-  aspfsd --store /var/lib/aspfs
-  aspfsd --config /etc/aspfs/aspfsd.toml --log debug
-  aspfsd --store /var/lib/aspfs config > /etc/aspfs/aspfsd.toml")]
-struct Cli {
-    /// A configuration file (TOML); what the command line says wins
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    #[command(flatten)]
-    settings: Settings,
-    #[command(subcommand)]
-    command: Option<Command>,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Print the configuration that would be used, as a configuration file, and end
-    Config {
-        /// Print what can be set as a Markdown table instead
-        #[arg(long)]
-        reference: bool,
-    },
-}
-
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match run(cli) {
+    match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("aspfsd: {e:#}");
@@ -49,18 +20,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> anyhow::Result<()> {
-    let file = cli.config.as_deref().map(Settings::read).transpose()?.unwrap_or_default();
-    let settings = cli.settings.over(file);
-    if let Some(Command::Config { reference }) = cli.command {
-        match reference {
-            true => print!("{}", aspfs_tools::daemon::config::reference()),
-            false => print!("{}", settings.over(Settings::defaults()).to_toml()),
+fn run() -> anyhow::Result<()> {
+    match Cli::parse().asked()? {
+        Asked::Print(text) => Ok(std::io::stdout().write_all(text.as_bytes())?),
+        Asked::Run(config) => {
+            tracing_subscriber::fmt().with_max_level(config.log).with_ansi(false).with_writer(std::io::stderr).init();
+            Ok(aspfs_tools::daemon::run(*config)?)
         }
-        return Ok(());
     }
-    let config = Config::new(settings)?;
-    tracing_subscriber::fmt().with_max_level(config.log).with_ansi(false).with_writer(std::io::stderr).init();
-    aspfs_tools::daemon::run(config)?;
-    Ok(())
 }

@@ -291,6 +291,27 @@ pub struct Collected {
     pub object_bytes: u64,
 }
 
+/// What the daemon counted of its mounts since it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    /// Opens answered with passthrough: the kernel reads the shared object itself.
+    pub passthrough: u64,
+    /// Opens that the kernel caches for one VE.
+    pub cached: u64,
+    /// Files that were open with passthrough when they were opened for writing: copied, and found again under a new number.
+    pub moved: u64,
+    /// Requests that the kernel sent again after a takeover.
+    pub resent: u64,
+    /// Of these, those that the daemon before had carried out.
+    pub answered_before: u64,
+    /// Bytes read through the daemon.
+    pub read: u64,
+    /// Bytes written.
+    pub written: u64,
+    /// Files synced.
+    pub syncs: u64,
+}
+
 /// How the daemon is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the names say it")]
@@ -302,8 +323,10 @@ pub struct Status {
     pub uptime: u64,
     pub ves: u64,
     pub mounts: Vec<MountRow>,
-    /// The holder's process, if one runs.
-    pub holder: Option<u32>,
+    /// Sums over the mounts that are there now.
+    pub counted: Counted,
+    /// The holder's process.
+    pub holder: u32,
     /// Bytes free on the store's file system.
     pub free: u64,
     pub size: u64,

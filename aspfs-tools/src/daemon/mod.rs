@@ -7,6 +7,7 @@
 //! **No thread of this process touches a VE's mount** (after a kill it would hang there with the store locked): paths that clients name are
 //! kept as text and never followed.
 
+pub mod args;
 mod collect;
 pub mod config;
 mod files;
@@ -78,6 +79,8 @@ pub(crate) struct Daemon {
     store: Arc<Store>,
     config: Config,
     mounts: Mounts,
+    /// What serves mounts, or why this process can serve none.
+    host: Result<vefs::fuse::Host, String>,
     started: Instant,
 }
 
@@ -95,9 +98,13 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
     let link = Link::open(&config.runtime_dir, &store_identity(&config.store)?, &config.holder)?;
     tracing::info!(store = %config.store.display(), holder = link.pid(), "store is open");
 
+    let host = vefs::fuse::Host::new(&config.store, &store).map_err(|e| format!("this daemon cannot serve mounts: {e}"));
+    if let Err(why) = &host {
+        tracing::warn!("{why}");
+    }
     let background = Background::start(store.clone(), config.tick)
         .map_err(|source| DaemonError::Io { what: "starting threads", source })?;
-    let daemon = Arc::new(Daemon { mounts: Mounts::new(link), store, config, started: Instant::now() });
+    let daemon = Arc::new(Daemon { mounts: Mounts::new(link), host, store, config, started: Instant::now() });
     daemon.take_over()?;
     let watcher = mounts::watch(daemon.clone()).map_err(|source| DaemonError::Io { what: "starting a thread", source })?;
     let collector = collect::start(daemon.clone()).map_err(|source| DaemonError::Io { what: "starting a thread", source })?;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use vefs::fuse::Figures;
 use vefs::ids::VeId;
 
 use super::refuse::{Answer, refusal};
@@ -102,6 +103,25 @@ impl Mounts {
         self.slots.lock().values().filter_map(row).collect()
     }
 
+    /// What all mounts counted, since this daemon serves them.
+    pub fn figures(&self) -> Figures {
+        let mut sum = Figures::default();
+        for slot in self.slots.lock().values() {
+            if let Slot::Live(_, serving) = slot {
+                let f = serving.figures();
+                sum.passthrough += f.passthrough;
+                sum.cached += f.cached;
+                sum.moved += f.moved;
+                sum.resent += f.resent;
+                sum.answered_before += f.answered_before;
+                sum.read += f.read;
+                sum.written += f.written;
+                sum.syncs += f.syncs;
+            }
+        }
+        sum
+    }
+
     /// Mounts that cannot be served.
     pub fn broken(&self) -> Vec<(Id, String)> {
         let why = |(ve, slot): (&VeId, &Slot)| match slot {
@@ -125,7 +145,7 @@ impl Mounts {
         };
         for (claim, serving) in ended {
             if let Some(serving) = serving {
-                serving.stop();
+                serving.finish();
             }
             match self.link.forget(claim.ve) {
                 Ok(()) => tracing::info!(ve = %claim.ve, "unmounted"),
@@ -146,7 +166,7 @@ impl Mounts {
         }
         for (ve, slot) in slots {
             if let Slot::Live(_, serving) = slot {
-                serving.stop();
+                serving.freeze();
                 tracing::debug!(%ve, "left with the holder");
             }
         }
@@ -197,7 +217,8 @@ impl Daemon {
 
     fn serve(&self, held: Held) -> Result<Serving, String> {
         let ve = self.store.ve(VeId(held.row.ve)).map_err(|e| e.to_string())?;
-        Serving::start(self, ve, held).map_err(|e| e.to_string())
+        let host = self.host.as_ref().map_err(Clone::clone)?;
+        Serving::start(host, ve, held).map_err(|e| e.to_string())
     }
 
     /// Serves what the holder kept from the daemon before. What cannot be served stays with the holder and is named in the status.

@@ -2,23 +2,36 @@
 
 use std::sync::Arc;
 
-use super::Daemon;
+use vefs::fuse::{Figures, Host, Mounted, Options, ServeError};
+
 use super::holder::Held;
 
 /// A mount that is served.
-pub struct Serving {}
+pub struct Serving(Mounted);
 
 impl Serving {
     /// Begins, or goes on where the daemon before stopped.
-    pub fn start(_daemon: &Daemon, _ve: Arc<vefs::Ve>, _held: Held) -> Result<Serving, String> {
-        Err("this build cannot serve mounts".into())
+    pub fn start(host: &Host, ve: Arc<vefs::Ve>, held: Held) -> Result<Serving, ServeError> {
+        host.serve(ve, held.device, held.kept, &Options::default()).map(Serving)
     }
 
     /// Whether it is unmounted.
     pub fn ended(&self) -> bool {
-        true
+        self.0.ended()
     }
 
-    /// Ends serving.
-    pub fn stop(self) {}
+    /// What it counted.
+    pub fn figures(&self) -> Figures {
+        self.0.figures()
+    }
+
+    /// Takes leave of a mount that has ended.
+    pub fn finish(self) {
+        self.0.wait();
+    }
+
+    /// Serves nothing more; the process must end after that.
+    pub fn freeze(&self) {
+        self.0.freeze();
+    }
 }

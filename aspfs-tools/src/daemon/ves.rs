@@ -8,7 +8,7 @@ use vefs::ids::{TxnNo, VeId};
 
 use super::Daemon;
 use super::refuse::{Answer, about, refusal};
-use crate::control::message::{At, Change, Collected, HoldRow, Id, Status, VeRow, Version, Why};
+use crate::control::message::{At, Change, Collected, Counted, HoldRow, Id, Status, VeRow, Version, Why};
 use crate::units::show_time;
 
 impl Daemon {
@@ -92,7 +92,8 @@ impl Daemon {
             uptime: self.started.elapsed().as_secs(),
             ves: ves.len() as u64,
             mounts: self.mounts.rows(),
-            holder: Some(self.mounts.holder()),
+            counted: counted(self.mounts.figures()),
+            holder: self.mounts.holder(),
             free: disk.f_bavail.saturating_mul(disk.f_frsize),
             size: disk.f_blocks.saturating_mul(disk.f_frsize),
             tight: disk.f_bavail.saturating_mul(disk.f_frsize) < self.config.options.reserve,
@@ -109,6 +110,19 @@ impl Daemon {
             files: done.ves.files,
             object_bytes: done.objects,
         })
+    }
+}
+
+fn counted(f: vefs::fuse::Figures) -> Counted {
+    Counted {
+        passthrough: f.passthrough,
+        cached: f.cached,
+        moved: f.moved,
+        resent: f.resent,
+        answered_before: f.answered_before,
+        read: f.read,
+        written: f.written,
+        syncs: f.syncs,
     }
 }
 

@@ -9,6 +9,7 @@ mod execute;
 mod gc;
 mod holds;
 mod housekeep;
+mod mounting;
 mod publish;
 mod reading;
 mod recent;

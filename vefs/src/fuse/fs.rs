@@ -1,0 +1,149 @@
+//! One mounted VE: what every family of requests uses.
+
+use std::sync::Arc;
+
+use fuser::Request;
+use parking_lot::{Mutex, RwLock};
+
+use super::convert;
+use super::counters::{Counters, count};
+use super::invalidate::Invalidator;
+use super::nodes::{NodeId, Nodes, RESENT, Refused};
+use super::objects::Registry;
+use super::syncing::Syncing;
+use crate::errno::Errno;
+use crate::error::Error;
+use crate::ids::InodeNo;
+use crate::op::{Op, Reply};
+use crate::types::Inode;
+use crate::ve::{self, Memo, Ve};
+
+/// A VE as the kernel sees it.
+pub struct Fs {
+    pub(super) ve: Arc<Ve>,
+    pub(super) nodes: Mutex<Nodes>,
+    pub(super) registry: Registry,
+    pub(super) syncing: Arc<Syncing>,
+    pub(super) invalidator: Invalidator,
+    pub(super) counters: Arc<Counters>,
+    /// Held for reading by every request. Who has it for writing has stopped the mount: requests that were taken and are not answered
+    /// come again to the next daemon.
+    pub(super) gate: Arc<RwLock<()>>,
+    /// Refuses every change with EROFS.
+    pub(super) read_only: bool,
+}
+
+/// An inode for the kernel.
+pub struct Found {
+    /// Its node id.
+    pub node: NodeId,
+    /// Its attributes.
+    pub inode: Inode,
+    /// Whether the attributes may be cached.
+    pub cache: bool,
+}
+
+impl Found {
+    /// The attributes as fuser sends them. It sends one number as node id and as `st_ino`: for a second node id that is the node's, the
+    /// attributes are not cached, and the GETATTR that follows shows the inode's.
+    pub fn attributes(&self) -> fuser::FileAttr {
+        convert::attributes(self.node.0, &self.inode)
+    }
+
+    /// For how long the attributes hold.
+    pub fn ttl(&self) -> std::time::Duration {
+        if self.cache { convert::FOR_EVER } else { std::time::Duration::ZERO }
+    }
+}
+
+impl Fs {
+    /// An inode with the node id that the kernel is to know it by.
+    pub(super) fn found(&self, ino: InodeNo, inode: Inode) -> Found {
+        let node = self.nodes.lock().node(ino);
+        Found { node, inode, cache: node.0 == ino.0 }
+    }
+
+    /// Carries a change out, once: a request that comes again gets the answer it had.
+    pub(super) fn change(&self, req: &Request, op: &Op) -> Result<Reply, Errno> {
+        if self.read_only {
+            return Err(Errno::EROFS);
+        }
+        let number = req.unique().0;
+        if number & RESENT != 0 {
+            count(&self.counters.resent, 1);
+            if let Some(memo) = self.ve.answered(number & !RESENT) {
+                count(&self.counters.answered_before, 1);
+                return self.again(memo);
+            }
+        }
+        let request = ve::Request { unique: number & !RESENT };
+        self.ve.execute(op, request).map_err(|e| self.errno(&e))
+    }
+
+    fn again(&self, memo: Memo) -> Result<Reply, Errno> {
+        Ok(match memo {
+            Memo::Inode(ino) => Reply::Inode(ino, self.inode(ino)?),
+            Memo::Written(n) => Reply::Written(n),
+            Memo::Done => Reply::Done,
+        })
+    }
+
+    /// As [`Fs::change`], for what answers with an inode.
+    pub(super) fn change_inode(&self, req: &Request, op: &Op) -> Result<Found, Errno> {
+        match self.change(req, op)? {
+            Reply::Inode(ino, inode) => Ok(self.found(ino, inode)),
+            Reply::Written(_) | Reply::Done => Err(Errno::EIO),
+        }
+    }
+
+    /// An inode's attributes.
+    pub(super) fn inode(&self, ino: InodeNo) -> Result<Inode, Errno> {
+        self.ve.inode(ino).map_err(|e| self.errno(&e))
+    }
+
+    /// The number for an error of the core. What is not the caller's doing is logged here, once.
+    pub(super) fn errno(&self, e: &Error) -> Errno {
+        if !matches!(e, Error::Posix(_) | Error::NoSpace { .. } | Error::ReadOnly { .. }) {
+            tracing::error!(ve = %self.ve.id(), error = %e, "request failed");
+        }
+        e.to_errno()
+    }
+
+    /// The number for an open that cannot be answered.
+    pub(super) fn refused(&self, node: NodeId, why: Refused) -> Errno {
+        match why {
+            Refused::Stale { moved } => {
+                if moved {
+                    count(&self.counters.moved, 1);
+                    self.invalidator.attributes(node);
+                    tracing::info!(ve = %self.ve.id(), ino = %node.ino(), "written while it is read by passthrough");
+                }
+                Errno::ESTALE
+            }
+            Refused::Kept(e) => {
+                tracing::error!(ve = %self.ve.id(), error = %e, "keeping an open");
+                Errno::EIO
+            }
+        }
+    }
+
+    /// The kernel has forgotten a node: an orphan that nobody has open can go.
+    pub(super) fn forgotten(&self, node: NodeId) {
+        let ino = node.ino();
+        if ino == InodeNo::ROOT || !self.ve.is_orphan(ino).unwrap_or(false) {
+            return;
+        }
+        let mut nodes = self.nodes.lock();
+        if nodes.is_open(ino) {
+            return;
+        }
+        if let Err(e) = nodes.gone(ino, &self.registry) {
+            tracing::error!(ve = %self.ve.id(), error = %e, "keeping an open");
+        }
+        drop(nodes);
+        match self.ve.execute(&Op::Reap { ino }, ve::Request::default()) {
+            Ok(_) | Err(Error::Posix(Errno::ENOENT | Errno::EBUSY)) => {}
+            Err(e) => tracing::warn!(ve = %self.ve.id(), %ino, error = %e, "erasing an orphan"),
+        }
+    }
+}

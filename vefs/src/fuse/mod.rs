@@ -1,0 +1,80 @@
+//! A VE as a mount: the kernel's FUSE requests on one side, the core on the other. Linux only; needs `/dev/fuse` and CAP_SYS_ADMIN.
+//!
+//! The mount itself, its device and its kept state belong to a holder, a process of its own that outlives the daemon; what is served
+//! here can be killed at any moment and taken over by the next daemon (promise G7). Nothing in this room opens a socket to anybody
+//! else, and no thread of a process that serves mounts may ever touch one.
+//!
+//! Invariants
+//! - `adapter` decodes, calls and replies; `names`, `files` and `attrs` say what each family of requests means; `nodes` decides who reads
+//!   a file how; `session` starts and takes over.
+//! - No request handler waits for a disk while another could be read: fsync waits in `syncing`.
+//! - Order of locks: a mount's gate, its nodes, then the VE's own.
+
+mod adapter;
+mod attrs;
+mod convert;
+mod counters;
+mod files;
+mod fs;
+mod invalidate;
+mod kept;
+mod names;
+mod negotiate;
+mod nodes;
+mod objects;
+mod reply;
+mod session;
+mod syncing;
+mod sys;
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+pub use counters::Figures;
+pub use kept::KeptError;
+pub use objects::Objects;
+pub use session::{Mounted, ServeError};
+
+use crate::object::ObjectStore;
+use crate::store::Store;
+use crate::ve::Ve;
+
+/// Threads that read a mount's requests: one may wait for an fsync's flush.
+const THREADS: usize = 2;
+
+/// How a mount is served.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Refuse every change with EROFS, whatever the mount's own flags say.
+    pub read_only: bool,
+}
+
+/// What all mounts of a process share.
+pub struct Host {
+    pool: syncing::Pool,
+    objects: Arc<Objects>,
+    store: ObjectStore,
+    invalidate: Sender<invalidate::Forget>,
+}
+
+impl Host {
+    /// For the VEs of a store in a folder. Errors: of making the read-only view of it, and of starting threads.
+    pub fn new(path: &Path, store: &Store) -> std::io::Result<Host> {
+        Ok(Host {
+            pool: syncing::Pool::start()?,
+            objects: Arc::new(Objects::new(path)?),
+            store: store.objects().clone(),
+            invalidate: invalidate::start()?,
+        })
+    }
+
+    /// Serves a VE on a device.
+    ///
+    /// `device` is an open `/dev/fuse` that is mounted, or just being mounted. `kept` is a memfd that lives as long as the mount: empty
+    /// the first time; later the mount is taken over from a daemon that must be dead by then.
+    pub fn serve(&self, ve: Arc<Ve>, device: OwnedFd, kept: OwnedFd, options: &Options) -> Result<Mounted, ServeError> {
+        session::serve(self, ve, device, kept, options)
+    }
+}

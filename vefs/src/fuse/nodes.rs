@@ -1,0 +1,294 @@
+//! Node ids, and who has what open in which way: the rules of passthrough.
+//!
+//! A node id is the inode number, so that it resolves without any table; an inode that had to leave passthrough gets a second one, the
+//! number with bit 63 set, for the rest of the mount. `st_ino` is the same under both.
+//!
+//! Rules (kernel `fs/fuse/iomode.c`, and what was measured)
+//! - All opens of a node are cached, or all read one backing file. A read-only open of a file whose whole content is one object may
+//!   read that object, if nothing has it open cached and nothing opened it for writing during this mount.
+//! - An open for writing, and a truncation, is never passthrough. Where it meets one, the inode moves to its second node id and the
+//!   caller is told ESTALE: the kernel looks the name up again and finds the new node. What had the old one open goes on reading
+//!   the bytes of before; this is a listed deviation, and counted.
+//! - Every count is kept (see [`super::kept`]) before the kernel is answered, with the number of the request, so that a request that
+//!   comes again after a takeover is counted once.
+
+use std::collections::HashMap;
+
+use super::kept::{Kept, KeptError, REMEMBERED, Slot, fresh};
+use crate::ids::{Hash, InodeNo};
+
+/// Set in an inode's second node id.
+const SECOND: u64 = 1 << 63;
+/// Set in the number of a request that the kernel sends again (`FUSE_UNIQUE_RESEND`, linux/fuse.h).
+pub const RESENT: u64 = 1 << 63;
+/// Idle backing files and marks of writing that are kept per mount.
+const IDLE_MAX: usize = 256;
+
+/// What the kernel calls an inode by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NodeId(pub u64);
+
+impl NodeId {
+    /// The inode.
+    pub fn ino(self) -> InodeNo {
+        InodeNo(self.0 & !SECOND)
+    }
+
+    fn is_second(self) -> bool {
+        self.0 & SECOND != 0
+    }
+}
+
+/// How an open was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// The kernel caches.
+    Cached,
+    /// The kernel reads this backing file.
+    Passthrough(u32),
+}
+
+/// Why an open cannot be answered.
+#[derive(Debug)]
+pub enum Refused {
+    /// The kernel has to look the name up again. `moved`: because of this very open.
+    Stale {
+        /// The inode has moved to its second node id just now.
+        moved: bool,
+    },
+    /// The state could not be kept.
+    Kept(KeptError),
+}
+
+impl From<KeptError> for Refused {
+    fn from(e: KeptError) -> Self {
+        Refused::Kept(e)
+    }
+}
+
+/// Registers and gives back backing files, which only the kernel side of a mount can.
+pub trait Backings {
+    /// Makes an object a backing file; `None` when that is not possible, which costs speed and nothing else.
+    fn register(&self, object: Hash) -> Option<u32>;
+    /// Gives one back.
+    fn release(&self, backing: u32, object: Hash);
+}
+
+/// The inodes with opens of a mount.
+#[derive(Debug)]
+pub struct Nodes {
+    kept: Kept,
+    slots: HashMap<InodeNo, (u32, Slot)>,
+    free: Vec<u32>,
+    next: u32,
+    idle: usize,
+}
+
+impl Nodes {
+    /// Goes on with what was kept.
+    pub fn new(kept: Kept, slots: Vec<(u32, Slot)>) -> Nodes {
+        let next = slots.iter().map(|(i, _)| i + 1).max().unwrap_or(0);
+        let used: std::collections::HashSet<u32> = slots.iter().map(|(i, _)| *i).collect();
+        let free = (0..next).filter(|i| !used.contains(i)).collect();
+        let idle = slots.iter().filter(|(_, s)| s.is_idle()).count();
+        let slots = slots.into_iter().map(|(i, s)| (InodeNo(s.ino), (i, s))).collect();
+        Nodes { kept, slots, free, next, idle }
+    }
+
+    /// The node id under which the kernel is to know an inode from now on.
+    pub fn node(&self, ino: InodeNo) -> NodeId {
+        let aliased = self.slots.get(&ino).is_some_and(|(_, s)| s.aliased);
+        NodeId(if aliased { ino.0 | SECOND } else { ino.0 })
+    }
+
+    /// Whether this node id was left behind: its attributes must not be cached and it must not be opened.
+    pub fn is_retired(&self, node: NodeId) -> bool {
+        !node.is_second() && self.node(node.ino()) != node
+    }
+
+    /// Whether the kernel has this inode open.
+    pub fn is_open(&self, ino: InodeNo) -> bool {
+        self.slots.get(&ino).is_some_and(|(_, s)| s.cached + s.passthrough > 0)
+    }
+
+    /// Backing files that the kernel has, with their objects.
+    pub fn backings(&self) -> impl Iterator<Item = (u32, Hash)> {
+        self.slots.values().filter(|(_, s)| s.backing != 0).map(|(_, s)| (s.backing, s.object))
+    }
+
+    /// Answers an open. `whole` tells the object that is the file's whole content, if there is one worth passing through.
+    pub fn open(
+        &mut self,
+        node: NodeId,
+        write: bool,
+        request: u64,
+        whole: impl FnOnce() -> Option<Hash>,
+        kernel: &dyn Backings,
+    ) -> Result<Opened, Refused> {
+        let ino = node.ino();
+        if let Some(done) = self.done_before(ino, request) {
+            return Ok(done);
+        }
+        if self.is_retired(node) {
+            return Err(Refused::Stale { moved: false });
+        }
+        if write {
+            self.before_change(node)?;
+        }
+        let mut slot = self.slots.get(&ino).map_or_else(|| fresh(ino), |(_, s)| s.clone());
+        if !write && slot.cached == 0 && !slot.written && !node.is_second() {
+            if slot.passthrough == 0 {
+                choose_backing(&mut slot, whole(), kernel);
+            }
+            if slot.backing != 0 {
+                slot.passthrough += 1;
+                let opened = Opened::Passthrough(slot.backing);
+                remember(&mut slot, request, opened);
+                self.put(slot, kernel)?;
+                return Ok(opened);
+            }
+        }
+        slot.written |= write;
+        slot.cached += 1;
+        remember(&mut slot, request, Opened::Cached);
+        self.put(slot, kernel)?;
+        Ok(Opened::Cached)
+    }
+
+    /// Before content is changed through a node: moves an inode that is open in passthrough to its second node id.
+    pub fn before_change(&mut self, node: NodeId) -> Result<(), Refused> {
+        if self.is_retired(node) {
+            return Err(Refused::Stale { moved: false });
+        }
+        let Some((index, slot)) = self.slots.get_mut(&node.ino()) else { return Ok(()) };
+        if slot.passthrough == 0 || node.is_second() {
+            return Ok(());
+        }
+        let mut moved = slot.clone();
+        moved.aliased = true;
+        moved.written = true;
+        self.kept.put_slot(*index, &moved)?;
+        *slot = moved;
+        Err(Refused::Stale { moved: true })
+    }
+
+    /// A file that was just created is open, cached.
+    pub fn created(&mut self, ino: InodeNo, request: u64, kernel: &dyn Backings) -> Result<(), KeptError> {
+        if self.done_before(ino, request).is_some() {
+            return Ok(());
+        }
+        let mut slot = self.slots.get(&ino).map_or_else(|| fresh(ino), |(_, s)| s.clone());
+        slot.cached += 1;
+        remember(&mut slot, request, Opened::Cached);
+        self.put(slot, kernel)
+    }
+
+    /// An open ended; `passthrough` tells which kind.
+    pub fn release(
+        &mut self,
+        ino: InodeNo,
+        passthrough: bool,
+        request: u64,
+        kernel: &dyn Backings,
+    ) -> Result<(), KeptError> {
+        if self.done_before(ino, request).is_some() {
+            return Ok(());
+        }
+        let Some((_, slot)) = self.slots.get(&ino) else { return Ok(()) };
+        let mut slot = slot.clone();
+        let count = if passthrough { &mut slot.passthrough } else { &mut slot.cached };
+        *count = count.saturating_sub(1);
+        remember(&mut slot, request, Opened::Cached);
+        self.put(slot, kernel)
+    }
+
+    /// The inode is gone.
+    pub fn gone(&mut self, ino: InodeNo, kernel: &dyn Backings) -> Result<(), KeptError> {
+        let Some((index, slot)) = self.slots.get(&ino) else { return Ok(()) };
+        self.drop_slot(ino, *index, slot.backing, slot.object, slot.is_idle(), kernel)
+    }
+
+    /// The answer that a request of this number got before the daemon was replaced.
+    fn done_before(&self, ino: InodeNo, request: u64) -> Option<Opened> {
+        if request & RESENT == 0 {
+            return None;
+        }
+        let (_, slot) = self.slots.get(&ino)?;
+        let number = request & !RESENT;
+        let found = slot.requests.iter().find(|r| **r & !1 == number)?;
+        Some(if found & 1 != 0 { Opened::Passthrough(slot.backing) } else { Opened::Cached })
+    }
+
+    fn put(&mut self, slot: Slot, kernel: &dyn Backings) -> Result<(), KeptError> {
+        let ino = InodeNo(slot.ino);
+        let (index, was_idle) = match self.slots.get(&ino) {
+            Some((index, old)) => (*index, old.is_idle()),
+            None => (self.free.pop().unwrap_or(self.next), false),
+        };
+        let is_idle = slot.is_idle();
+        if is_idle && slot.backing == 0 && !slot.written {
+            return self.drop_slot(ino, index, 0, Hash::default(), was_idle, kernel);
+        }
+        self.kept.put_slot(index, &slot)?;
+        self.next = self.next.max(index + 1);
+        self.idle = self.idle + usize::from(is_idle) - usize::from(was_idle);
+        self.slots.insert(ino, (index, slot));
+        if self.idle > IDLE_MAX {
+            self.shed(kernel)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets half of the idle slots: what a forgotten one says of writing is a matter of speed only.
+    fn shed(&mut self, kernel: &dyn Backings) -> Result<(), KeptError> {
+        let idle: Vec<InodeNo> =
+            self.slots.iter().filter(|(_, (_, s))| s.is_idle()).map(|(i, _)| *i).take(IDLE_MAX / 2).collect();
+        idle.into_iter().try_for_each(|ino| self.gone(ino, kernel))
+    }
+
+    fn drop_slot(
+        &mut self,
+        ino: InodeNo,
+        index: u32,
+        backing: u32,
+        object: Hash,
+        was_idle: bool,
+        kernel: &dyn Backings,
+    ) -> Result<(), KeptError> {
+        self.kept.put_slot(index, &Slot::default())?;
+        self.next = self.next.max(index + 1);
+        self.slots.remove(&ino);
+        self.free.push(index);
+        self.idle -= usize::from(was_idle);
+        if backing != 0 {
+            kernel.release(backing, object);
+        }
+        Ok(())
+    }
+}
+
+/// Sees to it that the slot's backing file is this object, or none.
+fn choose_backing(slot: &mut Slot, object: Option<Hash>, kernel: &dyn Backings) {
+    if slot.backing != 0 && object == Some(slot.object) {
+        return;
+    }
+    if slot.backing != 0 {
+        kernel.release(slot.backing, slot.object);
+        slot.backing = 0;
+    }
+    if let Some(object) = object
+        && let Some(backing) = kernel.register(object)
+    {
+        slot.backing = backing;
+        slot.object = object;
+    }
+}
+
+fn remember(slot: &mut Slot, request: u64, opened: Opened) {
+    slot.requests.copy_within(..REMEMBERED - 1, 1);
+    slot.requests[0] = (request & !RESENT & !1) | u64::from(matches!(opened, Opened::Passthrough(_)));
+}
+
+#[cfg(test)]
+#[path = "nodes_tests.rs"]
+mod tests;

@@ -1,0 +1,241 @@
+//! Serving a mount: the handshake that is done once in a mount's life and replayed at every takeover, and the session's threads.
+//!
+//! The device and the kept state belong to the mount's holder. At the first start the kernel's INIT is read from the device and kept
+//! byte for byte. At every start fuser gets that INIT through a socket pair and answers into it; then the device takes the place of
+//! the socket under fuser's feet. The first time the answer goes to the kernel; later it must be the one that the kernel has, and
+//! the kernel is told to send again what was under way (`FUSE_NOTIFY_RESEND`).
+//!
+//! Invariant: the exchange is kept before the kernel gets the answer. A kill in between leaves an INIT without an answer: so a takeover
+//! first gives the kept answer again, which the kernel ignores when it has it.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+
+use fuser::{Config, Notifier, Session, SessionACL};
+use parking_lot::{Mutex, RwLock};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+use super::counters::{Counters, Figures};
+use super::fs::Fs;
+use super::invalidate::Invalidator;
+use super::kept::{Exchange, Kept, KeptError};
+use super::nodes::Nodes;
+use super::objects::Registry;
+use super::sys;
+use super::{Host, Options};
+use crate::errno::Errno as Posix;
+use crate::error::Error as CoreError;
+use crate::ids::VeId;
+use crate::op::Op;
+use crate::ve::{self, Ve};
+
+/// `FUSE_NOTIFY_RESEND` of linux/fuse.h.
+const NOTIFY_RESEND: u32 = 7;
+/// `FUSE_INIT` of linux/fuse.h.
+const OPCODE_INIT: u32 = 26;
+/// The kernel wants room for its largest header and write, even for INIT (`FUSE_MIN_READ_BUFFER`).
+const INIT_BUFFER: usize = 64 << 10;
+
+/// Why a mount cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The device or a socket failed.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// The error.
+        source: io::Error,
+    },
+    /// What outlived the last daemon is of no use.
+    #[error(transparent)]
+    Kept(#[from] KeptError),
+    /// The first message of a device is not INIT: somebody else has served it.
+    #[error("the FUSE device's first request is number {0}, not INIT")]
+    NotInit(u32),
+    /// This daemon would agree on something else with the kernel than the one before it did.
+    #[error(
+        "the mount was made by a daemon that agreed with the kernel on other features: unmount it and mount it again"
+    )]
+    Agreement,
+    /// The VE failed.
+    #[error(transparent)]
+    Ve(#[from] CoreError),
+}
+
+fn failed(what: &'static str) -> impl FnOnce(io::Error) -> ServeError {
+    move |source| ServeError::Io { what, source }
+}
+
+/// A mount that is being served.
+pub struct Mounted {
+    ve: VeId,
+    gate: Arc<RwLock<()>>,
+    counters: Arc<Counters>,
+    thread: JoinHandle<()>,
+}
+
+impl Mounted {
+    /// Which VE.
+    pub fn ve(&self) -> VeId {
+        self.ve
+    }
+
+    /// Whether the mount is gone: it was unmounted.
+    pub fn ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Waits until the mount is gone.
+    pub fn wait(self) {
+        if self.thread.join().is_err() {
+            tracing::error!(ve = %self.ve, "a mount's session panicked");
+        }
+    }
+
+    /// Stops serving for good, with no request half done: for a daemon that is about to end. What was not answered comes again to the
+    /// next one. The session's threads stay until the process ends.
+    pub fn freeze(&self) {
+        std::mem::forget(self.gate.write());
+    }
+
+    /// What it counted.
+    pub fn figures(&self) -> Figures {
+        self.counters.figures()
+    }
+}
+
+/// Begins to serve a VE on a device.
+pub(super) fn serve(
+    host: &Host,
+    ve: Arc<Ve>,
+    device: OwnedFd,
+    kept: OwnedFd,
+    options: &Options,
+) -> Result<Mounted, ServeError> {
+    let (kept, exchange, slots) = Kept::read(kept)?;
+    let kept_again = kept.try_clone()?;
+    let request = match &exchange {
+        Some(e) => e.request.clone(),
+        None => {
+            // Nobody has anything of this VE open: a new mount.
+            ve.forget_answers()?;
+            reap_orphans(&ve)?;
+            read_init(&device)?
+        }
+    };
+    let nodes = Nodes::new(kept, slots);
+    let copy = device.try_clone().map_err(failed("copying the FUSE device's descriptor"))?;
+    let registry = Registry::new(copy, host.objects.clone(), host.store.clone(), nodes.backings());
+    let (gate, counters) = (Arc::new(RwLock::new(())), Arc::new(Counters::default()));
+    let notifier: Arc<OnceLock<Notifier>> = Arc::default();
+    let fs = Fs {
+        ve: ve.clone(),
+        nodes: Mutex::new(nodes),
+        registry,
+        syncing: host.pool.syncing(ve.clone()),
+        invalidator: Invalidator::new(host.invalidate.clone(), notifier.clone()),
+        counters: counters.clone(),
+        gate: gate.clone(),
+        read_only: options.read_only,
+    };
+    // The gate is shut until the kernel knows all: nothing is served before.
+    let shut = gate.write();
+    let (session, reply) = handshake(fs, &request)?;
+    let _ = notifier.set(session.notifier());
+    sys::dup_over(device.as_fd(), session.as_fd()).map_err(failed("putting the FUSE device in place"))?;
+    match exchange {
+        None => {
+            kept_again.put_exchange(&Exchange { request, reply: reply.clone() })?;
+            write_device(device.as_fd(), &reply).map_err(failed("answering the kernel's INIT"))?;
+        }
+        Some(before) => {
+            if before.reply != reply {
+                return Err(ServeError::Agreement);
+            }
+            match write_device(device.as_fd(), &reply) {
+                // The kernel has had it.
+                Err(e) if e.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => {}
+                other => other.map_err(failed("answering the kernel's INIT"))?,
+            }
+            resend(device.as_fd()).map_err(failed("asking the kernel to send again"))?;
+        }
+    }
+    drop(shut);
+    let id = ve.id();
+    let thread = std::thread::Builder::new().name(format!("mount-{id}")).spawn(move || {
+        match session.run() {
+            Ok(()) => tracing::info!(ve = %id, "unmounted"),
+            Err(e) => tracing::error!(ve = %id, error = %e, "a mount's session ended"),
+        }
+        if let Err(e) = reap_orphans(&ve) {
+            tracing::warn!(ve = %id, error = %e, "erasing orphans");
+        }
+    });
+    let thread = thread.map_err(failed("starting a mount's thread"))?;
+    Ok(Mounted { ve: id, gate, counters, thread })
+}
+
+/// Lets fuser answer an INIT, through a socket pair. Gives the session, which is still connected to that, and its answer.
+fn handshake(fs: Fs, request: &[u8]) -> Result<(Session<Fs>, Vec<u8>), ServeError> {
+    let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
+    let (ours, theirs) = pair.map_err(io::Error::from).map_err(failed("making a socket pair"))?;
+    write_device(ours.as_fd(), request).map_err(failed("passing INIT on"))?;
+    let mut config = Config::default();
+    config.n_threads = Some(super::THREADS);
+    let session = Session::from_fd(fs, theirs, SessionACL::All, config).map_err(failed("agreeing with the kernel"))?;
+    let mut reply = vec![0; 4096];
+    let n =
+        rustix::io::read(&ours, &mut reply[..]).map_err(io::Error::from).map_err(failed("reading INIT's answer"))?;
+    reply.truncate(n);
+    Ok((session, reply))
+}
+
+/// Reads the INIT that a new mount's device begins with.
+fn read_init(device: &OwnedFd) -> Result<Vec<u8>, ServeError> {
+    let mut buf = vec![0; INIT_BUFFER];
+    let n = loop {
+        match rustix::io::read(device, &mut buf[..]) {
+            Ok(n) => break n,
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Err(e) => return Err(failed("reading the kernel's INIT")(e.into())),
+        }
+    };
+    buf.truncate(n);
+    // struct fuse_in_header: length, opcode, …
+    match buf.get(4..8).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes) {
+        Some(OPCODE_INIT) => Ok(buf),
+        other => Err(ServeError::NotInit(other.unwrap_or(0))),
+    }
+}
+
+/// One message, in one write(2).
+fn write_device(device: BorrowedFd<'_>, message: &[u8]) -> io::Result<()> {
+    match rustix::io::write(device, message)? {
+        n if n == message.len() => Ok(()),
+        _ => Err(io::ErrorKind::WriteZero.into()),
+    }
+}
+
+/// Asks for every request that was taken and not answered (struct fuse_out_header: length, code, unique 0).
+fn resend(device: BorrowedFd<'_>) -> io::Result<()> {
+    let mut message = [0; 16];
+    message[..4].copy_from_slice(&16u32.to_le_bytes());
+    message[4..8].copy_from_slice(&NOTIFY_RESEND.to_le_bytes());
+    write_device(device, &message)
+}
+
+/// Erases what only an earlier mount had open.
+fn reap_orphans(ve: &Ve) -> Result<(), CoreError> {
+    for ino in ve.orphans()? {
+        match ve.execute(&Op::Reap { ino }, ve::Request::default()) {
+            Ok(_) | Err(CoreError::Posix(Posix::ENOENT | Posix::EBUSY)) => {}
+            Err(CoreError::ReadOnly { .. }) => return Ok(()),
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,48 @@
+//! What a mount asks of a VE besides reading and operations.
+
+use super::Ve;
+use crate::clock::Timestamp;
+use crate::error::{Error, Result};
+use crate::ids::{Hash, InodeNo};
+use crate::state::key::Key;
+use crate::state::view::{self, View};
+use crate::types::Source;
+
+impl Ve {
+    /// The time that an operation which says "now" means.
+    pub fn now(&self) -> Timestamp {
+        self.shared.clock.wall()
+    }
+
+    /// Whether an inode has no name and waits for its last user.
+    pub fn is_orphan(&self, ino: InodeNo) -> Result<bool> {
+        self.with_view(|v| Ok(v.get(&Key::orphan(ino))?.is_some()))
+    }
+
+    /// The object that is the whole content of a regular file, from its first byte to its last, if there is one.
+    pub fn whole_object(&self, ino: InodeNo) -> Result<Option<Hash>> {
+        let found = self.with_view(|v| {
+            let inode = view::need_inode(v, ino)?;
+            if !inode.is_file() || inode.size == 0 {
+                return Ok(None);
+            }
+            let runs = view::extents(v, ino, &inode, 0, u64::MAX)?;
+            Ok(match runs.as_slice() {
+                [(0, e)] if e.len == inode.size => match e.source {
+                    Source::Base { hash, offset: 0 } | Source::Object { hash, offset: 0 } => Some((hash, inode.size)),
+                    _ => None,
+                },
+                _ => None,
+            })
+        })?;
+        // A file may be the beginning of something longer, such as a pack.
+        let Some((hash, size)) = found else { return Ok(None) };
+        Ok((self.shared.objects.open(hash)?.len() == size).then_some(hash))
+    }
+
+    /// Bytes that the node's file system has for ordinary writers.
+    pub fn node_free_bytes(&self) -> Result<u64> {
+        let free = self.shared.storage.free_bytes().map_err(Error::io("reading free space", "store"))?;
+        Ok(free.saturating_sub(self.shared.options.reserve))
+    }
+}
