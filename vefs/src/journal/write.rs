@@ -49,6 +49,10 @@ pub struct Journal {
     segments: VecDeque<Arc<Segment>>,
     /// A zero-filled file for the next segment: (path, file, capacity).
     spare: Option<(String, Arc<dyn File>, u64)>,
+    /// Somebody was asked to make a spare, or does.
+    spare_asked: bool,
+    /// Bytes that a new segment may take beyond the smallest, for what is left on the disk.
+    growth: u64,
     /// Whether the last segment is of this run: older ones are never appended to.
     writable: bool,
     /// Segments before the last one that hold unflushed frames, with the position at which they end.
@@ -92,6 +96,8 @@ impl Journal {
             segment_max: sizes.1.min(limits::SEGMENT_CAPACITY_MAX),
             segments: tail.segments.into(),
             spare: None,
+            spare_asked: false,
+            growth: 0,
             writable: false,
             unflushed: Vec::new(),
             names: 0,
@@ -192,26 +198,44 @@ impl Journal {
         }
     }
 
-    /// How full the present segment is: whether the next one should be prepared.
-    pub fn wants_spare(&self) -> bool {
+    /// Takes note of how much a new segment may take of the disk: nearly full, it must not go for zeros.
+    pub fn allow_growth(&mut self, bytes: u64) {
+        self.growth = bytes;
+    }
+
+    /// Whether somebody should be asked to make a spare segment ready; true once for each.
+    pub fn asks_for_spare(&mut self) -> bool {
+        self.wants_spare() && !std::mem::replace(&mut self.spare_asked, true)
+    }
+
+    fn wants_spare(&self) -> bool {
         self.poisoned.is_none() && self.spare.is_none()
+    }
+
+    fn capacity(&self, wanted: u64) -> u64 {
+        wanted.min(self.segment_max).min(self.growth).max(self.segment_min)
     }
 
     /// Path and capacity of the spare segment that should be made ready with [`create_segment`] and given to
     /// [`Journal::take_spare`], so that no operation waits for its zeros, and so that there is one left to erase files with when
     /// the disk is full (promise G4).
-    pub fn spare_wanted(&self) -> Option<(String, u64)> {
+    pub fn spare_wanted(&mut self) -> Option<(String, u64)> {
         let last = self.segments.back().map_or(0, |s| s.header.capacity);
-        let capacity = (last * 2).clamp(self.segment_min, self.segment_max);
-        self.wants_spare().then(|| (self.new_path(), capacity))
+        let wanted = self.wants_spare().then(|| (self.new_path(), self.capacity(last * 2)));
+        self.spare_asked |= wanted.is_some();
+        wanted
     }
 
-    /// Takes a file that [`create_segment`] made as the spare; removes it when there has come to be another.
+    /// Takes a file that [`create_segment`] made as the spare; its name and its zeros are durable. Removes it when there has come to be
+    /// another.
     pub fn take_spare(&mut self, path: String, file: Arc<dyn File>, capacity: u64) -> Result<()> {
         if !self.wants_spare() {
-            return self.storage.remove(&path).map_err(Error::io("removing journal segment", path));
+            return match self.storage.remove(&path) {
+                // Whoever destroyed the VE was quicker.
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+                other => other.map_err(Error::io("removing journal segment", path)),
+            };
         }
-        self.names += 1;
         self.spare = Some((path, file, capacity));
         Ok(())
     }
@@ -231,7 +255,7 @@ impl Journal {
         let fits = self.spare.as_ref().is_some_and(|s| s.2 >= need);
         if !fits {
             let last = self.segments.back().map_or(0, |s| s.header.capacity);
-            let capacity = last.clamp(self.segment_min, self.segment_max).max(need.next_multiple_of(4096));
+            let capacity = self.capacity(last).max(need.next_multiple_of(4096));
             let made = self.create(capacity)?;
             if let Some((path, ..)) = self.spare.replace(made) {
                 // Too small for this frame. That its file stays costs space until the next start, no more.
@@ -239,6 +263,7 @@ impl Journal {
             }
         }
         let Some((path, file, capacity)) = self.spare.take() else { return Ok(()) };
+        self.spare_asked = false;
         let header = SegmentHeader {
             store: self.store,
             ve: self.ve,

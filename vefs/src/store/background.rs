@@ -1,4 +1,4 @@
-//! The threads of a running store: the tick, the publisher, the hasher. Everything they do can be called without them.
+//! The threads of a running store: the tick, housekeeping, and those that publish, hash and prepare journal segments. Everything they do can be called without them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,9 +7,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::Store;
-
-/// Hashes that may wait for the hashing thread; beyond that whoever seals makes them.
-const HASHES_WAITING: usize = 256;
 
 /// Time between looks for quiet files, and how long a file must not have been written.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
@@ -28,9 +25,10 @@ impl Background {
         let stop = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
         let (publish, to_publish) = mpsc::channel();
-        let (hash, to_hash) = mpsc::sync_channel::<Arc<crate::ve::commit::PendingHash>>(HASHES_WAITING);
+        let (prepare, to_prepare) = mpsc::channel();
         *store.shared.publisher.lock() = Some(publish);
-        *store.shared.hasher.lock() = Some(hash);
+        *store.shared.preparer.lock() = Some(prepare);
+        store.shared.hashes.open();
         let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new().name(format!("vefs-{name}")).spawn(body)
         };
@@ -69,14 +67,19 @@ impl Background {
                 }
             }),
         )?);
+        let s = store.clone();
         threads.push(spawn(
-            "hash",
+            "prepare",
             Box::new(move || {
-                while let Ok(pending) = to_hash.recv() {
-                    let _ = pending.get();
+                while let Ok(id) = to_prepare.recv() {
+                    if let Some(ve) = s.opened().into_iter().find(|ve| ve.id() == id) {
+                        ve.prepare_spare();
+                    }
                 }
             }),
         )?);
+        let s = store.clone();
+        threads.push(spawn("hash", Box::new(move || s.shared.hashes.run()))?);
         Ok(Background { store, stop, threads })
     }
 }
@@ -85,7 +88,8 @@ impl Drop for Background {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         *self.store.shared.publisher.lock() = None;
-        *self.store.shared.hasher.lock() = None;
+        *self.store.shared.preparer.lock() = None;
+        self.store.shared.hashes.close();
         for thread in self.threads.drain(..) {
             thread.thread().unpark();
             if thread.join().is_err() {

@@ -18,7 +18,8 @@ use crate::meta::MetaStore;
 use crate::object::ObjectStore;
 use crate::storage::Storage;
 use crate::ve::Ve;
-use crate::ve::commit::{PendingHash, same_error};
+use crate::ve::commit::same_error;
+use crate::ve::hashing::HashQueue;
 
 /// Sizes and thresholds of a store; the defaults are for a node, tests choose smaller ones.
 #[derive(Clone, Debug)]
@@ -105,6 +106,11 @@ impl Space {
         self.unpublished.fetch_sub(inline, Ordering::Relaxed);
     }
 
+    /// Bytes that may be taken at once without coming near the reserve.
+    pub(crate) fn room(&self) -> u64 {
+        self.budget.load(Ordering::Relaxed).max(0).unsigned_abs()
+    }
+
     fn measured(&self, free: u64, reserve: u64) {
         let reserve = reserve.saturating_add(self.unpublished.load(Ordering::Relaxed));
         self.set_tight(free < reserve);
@@ -133,7 +139,9 @@ pub struct Shared {
     pub space: Space,
     pub(super) bases: Mutex<HashMap<Hash, Weak<BaseTree>>>,
     pub(super) publisher: Mutex<Option<mpsc::Sender<VeId>>>,
-    pub(super) hasher: Mutex<Option<mpsc::SyncSender<Arc<PendingHash>>>>,
+    pub(super) preparer: Mutex<Option<mpsc::Sender<VeId>>>,
+    /// Hashes of bulk payloads that the hashing thread makes.
+    pub(crate) hashes: HashQueue,
 }
 
 impl Shared {
@@ -158,7 +166,8 @@ impl Shared {
             space: Space::default(),
             bases: Mutex::default(),
             publisher: Mutex::default(),
-            hasher: Mutex::default(),
+            preparer: Mutex::default(),
+            hashes: HashQueue::default(),
         }
     }
 
@@ -182,16 +191,16 @@ impl Shared {
         self.publisher.lock().as_ref().is_some_and(|p| p.send(ve).is_ok())
     }
 
-    pub(crate) fn has_publisher(&self) -> bool {
-        self.publisher.lock().is_some()
+    /// Asks the preparing thread for a VE's next journal segment; where there is none, the tick makes it.
+    pub(crate) fn wake_preparer(&self, ve: VeId) {
+        if let Some(p) = self.preparer.lock().as_ref() {
+            // Nobody there any more: the store is about to close.
+            let _ = p.send(ve);
+        }
     }
 
-    /// Gives a hash to the hashing thread, when there is one with room; whoever seals makes the rest.
-    pub(crate) fn hash_later(&self, pending: Arc<PendingHash>) -> Arc<PendingHash> {
-        if let Some(h) = self.hasher.lock().as_ref() {
-            let _ = h.try_send(pending.clone());
-        }
-        pending
+    pub(crate) fn has_publisher(&self) -> bool {
+        self.publisher.lock().is_some()
     }
 }
 
@@ -282,6 +291,7 @@ impl Store {
         }
     }
 
+    /// Makes what the jobs name durable.
     fn flush(&self, jobs: &[(Arc<Ve>, crate::ve::commit::FlushJob)]) -> Result<()> {
         let storage = &*self.shared.storage;
         if jobs.len() > self.shared.options.flush_files_max {
@@ -293,8 +303,9 @@ impl Store {
             }
             return result.map_err(Error::io("flushing", "store"));
         }
-        for (ve, job) in jobs {
-            let _ = ve.end_shared_flush(job, job.run(storage));
+        for (ve, _) in jobs {
+            // Through the gate: a flush of the same files beside one that fails might not hear of it. The error poisons the journal.
+            let _ = ve.sync();
         }
         Ok(())
     }

@@ -1,18 +1,14 @@
 //! Sealing transactions and making them durable.
 //!
-//! A flush has a leader: whoever finds nobody flushing collects everything that is not durable, flushes it outside the lock and wakes
-//! the others. Who comes while a flush runs waits for it, and one of those who need more leads the next: so a hundred fsyncs
-//! share a flush (promise G1), and nobody waits for more than two.
+//! A flush has a leader, whom the VE's gate chooses: he collects everything that is not durable, and flushes it outside the lock.
 
 use std::sync::Arc;
-use std::sync::OnceLock;
 
+use super::gate::Turn;
 use super::{Open, State, Ve};
 use crate::change::Seal;
 use crate::codec;
-use crate::content::ExtentPlace;
 use crate::content::extent_file;
-use crate::content::read::read_extent;
 use crate::error::Result;
 use crate::format::record::FrameKind;
 use crate::ids::Hash;
@@ -20,34 +16,6 @@ use crate::journal;
 use crate::meta::rows::TxnRow;
 use crate::storage::{File, Storage};
 use crate::store::Shared;
-
-/// The BLAKE3 of a bulk payload, made from what the extent file holds: by the store's hashing thread where there is one, by
-/// whoever seals at the latest.
-pub struct PendingHash {
-    file: Arc<dyn File>,
-    place: ExtentPlace,
-    hash: OnceLock<std::result::Result<Hash, String>>,
-}
-
-impl PendingHash {
-    /// A hash to be made.
-    pub fn new(file: Arc<dyn File>, place: ExtentPlace) -> Arc<PendingHash> {
-        Arc::new(PendingHash { file, place, hash: OnceLock::new() })
-    }
-
-    /// The hash, made now if nobody has.
-    pub fn get(&self) -> std::result::Result<Hash, String> {
-        self.hash
-            .get_or_init(|| {
-                let mut bytes = vec![0; self.place.len as usize];
-                match read_extent(&*self.file, &self.place, 0, &mut bytes) {
-                    Ok(()) => Ok(Hash::of(&bytes)),
-                    Err(e) => Err(e.to_string()),
-                }
-            })
-            .clone()
-    }
-}
 
 /// Everything that one flush of a VE covers.
 pub(crate) struct FlushJob {
@@ -117,6 +85,12 @@ impl State {
         self.open = Open::after(seal.chain, txn);
     }
 
+    /// Whether everything that was written is durable; an error when nothing will be any more.
+    pub fn is_durable(&self) -> Result<bool> {
+        self.journal.check()?;
+        Ok(self.journal.durable() == self.journal.position() && self.files.durable() == self.files.appended())
+    }
+
     /// What is not durable yet; the caller has to flush it, then call [`State::flushed`].
     pub fn flush_job(&mut self) -> Option<FlushJob> {
         let job = FlushJob { files: self.files.flush_wanted(), journal: self.journal.flush_wanted() };
@@ -162,32 +136,47 @@ pub(crate) fn chain_hash(
 impl Ve {
     /// Makes everything that was answered before this call durable (fsync(2), promise G1). Does not end the transaction.
     pub fn sync(&self) -> Result<()> {
-        let mut s = self.state.lock();
-        let (frames, bytes) = (s.journal.position(), s.files.appended());
         loop {
-            s.journal.check()?;
-            if s.journal.durable() >= frames && s.files.durable() >= bytes {
+            if self.state.lock().is_durable()? {
                 return Ok(());
             }
-            if s.flushing {
-                self.flushed.wait(&mut s);
-                continue;
+            match self.gate.enter() {
+                Turn::Served => return Ok(()),
+                Turn::Failed => {}
+                Turn::Lead(lead) => {
+                    self.lead_flush()?;
+                    lead.done();
+                    return Ok(());
+                }
             }
-            let Some(job) = s.flush_job() else { return Ok(()) };
-            s.flushing = true;
-            drop(s);
-            let result = job.run(&*self.shared.storage);
-            s = self.state.lock();
-            s.flushing = false;
-            let done = s.flushed(&job, result);
-            self.flushed.notify_all();
-            return done;
         }
+    }
+
+    /// Flushes everything up to now.
+    fn lead_flush(&self) -> Result<()> {
+        let job = {
+            let mut s = self.state.lock();
+            s.journal.check()?;
+            s.flush_job()
+        };
+        let Some(job) = job else { return Ok(()) };
+        let result = job.run(&*self.shared.storage);
+        self.state.lock().flushed(&job, result)
     }
 
     /// Ends the open transaction, so that its state is a version. Not durable before [`Ve::sync`].
     pub fn seal(&self) -> Result<()> {
+        self.make_hashes();
         self.state.lock().seal(&self.shared)
+    }
+
+    /// Makes the hashes that the open transaction still lacks, so that whoever seals it next does not do so under the lock.
+    pub(crate) fn make_hashes(&self) {
+        let late: Vec<_> = self.state.lock().open.pending.iter().filter(|p| !p.is_made()).cloned().collect();
+        for pending in late {
+            // An error is told to whoever seals.
+            let _ = pending.get();
+        }
     }
 
     /// Ends the open transaction and makes it durable.
@@ -199,6 +188,7 @@ impl Ve {
     /// Begins a flush that somebody else does for many VEs at once: seals, and gives the job. Nobody waits for it: an fsync that comes
     /// meanwhile leads a flush of its own, beside it.
     pub(crate) fn begin_shared_flush(&self) -> Result<Option<FlushJob>> {
+        self.make_hashes();
         let mut s = self.state.lock();
         s.seal(&self.shared)?;
         Ok(s.flush_job())
@@ -206,9 +196,7 @@ impl Ve {
 
     /// Ends such a flush.
     pub(crate) fn end_shared_flush(&self, job: &FlushJob, result: std::io::Result<()>) -> Result<()> {
-        let done = self.state.lock().flushed(job, result);
-        self.flushed.notify_all();
-        done
+        self.state.lock().flushed(job, result)
     }
 }
 

@@ -5,7 +5,6 @@
 
 use bytes::Bytes;
 
-use super::commit::PendingHash;
 use super::envelope::{Envelope, Memo};
 use super::{State, Ve};
 use crate::change::validate::validate;
@@ -60,17 +59,21 @@ impl Ve {
         let bound =
             if s.tables.frozen.is_none() { self.shared.options.overlay_soft } else { self.shared.options.overlay_hard };
         let heavy = s.tables.active.bytes() >= bound;
+        drop(s);
         if full || heavy {
             // The operation is done, whatever becomes of this.
-            if let Err(e) = self.relieve(s) {
-                tracing::error!(ve = %self.id, error = %e, "publishing under load");
+            let done = if heavy { self.relieve() } else { self.seal() };
+            if let Err(e) = done {
+                tracing::error!(ve = %self.id, error = %e, "sealing under load");
             }
         }
         Ok(plan.reply)
     }
 
-    /// The overlay or the transaction has grown: seals, freezes, and sees to it that it is published.
-    fn relieve(&self, mut s: parking_lot::MutexGuard<'_, State>) -> Result<()> {
+    /// The overlay has grown: seals, freezes, and sees to it that it is published.
+    fn relieve(&self) -> Result<()> {
+        self.make_hashes();
+        let mut s = self.state.lock();
         s.seal(&self.shared)?;
         let hard = s.tables.active.bytes() >= self.shared.options.overlay_hard;
         let frozen = s.freeze();
@@ -139,16 +142,18 @@ impl State {
             return Err(Errno::EFBIG.into());
         }
         let (txn, epoch) = (self.open.txn, self.epoch);
+        self.journal.allow_growth(shared.space.room());
         let written = self.journal.append(FrameKind::Body, txn, epoch, &body_bytes, &envelope_bytes, inline)?;
-        let written_bytes =
-            record::frame_len(body_bytes.len(), envelope_bytes.len(), 0) + body.payload.map_or(0, |p| p.len);
-        self.written += written_bytes;
-        shared.space.spend(written_bytes);
+        if self.journal.asks_for_spare() {
+            shared.wake_preparer(self.tables.ve);
+        }
+        self.written += record::frame_len(body_bytes.len(), envelope_bytes.len(), inline.len());
+        let frame = record::frame_len(body_bytes.len(), envelope_bytes.len(), 0);
+        shared.space.spend(frame + body.payload.map_or(0, |p| p.len));
         shared.space.hold(inline.len() as u64);
         self.tables.active.inline += inline.len() as u64;
-        if let Some(place) = &envelope.place {
-            let file = self.files.file(place.file)?;
-            self.open.pending.push(shared.hash_later(PendingHash::new(file, place.clone())));
+        if let Some(bytes) = payload.as_ref().filter(|_| bulk) {
+            self.open.pending.push(shared.hashes.hash(bytes));
         }
         self.enter(&body, &body_bytes, envelope.place, written_place(&written, inline));
         if envelope.unique != 0

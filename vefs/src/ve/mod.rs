@@ -6,7 +6,9 @@
 pub(crate) mod commit;
 mod envelope;
 mod execute;
+mod gate;
 mod gc;
+pub(crate) mod hashing;
 mod holds;
 mod housekeep;
 mod mounting;
@@ -18,7 +20,7 @@ mod recover;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 pub use envelope::{Envelope, Memo};
 pub use execute::Request;
@@ -42,8 +44,8 @@ pub struct Ve {
     pub(crate) identity: Identity,
     pub(crate) shared: Arc<Shared>,
     pub(crate) state: Mutex<State>,
-    /// Signalled when a flush ends.
-    pub(crate) flushed: Condvar,
+    /// Who flushes, and who waits for it.
+    pub(crate) gate: gate::Gate,
     /// Held by whoever publishes, takes a hold or collects garbage: one at a time.
     pub(crate) publishing: Mutex<()>,
     /// Versions that are being read, with the number of readers.
@@ -63,15 +65,13 @@ pub(crate) struct State {
     pub epoch: crate::ids::Epoch,
     /// What was true at the moment of the freeze, while something is frozen.
     pub frozen_head: Option<Frozen>,
-    /// Somebody flushes.
-    pub flushing: bool,
     /// Answers that may not have reached the kernel.
     pub answered: recent::Recent,
     /// When files were written last, by `CLOCK_BOOTTIME`: what housekeeping looks at.
     pub written_at: std::collections::HashMap<crate::ids::InodeNo, std::time::Duration>,
     /// Extent files without live bytes, to be removed after the next checkpoint.
     pub garbage: Vec<u64>,
-    /// Bytes of journal and payload written since the last tick: the store's guess of what the disk lost.
+    /// Bytes of journal frames written since the last tick.
     pub written: u64,
 }
 
@@ -93,7 +93,7 @@ pub(crate) struct Open {
     pub payload: u64,
     pub hasher: blake3::Hasher,
     /// Hashes of bulk payloads in record order.
-    pub pending: Vec<Arc<commit::PendingHash>>,
+    pub pending: Vec<Arc<hashing::PendingHash>>,
 }
 
 impl Open {

@@ -37,6 +37,7 @@ impl Ve {
         let _one = self.publishing.lock();
         loop {
             self.publish_frozen()?;
+            self.make_hashes();
             let mut s = self.state.lock();
             s.seal(&self.shared)?;
             // A writer may have frozen something since; then there is more to do than what is active now.
@@ -93,7 +94,7 @@ impl Ve {
         (all && durable).then(|| s.journal.end_segment())
     }
 
-    /// Bytes written since this was asked last.
+    /// Bytes of journal frames written since this was asked last.
     pub(crate) fn take_written(&self) -> u64 {
         std::mem::take(&mut self.state.lock().written)
     }
@@ -102,13 +103,24 @@ impl Ve {
     /// without the lock: they are up to 64 MiB.
     pub(crate) fn prepare_spare(&self) {
         let Some((path, capacity)) = self.state.lock().journal.spare_wanted() else { return };
-        // Flushed here, or the first fsync after the roll-over would have to wait for all its zeros.
-        let made = journal::create_segment(&*self.shared.storage, &path, capacity)
-            .and_then(|file| file.sync().map(|()| file).map_err(Error::io("flushing journal segment", path.clone())))
+        let storage = &*self.shared.storage;
+        // Flushed here, name and all, or the first fsync after the roll-over would have to wait for that.
+        let flush = |file: &dyn crate::storage::File| {
+            file.sync()?;
+            storage.sync_dir(&journal::folder(self.id))
+        };
+        let made = journal::create_segment(storage, &path, capacity)
+            .and_then(|file| {
+                flush(&*file).map_err(Error::io("flushing journal segment", path.clone()))?;
+                Ok(file)
+            })
             .and_then(|file| self.state.lock().journal.take_spare(path, file, capacity));
         if let Err(e) = made {
             tracing::warn!(ve = %self.id, error = %e, "no spare journal segment");
-            self.shared.space.set_tight(true);
+            // Any other error says nothing about space: writers of other VEs must not be refused for it.
+            if matches!(e, Error::NoSpace { .. }) {
+                self.shared.space.set_tight(true);
+            }
         }
     }
 

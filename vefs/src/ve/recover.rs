@@ -6,10 +6,11 @@
 
 use std::sync::Arc;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
-use super::commit::{PendingHash, chain_hash};
+use super::commit::chain_hash;
 use super::envelope::Envelope;
+use super::hashing::PendingHash;
 use super::recent::Recent;
 use super::{Open, State, Ve};
 use crate::base::BaseTree;
@@ -69,7 +70,7 @@ impl Ve {
             identity,
             shared: shared.clone(),
             state: Mutex::new(state),
-            flushed: Condvar::new(),
+            gate: Default::default(),
             publishing: Mutex::new(()),
             readers: Mutex::default(),
         });
@@ -198,7 +199,6 @@ fn replay(shared: &Arc<Shared>, identity: &Identity, base: &Arc<BaseTree>, cut: 
         open,
         epoch,
         frozen_head: None,
-        flushing: false,
         answered,
         written_at: Default::default(),
         garbage: Vec::new(),
@@ -278,7 +278,7 @@ impl Loader<'_> {
                 if p.hash.is_none()
                     && let Ok(file) = self.files.file(place.file)
                 {
-                    self.open.pending.push(PendingHash::new(file, place.clone()));
+                    self.open.pending.push(PendingHash::stored(file, place.clone()));
                 }
                 Some(Place::from(place.clone()))
             }
