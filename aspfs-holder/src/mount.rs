@@ -29,8 +29,8 @@ const READ_MAX: &str = "1048576";
 /// Makes a mount of type `fuse.vefs`.
 pub fn make(name: &str, source: &str, flags: &MountFlags) -> Result<Made, (&'static str, io::Error)> {
     let at = |what| move |e: rustix::io::Errno| (what, io::Error::from(e));
-    let device =
-        rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(at("opening /dev/fuse"))?;
+    let device = rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .map_err(at("opening /dev/fuse"))?;
     let kept = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC).map_err(at("making memory for a mount's state"))?;
     let context =
         rustix::mount::fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC).map_err(at("preparing a mount of type fuse"))?;
@@ -51,7 +51,8 @@ pub fn make(name: &str, source: &str, flags: &MountFlags) -> Result<Made, (&'sta
         rustix::mount::fsconfig_set_flag(&context, key).map_err(at("preparing a mount"))?;
     }
     rustix::mount::fsconfig_create(&context).map_err(at("making a file system"))?;
-    let mount = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes(flags)).map_err(at("mounting"))?;
+    let mount =
+        rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes(flags)).map_err(at("mounting"))?;
     let how = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let stat = rustix::fs::statx(&mount, "", how, StatxFlags::empty()).map_err(at("asking for a mount's device"))?;
     Ok(Made { device, kept, mount, number: (stat.stx_dev_major, stat.stx_dev_minor) })

@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use bincode::{Decode, Encode};
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recvmsg,
-    sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
 };
 
 use crate::protocol::PACKET_MAX;
@@ -56,7 +56,10 @@ pub fn recv<T: Decode<()>>(socket: impl AsFd) -> io::Result<Option<(T, Vec<Owned
         return Ok(None);
     }
     if got.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "a packet that is too long, or descriptors that did not fit"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "a packet that is too long, or descriptors that did not fit",
+        ));
     }
     let bytes = bytes.get(..got.bytes).unwrap_or_default();
     let (message, used) =

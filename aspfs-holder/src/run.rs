@@ -84,7 +84,8 @@ impl Holder {
             .chain(self.daemon.iter().filter_map(|p| p.socket.as_ref()).map(|s| (What::Daemon, s.as_fd())))
             .chain(self.next.iter().map(|p| (What::NextEnded, p.process.as_fd())))
             .collect();
-        let mut fds: Vec<PollFd<'_>> = sources.iter().map(|(_, fd)| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+        let mut fds: Vec<PollFd<'_>> =
+            sources.iter().map(|(_, fd)| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
         match poll(&mut fds, timeout.as_ref()) {
             Ok(0) => {
                 self.quit = idle;
@@ -156,17 +157,15 @@ impl Holder {
                 }
                 packet::send(&socket, &Reply::End, &[])
             }
-            Ask::Mount { ve, dir, source, flags } => {
-                match self.mount(Row { ve, dir, source, flags, device: (0, 0) }) {
-                    Ok((entry, mount)) => {
-                        let fds = [entry.device.as_fd(), entry.kept.as_fd(), mount.as_fd()];
-                        let sent = packet::send(&socket, &Reply::Mount(entry.row.clone()), &fds);
-                        self.mounts.push(entry);
-                        sent
-                    }
-                    Err(why) => packet::send(&socket, &Reply::Refused(why), &[]),
+            Ask::Mount { ve, dir, source, flags } => match self.mount(Row { ve, dir, source, flags, device: (0, 0) }) {
+                Ok((entry, mount)) => {
+                    let fds = [entry.device.as_fd(), entry.kept.as_fd(), mount.as_fd()];
+                    let sent = packet::send(&socket, &Reply::Mount(entry.row.clone()), &fds);
+                    self.mounts.push(entry);
+                    sent
                 }
-            }
+                Err(why) => packet::send(&socket, &Reply::Refused(why), &[]),
+            },
             Ask::Forget { ve } => {
                 self.mounts.retain(|entry| entry.row.ve != ve);
                 packet::send(&socket, &Reply::Done, &[])

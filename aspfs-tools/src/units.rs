@@ -168,7 +168,8 @@ fn offset(zone: &str) -> Option<i64> {
         _ => return None,
     };
     let (hours, minutes) = zone.get(1..)?.split_once(':')?;
-    let two = |s: &str| (s.len() == 2 && s.bytes().all(|b| b.is_ascii_digit())).then(|| s.parse::<i64>().ok()).flatten();
+    let two =
+        |s: &str| (s.len() == 2 && s.bytes().all(|b| b.is_ascii_digit())).then(|| s.parse::<i64>().ok()).flatten();
     let (hours, minutes) = (two(hours)?, two(minutes)?);
     (hours < 24 && minutes < 60).then_some(sign * (hours * 3600 + minutes * 60))
 }
@@ -256,7 +257,9 @@ mod tests {
         ] {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
-        for bad in ["", "G", "-1G", "+1", "1.G", ".5G", "1e9", "1GG", "16777216T", "99999999999999999999P", "0x10", "１G"] {
+        for bad in
+            ["", "G", "-1G", "+1", "1.G", ".5G", "1e9", "1GG", "16777216T", "99999999999999999999P", "0x10", "１G"]
+        {
             assert!(parse_size(bad).is_err(), "{bad}");
         }
         assert_eq!(parse_limit("none"), Ok(u64::MAX));
@@ -282,14 +285,20 @@ mod tests {
 
     #[test]
     fn durations() {
-        for (text, ms) in [("30s", 30_000), ("5m", 300_000), ("250ms", 250), ("1.5h", 5_400_000), ("7d", 604_800_000), ("2", 2000)] {
+        for (text, ms) in
+            [("30s", 30_000), ("5m", 300_000), ("250ms", 250), ("1.5h", 5_400_000), ("7d", 604_800_000), ("2", 2000)]
+        {
             assert_eq!(parse_duration(text), Ok(ms), "{text}");
         }
-        for (ms, text) in [(30_000, "30s"), (90_000, "90s"), (300_000, "5m"), (1500, "1500ms"), (0, "0s"), (86_400_000, "1d")] {
+        for (ms, text) in
+            [(30_000, "30s"), (90_000, "90s"), (300_000, "5m"), (1500, "1500ms"), (0, "0s"), (86_400_000, "1d")]
+        {
             assert_eq!(show_duration(ms), text);
             assert_eq!(parse_duration(text), Ok(ms));
         }
-        assert!(parse_duration("5 fortnights").is_err() && parse_duration("").is_err() && parse_duration("-5s").is_err());
+        assert!(
+            parse_duration("5 fortnights").is_err() && parse_duration("").is_err() && parse_duration("-5s").is_err()
+        );
     }
 
     #[test]
@@ -305,8 +314,17 @@ mod tests {
         assert_eq!(parse_time("1969-12-31T23:59:59Z", now), at(-1, 0));
         assert_eq!(parse_time("2024-02-29T00:00:00Z", now), at(1_709_164_800, 0));
         for bad in [
-            "", "yesterday", "ago", "-", "2023-02-29T00:00:00Z", "2024-13-01T00:00:00Z", "2024-01-01T24:00:00Z", "2024-01-01",
-            "2024-01-01T00:00:00+2", "2024-01-01T00:00:00Zjunk", "99999999999999999d ago",
+            "",
+            "yesterday",
+            "ago",
+            "-",
+            "2023-02-29T00:00:00Z",
+            "2024-13-01T00:00:00Z",
+            "2024-01-01T24:00:00Z",
+            "2024-01-01",
+            "2024-01-01T00:00:00+2",
+            "2024-01-01T00:00:00Zjunk",
+            "99999999999999999d ago",
         ] {
             assert!(parse_time(bad, now).is_err(), "{bad}");
         }

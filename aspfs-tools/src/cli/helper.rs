@@ -39,7 +39,8 @@ pub fn run(args: Vec<OsString>) -> Result<(), Failure> {
 }
 
 fn parse(args: Vec<OsString>) -> Result<Asked, Failure> {
-    let usage = |why: &str| Failure::Usage(format!("{why}; usage: mount.fuse.vefs VEID DIR [-sfnv] [-t TYPE] [-o OPTIONS]"));
+    let usage =
+        |why: &str| Failure::Usage(format!("{why}; usage: mount.fuse.vefs VEID DIR [-sfnv] [-t TYPE] [-o OPTIONS]"));
     let mut out = Asked::default();
     let mut places = Vec::new();
     let mut args = args.into_iter().skip(1);

@@ -228,7 +228,10 @@ fn stop(node: &Node<'_>, unmount: bool) -> Result<(), Failure> {
             }
         }
         if failed > 0 {
-            return Err(Failure::Partly(format!("{failed} of {} VEs stay mounted; the daemon runs on", status.mounts.len())));
+            return Err(Failure::Partly(format!(
+                "{failed} of {} VEs stay mounted; the daemon runs on",
+                status.mounts.len()
+            )));
         }
     }
     let done: Done = node.call(&Request::Stop { holder: unmount })?;

@@ -58,9 +58,13 @@ fn render(head: &[&str], rows: &[Vec<String>], width: Option<usize>) -> String {
         }
     }
     let is_number = |column: usize| {
-        !rows.is_empty() && rows.iter().all(|r| r.get(column).is_some_and(|c| c == "-" || c == "none" || c.starts_with(|x: char| x.is_ascii_digit())))
+        !rows.is_empty()
+            && rows.iter().all(|r| {
+                r.get(column).is_some_and(|c| c == "-" || c == "none" || c.starts_with(|x: char| x.is_ascii_digit()))
+            })
     };
-    let right: Vec<bool> = (0..head.len()).map(|c| is_number(c) && !matches!(head[c], "VE" | "TIME" | "SINCE" | "CHAIN")).collect();
+    let right: Vec<bool> =
+        (0..head.len()).map(|c| is_number(c) && !matches!(head[c], "VE" | "TIME" | "SINCE" | "CHAIN")).collect();
     let line = |cells: &[&str]| {
         let mut out = String::new();
         for (column, ((cell, width), right)) in cells.iter().zip(&widths).zip(&right).enumerate() {
@@ -93,7 +97,10 @@ mod tests {
     use super::*;
 
     fn rows() -> Vec<Vec<String>> {
-        vec![vec!["0000002A".into(), "12.0K".into(), "/srv/a/long/way/down".into()], vec!["00000001".into(), "-".into(), "/".into()]]
+        vec![
+            vec!["0000002A".into(), "12.0K".into(), "/srv/a/long/way/down".into()],
+            vec!["00000001".into(), "-".into(), "/".into()],
+        ]
     }
 
     #[test]
@@ -109,7 +116,10 @@ mod tests {
             assert!(text.lines().all(|l| l.chars().count() <= width), "{text}");
             assert!(text.contains('…') == (width < 37));
         }
-        assert!(render(&["VE", "USED", "DIR"], &rows(), Some(5)).lines().count() == 3, "too narrow for anything: still printed");
+        assert!(
+            render(&["VE", "USED", "DIR"], &rows(), Some(5)).lines().count() == 3,
+            "too narrow for anything: still printed"
+        );
     }
 
     #[test]

@@ -44,7 +44,9 @@ pub enum ClientError {
 
 fn hint(e: &io::Error) -> &'static str {
     match e.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => " (is aspfsd running? --socket or ASPFS_SOCKET names its socket)",
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            " (is aspfsd running? --socket or ASPFS_SOCKET names its socket)"
+        }
         io::ErrorKind::PermissionDenied => " (only root, or who runs the daemon, may command it)",
         _ => "",
     }
@@ -80,7 +82,10 @@ impl Client {
     }
 
     /// Asks, and returns the answer and the rows that came before it.
-    pub fn ask<R: DeserializeOwned, T: DeserializeOwned>(&mut self, request: &Request) -> Result<(Vec<R>, T), ClientError> {
+    pub fn ask<R: DeserializeOwned, T: DeserializeOwned>(
+        &mut self,
+        request: &Request,
+    ) -> Result<(Vec<R>, T), ClientError> {
         let mut rows = Vec::new();
         let answer = self.ask_with(request, &mut |_| {}, &mut |frame| {
             if frame.kind == Kind::Row {

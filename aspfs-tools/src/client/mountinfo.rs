@@ -39,11 +39,7 @@ fn parse_line(line: &[u8]) -> Option<Line> {
     // Any number of optional fields, then a dash.
     fields.find(|field| *field == b"-")?;
     let kind = String::from_utf8_lossy(fields.next()?).into_owned();
-    Some(Line {
-        device: (major.parse().ok()?, minor.parse().ok()?),
-        dir: PathBuf::from(OsString::from_vec(dir)),
-        kind,
-    })
+    Some(Line { device: (major.parse().ok()?, minor.parse().ok()?), dir: PathBuf::from(OsString::from_vec(dir)), kind })
 }
 
 /// Space, tab, newline and backslash are written as a backslash and three octal digits.

@@ -60,8 +60,7 @@ pub fn mount(socket: &Path, ve: VeId, dir: &Path, options: &Options) -> Result<M
     }
     let mut client = Client::connect(socket)?;
     let source = options.source.clone().unwrap_or_else(|| ve.to_string());
-    let request =
-        Request::Mount { ve: Id(ve), dir: shown.display().to_string(), source, flags: options.flags.clone() };
+    let request = Request::Mount { ve: Id(ve), dir: shown.display().to_string(), source, flags: options.flags.clone() };
     let row: MountRow = client.call(&request)?;
     let mount = client.take_fd().ok_or_else(|| point("the daemon sent no mount".into()))?;
     let how = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;

@@ -29,9 +29,8 @@ pub enum OptionError {
 }
 
 /// Options for mount(8), systemd and people: nothing of them is for the file system.
-const FOREIGN: &[&str] = &[
-    "defaults", "auto", "noauto", "user", "nouser", "users", "owner", "group", "nofail", "_netdev", "loud", "silent",
-];
+const FOREIGN: &[&str] =
+    &["defaults", "auto", "noauto", "user", "nouser", "users", "owner", "group", "nofail", "_netdev", "loud", "silent"];
 /// Options whose access times the file system keeps as `noatime` does: it never writes them on reading.
 const TIMES: &[&str] = &["noatime", "relatime", "norelatime", "nodiratime", "diratime", "lazytime", "nolazytime"];
 
@@ -82,7 +81,9 @@ mod tests {
 
     #[test]
     fn options_are_taken_and_later_ones_win() {
-        let o = Options::parse(["rw,suid,dev,noatime,x-systemd.requires=aspfsd.service", "ro,nosuid,fsname=web,socket=/s"]).unwrap();
+        let o =
+            Options::parse(["rw,suid,dev,noatime,x-systemd.requires=aspfsd.service", "ro,nosuid,fsname=web,socket=/s"])
+                .unwrap();
         assert!(o.flags.read_only && o.flags.nosuid && !o.flags.nodev && !o.remount);
         assert_eq!((o.source.as_deref(), o.socket), (Some("web"), Some("/s".into())));
         assert!(!Options::parse(["ro,rw"]).unwrap().flags.read_only);

@@ -8,8 +8,8 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recvmsg,
-    sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    recvmsg, sendmsg,
 };
 
 use super::frame::{self, FrameError, HEADER_LEN, Kind};
@@ -164,7 +164,8 @@ impl Conn {
             if done == 0 && !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
                 return Err(ConnError::Io(io::Error::other("too many descriptors beside a frame")));
             }
-            let io = [IoSlice::new(&head[done.min(HEADER_LEN)..]), IoSlice::new(&body[done.saturating_sub(HEADER_LEN)..])];
+            let io =
+                [IoSlice::new(&head[done.min(HEADER_LEN)..]), IoSlice::new(&body[done.saturating_sub(HEADER_LEN)..])];
             match sendmsg(self.socket.as_fd(), &io, &mut control, SendFlags::NOSIGNAL) {
                 Err(rustix::io::Errno::INTR) => {}
                 Err(rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET) => return Err(ConnError::Closed),

@@ -345,7 +345,11 @@ mod tests {
         let ve = Id(VeId(0x2a));
         for request in [
             Request::Status {},
-            Request::VeCreate { ve, templates: vec!["debian".into()], change: Change { quota: Some(1), ..Change::default() } },
+            Request::VeCreate {
+                ve,
+                templates: vec!["debian".into()],
+                change: Change { quota: Some(1), ..Change::default() },
+            },
             Request::Cat { ve, path: Path::new(b"/etc/\xff"), at: Some(At::Time(-1, 5)) },
             Request::HoldAdd { ve, name: "n".into(), at: Some(At::Txn(7)), onwards: true, owner: "o".into() },
         ] {

@@ -56,7 +56,9 @@ impl Cli {
         let settings = self.settings.over(file);
         match self.command {
             Some(Command::Config { reference: true }) => Ok(Asked::Print(super::config::reference())),
-            Some(Command::Config { reference: false }) => Ok(Asked::Print(settings.over(Settings::defaults()).to_toml())),
+            Some(Command::Config { reference: false }) => {
+                Ok(Asked::Print(settings.over(Settings::defaults()).to_toml()))
+            }
             None => Config::new(settings).map(|config| Asked::Run(Box::new(config))),
         }
     }

@@ -283,7 +283,8 @@ pub fn parse_retention(text: &str) -> Result<Retention, ConfigError> {
     };
     let mut steps: Vec<(i64, i64)> = Vec::new();
     for step in text.split(',') {
-        let (age, every) = step.split_once(':').ok_or_else(|| bad(format!("{step:?} is not AGE:EVERY, like 1h:1m or 10m:all")))?;
+        let (age, every) =
+            step.split_once(':').ok_or_else(|| bad(format!("{step:?} is not AGE:EVERY, like 1h:1m or 10m:all")))?;
         let every = if every.trim() == "all" { 0 } else { seconds(every)?.max(1) };
         let step = (seconds(age)?, every);
         if steps.last().is_some_and(|last| last.0 >= step.0 || last.1 > step.1) {

@@ -179,8 +179,20 @@ mod tests {
             let (ino, kind) = self.entries.get(&(dir.0, name.to_vec())).copied().ok_or(Errno::ENOENT)?;
             let t = vefs::clock::Timestamp::default();
             let inode = Inode {
-                mode: kind.bits() | 0o644, uid: 0, gid: 0, nlink: 1, rdev: 0, size: 0, mapped: 0, atime: t, mtime: t, ctime: t,
-                btime: t, parent: InodeNo(0), next_cookie: 0, flags: 0,
+                mode: kind.bits() | 0o644,
+                uid: 0,
+                gid: 0,
+                nlink: 1,
+                rdev: 0,
+                size: 0,
+                mapped: 0,
+                atime: t,
+                mtime: t,
+                ctime: t,
+                btime: t,
+                parent: InodeNo(0),
+                next_cookie: 0,
+                flags: 0,
             };
             assert_ne!(inode.mode & mode::IFMT, 0);
             Ok((Dentry { ino: InodeNo(ino), kind, cookie: 1 }, inode))
@@ -203,7 +215,13 @@ mod tests {
                 (1, "out", 7, Symlink),
                 (1, "dirlink", 8, Symlink),
             ],
-            &[(4, "/etc/passwd"), (5, "../../../etc/./passwd"), (6, "loop"), (7, "../../../../etc/shadow"), (8, "etc/")],
+            &[
+                (4, "/etc/passwd"),
+                (5, "../../../etc/./passwd"),
+                (6, "loop"),
+                (7, "../../../../etc/shadow"),
+                (8, "etc/"),
+            ],
         )
     }
 

@@ -14,7 +14,6 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with};
 use vefs::ids::VeId;
 
-
 /// How long the holder may take to answer. It answers the first question when the process of the daemon before is gone.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -41,7 +40,9 @@ pub enum LinkError {
     #[error("the holder's socket {} belongs to another user", .0.display())]
     Stranger(PathBuf),
     /// Another release.
-    #[error("the holder (process {pid}) speaks protocol {found}, this daemon {PROTOCOL}: run the daemon that started it, and unmount first")]
+    #[error(
+        "the holder (process {pid}) speaks protocol {found}, this daemon {PROTOCOL}: run the daemon that started it, and unmount first"
+    )]
     Protocol {
         /// Its process.
         pid: u32,
@@ -87,7 +88,10 @@ impl Link {
         let path = socket_path(runtime, store);
         let at = |source: io::Error| LinkError::Socket { path: path.clone(), source };
         let address = SocketAddrUnix::new(&path).map_err(|e| match e {
-            Errno::NAMETOOLONG => at(io::Error::new(io::ErrorKind::InvalidInput, "the path is too long for a socket; choose another --runtime-dir")),
+            Errno::NAMETOOLONG => at(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "the path is too long for a socket; choose another --runtime-dir",
+            )),
             e => at(e.into()),
         })?;
         let packets = || socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
@@ -194,7 +198,8 @@ fn start(path: &Path, address: &SocketAddrUnix, program: &Path) -> Result<Child,
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(at(e)),
         _ => {}
     }
-    let listener = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(|e| at(e.into()))?;
+    let listener = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .map_err(|e| at(e.into()))?;
     bind(&listener, address).map_err(|e| at(e.into()))?;
     rustix::fs::chmod(path, rustix::fs::Mode::from_raw_mode(0o600)).map_err(|e| at(e.into()))?;
     listen(&listener, 8).map_err(|e| at(e.into()))?;

@@ -29,7 +29,6 @@ use vefs::Store;
 use vefs::format::superblock::{self, Superblock};
 use vefs::store::Background;
 
-
 use config::Config;
 use holder::{Link, LinkError};
 use mounts::Mounts;
@@ -98,7 +97,8 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
     let link = Link::open(&config.runtime_dir, &store_identity(&config.store)?, &config.holder)?;
     tracing::info!(store = %config.store.display(), holder = link.pid(), "store is open");
 
-    let host = vefs::fuse::Host::new(&config.store, &store).map_err(|e| format!("this daemon cannot serve mounts: {e}"));
+    let host =
+        vefs::fuse::Host::new(&config.store, &store).map_err(|e| format!("this daemon cannot serve mounts: {e}"));
     if let Err(why) = &host {
         tracing::warn!("{why}");
     }
@@ -106,8 +106,10 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
         .map_err(|source| DaemonError::Io { what: "starting threads", source })?;
     let daemon = Arc::new(Daemon { mounts: Mounts::new(link), host, store, config, started: Instant::now() });
     daemon.take_over()?;
-    let watcher = mounts::watch(daemon.clone()).map_err(|source| DaemonError::Io { what: "starting a thread", source })?;
-    let collector = collect::start(daemon.clone()).map_err(|source| DaemonError::Io { what: "starting a thread", source })?;
+    let watcher =
+        mounts::watch(daemon.clone()).map_err(|source| DaemonError::Io { what: "starting a thread", source })?;
+    let collector =
+        collect::start(daemon.clone()).map_err(|source| DaemonError::Io { what: "starting a thread", source })?;
     let server = server::start(daemon.clone(), listener)
         .map_err(|source| DaemonError::Io { what: "starting a thread", source })?;
     tracing::info!(socket = %daemon.config.socket.display(), "ready");
@@ -141,7 +143,8 @@ fn create_if_empty(path: &Path) -> vefs::Result<()> {
 /// The identity in the superblock, which [`Store::open`] has checked.
 fn store_identity(path: &Path) -> Result<[u8; 16], DaemonError> {
     let fail = |source| DaemonError::Store { path: path.to_owned(), source };
-    let bytes = std::fs::read(path.join("superblock")).map_err(|e| fail(vefs::Error::io("reading", "superblock")(e)))?;
+    let bytes =
+        std::fs::read(path.join("superblock")).map_err(|e| fail(vefs::Error::io("reading", "superblock")(e)))?;
     let bytes = bytes.get(..superblock::LEN).unwrap_or(&bytes);
     Superblock::parse(bytes).map(|block| block.store).map_err(|e| fail(e.at("store", "superblock")))
 }

@@ -14,12 +14,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vefs::fuse::Figures;
 use vefs::ids::VeId;
 
+use super::holder::{Held, Link};
 use super::refuse::{Answer, refusal};
 use super::serving::Serving;
 use super::{Daemon, DaemonError, Periodic};
 use crate::control::message::{Id, MountRow, Released, Why};
 use aspfs_holder::protocol::{MountFlags, Row, TEXT_MAX};
-use super::holder::{Held, Link};
 
 /// Read-ahead of a mount in KiB: a request of 1 MiB, the largest there is.
 const READ_AHEAD_KIB: u32 = 1024;
@@ -75,7 +75,9 @@ impl Mounts {
                 slots.insert(ve, Slot::Claimed);
                 Ok(Claim { mounts: self, ve })
             }
-            Some(Slot::Claimed) => Err(refusal(Why::Busy, format!("VE {ve} is being mounted, unmounted, created or destroyed"))),
+            Some(Slot::Claimed) => {
+                Err(refusal(Why::Busy, format!("VE {ve} is being mounted, unmounted, created or destroyed")))
+            }
             Some(Slot::Live(row, _) | Slot::Broken(row, _)) => {
                 Err(refusal(Why::Busy, format!("VE {ve} is mounted at {}", row.dir)))
             }
@@ -135,8 +137,11 @@ impl Mounts {
     fn sweep(&self) {
         let ended: Vec<(Claim<'_>, Option<Serving>)> = {
             let mut slots = self.slots.lock();
-            let over: Vec<VeId> =
-                slots.iter().filter(|(_, s)| matches!(s, Slot::Live(_, serving) if serving.ended())).map(|(ve, _)| *ve).collect();
+            let over: Vec<VeId> = slots
+                .iter()
+                .filter(|(_, s)| matches!(s, Slot::Live(_, serving) if serving.ended()))
+                .map(|(ve, _)| *ve)
+                .collect();
             let take = |ve: VeId| match slots.insert(ve, Slot::Claimed) {
                 Some(Slot::Live(_, serving)) => (Claim { mounts: self, ve }, Some(serving)),
                 _ => (Claim { mounts: self, ve }, None),

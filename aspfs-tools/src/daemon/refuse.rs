@@ -2,8 +2,8 @@
 
 use vefs::errno::Errno;
 
-use crate::control::message::{Refusal, Why};
 use super::holder::LinkError;
+use crate::control::message::{Refusal, Why};
 
 /// What a handler returns.
 pub type Answer<T> = Result<T, Refusal>;

@@ -23,7 +23,9 @@ use crate::control::message::Why;
 pub fn listen(path: &Path) -> Result<UnixListener, DaemonError> {
     let fail = |why: String| DaemonError::Socket { path: path.to_owned(), why };
     match std::fs::symlink_metadata(path) {
-        Ok(found) if !found.file_type().is_socket() => return Err(fail("there is something else, which is left alone".into())),
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(fail("there is something else, which is left alone".into()));
+        }
         Ok(_) if UnixStream::connect(path).is_ok() => return Err(fail("another daemon listens there".into())),
         Ok(_) => std::fs::remove_file(path).map_err(|e| fail(e.to_string()))?,
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(fail(e.to_string())),

@@ -79,7 +79,12 @@ fn converse(session: &mut Session<'_>) -> Answer<()> {
     session.deliver(|conn| conn.send_message(Kind::Hello, &Hello::ours()))?;
     let hello: Hello = receive(session, Kind::Hello, "a greeting")?;
     if hello.protocol != PROTOCOL {
-        let text = format!("client {} speaks protocol {}, this daemon ({}) {PROTOCOL}", hello.release, hello.protocol, crate::version());
+        let text = format!(
+            "client {} speaks protocol {}, this daemon ({}) {PROTOCOL}",
+            hello.release,
+            hello.protocol,
+            crate::version()
+        );
         return Err(refusal(Why::Usage, text));
     }
     let request: Request = receive(session, Kind::Request, "a request")?;
@@ -120,7 +125,9 @@ fn handle(session: &mut Session<'_>, request: Request) -> Answer<()> {
             session.answer_with(&row, &[std::os::fd::AsFd::as_fd(&mount)])
         }
         Request::Mounted { ve } => session.answer(&daemon.mounted(ve.0)?),
-        Request::Unmounted { ve, wait_ms } => session.answer(&daemon.released(ve.0, Duration::from_millis(wait_ms.min(60_000)))),
+        Request::Unmounted { ve, wait_ms } => {
+            session.answer(&daemon.released(ve.0, Duration::from_millis(wait_ms.min(60_000))))
+        }
         Request::Versions { ve } => {
             for version in ves::versions(&daemon, ve)? {
                 session.row(&version)?;

@@ -163,7 +163,10 @@ pub fn txn_at(ve: &vefs::Ve, at: Option<At>) -> Answer<TxnNo> {
                 let oldest = versions.first().map_or("there is none".into(), |v| {
                     format!("the oldest is transaction {} of {}", v.position.txn, show_time(v.time))
                 });
-                refusal(Why::NotFound, format!("VE {} has no version of {} or before; {oldest}", ve.id(), show_time(moment)))
+                refusal(
+                    Why::NotFound,
+                    format!("VE {} has no version of {} or before; {oldest}", ve.id(), show_time(moment)),
+                )
             })
         }
     }
@@ -191,7 +194,8 @@ pub fn hold(daemon: &Daemon, id: Id, name: &str, at: Option<At>, onwards: bool, 
 
 /// All holds of a VE.
 pub fn holds(daemon: &Daemon, id: Id) -> Answer<Vec<HoldRow>> {
-    let holds: BTreeMap<_, _> = daemon.ve(id.0)?.holds().map_err(about(format!("holds of VE {id}")))?.into_iter().collect();
+    let holds: BTreeMap<_, _> =
+        daemon.ve(id.0)?.holds().map_err(about(format!("holds of VE {id}")))?.into_iter().collect();
     let row = |(name, hold): (String, vefs::change::Hold)| HoldRow {
         name,
         txn: hold.txn.0,
