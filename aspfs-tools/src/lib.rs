@@ -3,6 +3,15 @@
 //! The layering rule, which the `tidy` test checks: this crate may depend on every crate of the product, and no crate
 //! of the product depends on it. A binary parses its arguments, builds the parts, connects them and reports errors;
 //! whatever could be of use to a second caller belongs in a library crate.
+//!
+//! Three programs are made of it: `aspfsd`, a node's storage daemon ([`daemon`]), which owns the store; `aspfs-holder` (the crate of that name), which owns
+//! what must survive the daemon, and nothing else; and `aspfs` ([`cli`]), the administrator's client, which is also mount(8)'s helper.
+
+pub mod cli;
+pub mod client;
+pub mod control;
+pub mod daemon;
+pub mod units;
 
 /// The release this build belongs to, as `MAJOR.MINOR.PATCH` (semver.org): what every binary prints for `--version`.
 pub fn version() -> &'static str {

@@ -5,8 +5,12 @@ use crate::scan::{bare, is_word, line_of, word_offsets};
 use crate::tree::Tree;
 
 /// The crates of the product, and what each may use of the workspace. Downwards only.
-const PRODUCT: [(&str, &[&str]); 3] =
-    [("vefs", &[]), ("aspfs-replica", &["vefs"]), ("aspfs-tools", &["vefs", "aspfs-replica"])];
+const PRODUCT: [(&str, &[&str]); 4] = [
+    ("vefs", &[]),
+    ("aspfs-replica", &["vefs"]),
+    ("aspfs-holder", &[]),
+    ("aspfs-tools", &["vefs", "aspfs-replica", "aspfs-holder"]),
+];
 
 /// Crates beside the product: they may use anything, and nothing of the product uses them.
 const BESIDE: [&str; 3] = ["aspfs-tests", "aspfs-benches", "aspfs-fuzz"];

@@ -1,0 +1,253 @@
+//! The command line of `aspfs`: what can be said, and the help that teaches it. Man pages and completions are made of it.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use vefs::ids::VeId;
+
+use crate::control::message::At;
+use crate::units;
+
+/// Administers virtual environments' file systems: templates, VEs, mounts, versions.
+///
+/// Talks to the daemon aspfsd over its control socket. Sizes are written 10G, 512M or 1.5G (powers of 1024), durations 30s or 5m, times
+/// `1 minute ago`, -60s or 2026-01-31T12:00:00Z. A VE is named by exactly 8 hex digits.
+///
+/// Exit status: 0 done, 1 not done, 2 asked for wrongly. What is refused changes nothing.
+#[derive(Parser, Debug)]
+#[command(
+    name = "aspfs",
+    version,
+    arg_required_else_help = true,
+    after_help = "Examples:
+  aspfs ve create 0000002A --quota 10G        a VE over an empty tree
+  aspfs mount 0000002A /srv/web               its root, mounted
+  aspfs versions 0000002A                     what can be read of its past
+  aspfs cat 0000002A /etc/motd --at '1 minute ago'
+  aspfs umount 0000002A"
+)]
+pub struct Cli {
+    /// Where the daemon listens
+    #[arg(long, global = true, value_name = "PATH", env = "ASPFS_SOCKET", default_value = crate::control::DEFAULT_SOCKET)]
+    pub socket: PathBuf,
+    /// Print JSON instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Show how the daemon, its store and its mounts are
+    Status,
+    /// Create, list, show, set and destroy virtual environments
+    #[command(subcommand)]
+    Ve(VeCommand),
+    /// Mount a VE's tree on a folder
+    ///
+    /// The mount outlives the daemon: while no daemon runs, programs in the VE wait, and the next aspfsd goes on with them.
+    #[command(after_help = "Examples:
+  aspfs mount 0000002A /srv/web
+  aspfs mount 0000002A /srv/web -o ro,nosuid,fsname=web
+  mount -t fuse.vefs 0000002A /srv/web
+  in /etc/fstab:  0000002A /srv/web fuse.vefs noauto,x-systemd.requires=aspfsd.service 0 0")]
+    Mount(MountArgs),
+    /// Unmount a VE
+    Umount(UmountArgs),
+    /// List the versions of a VE that can be read
+    ///
+    /// Every second in which something changed leaves a version; garbage collection thins them out with age. A hold keeps one.
+    Versions {
+        /// The VE
+        #[arg(value_name = "VEID")]
+        ve: VeId,
+    },
+    /// Write a file of a VE, as it is or as it was, to standard output
+    #[command(after_help = "Examples:
+  aspfs cat 0000002A /etc/passwd
+  aspfs cat 0000002A /etc/passwd --at '1 minute ago'
+  aspfs cat 0000002A /srv/db.sqlite --at 1234 > db.sqlite")]
+    Cat {
+        /// The VE
+        #[arg(value_name = "VEID")]
+        ve: VeId,
+        /// The file; symlinks are followed inside the VE's own tree
+        path: PathBuf,
+        /// Which version
+        #[command(flatten)]
+        at: AtArgs,
+    },
+    /// Keep versions from garbage collection
+    #[command(subcommand)]
+    Hold(HoldCommand),
+    /// Collect garbage now
+    Gc,
+    /// Command the daemon itself
+    #[command(subcommand)]
+    Daemon(DaemonCommand),
+    /// Print a shell's completions
+    #[command(after_help = "Example:\n  aspfs completions bash > /etc/bash_completion.d/aspfs")]
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages into a folder
+    #[command(after_help = "Example:\n  aspfs man /usr/local/share/man/man8")]
+    Man {
+        /// Where to
+        dir: PathBuf,
+    },
+}
+
+/// A version.
+#[derive(Args, Debug)]
+pub struct AtArgs {
+    /// A version: a transaction number, or a time, which means the newest version that is not younger
+    #[arg(long, value_name = "TXN|TIME", allow_hyphen_values = true, value_parser = parse_at)]
+    pub at: Option<At>,
+}
+
+/// A transaction number or a time.
+fn parse_at(text: &str) -> Result<At, units::UnitError> {
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        return text.parse().map(At::Txn).map_err(|_| units::UnitError::Time(text.chars().take(40).collect()));
+    }
+    use vefs::clock::Clock;
+    units::parse_time(text, vefs::clock::SystemClock.wall()).map(At::time)
+}
+
+/// Commands about VEs.
+#[derive(Subcommand, Debug)]
+pub enum VeCommand {
+    /// Create a VE
+    #[command(after_help = "Examples:
+  aspfs ve create 0000002A
+  aspfs ve create 0000002A --template debian --quota 10G --inodes 1M
+  aspfs ve create 0000002A --template debian,web")]
+    Create {
+        /// Its identifier: exactly 8 hex digits, not 00000000
+        #[arg(value_name = "VEID")]
+        ve: VeId,
+        /// The templates below it, the lowest first; none: an empty tree
+        #[arg(long, value_name = "NAME", value_delimiter = ',')]
+        template: Vec<String>,
+        /// Its settings
+        #[command(flatten)]
+        settings: SettingArgs,
+    },
+    /// List all VEs
+    List,
+    /// Show one VE
+    Show {
+        /// The VE
+        #[arg(value_name = "VEID")]
+        ve: VeId,
+    },
+    /// Change a VE's settings
+    #[command(after_help = "Example:\n  aspfs ve set 0000002A --quota 20G")]
+    Set {
+        /// The VE
+        #[arg(value_name = "VEID")]
+        ve: VeId,
+        /// Its settings
+        #[command(flatten)]
+        settings: SettingArgs,
+    },
+    /// Destroy a VE with all its versions; refused while it is mounted
+    Destroy {
+        /// The VE
+        #[arg(value_name = "VEID")]
+        ve: VeId,
+    },
+}
+
+/// Settings of a VE.
+#[derive(Args, Debug)]
+pub struct SettingArgs {
+    /// Most bytes that it may have of its own (template bytes are free until they are written); `none`: no limit
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_limit)]
+    pub quota: Option<u64>,
+    /// Most files of its own; `none`: no limit
+    #[arg(long, value_name = "NUMBER", value_parser = units::parse_count)]
+    pub inodes: Option<u64>,
+    /// Most bytes that its past versions may take beyond the present one
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_limit)]
+    pub history: Option<u64>,
+}
+
+/// What to mount, where and how.
+#[derive(Args, Debug)]
+pub struct MountArgs {
+    /// The VE
+    #[arg(value_name = "VEID")]
+    pub ve: VeId,
+    /// The folder
+    pub dir: PathBuf,
+    /// Options as for mount(8): ro, nosuid, nodev, noexec, fsname=NAME…
+    #[arg(short = 'o', long = "options", value_name = "OPTIONS")]
+    pub options: Vec<String>,
+}
+
+/// What to unmount.
+#[derive(Args, Debug)]
+pub struct UmountArgs {
+    /// The VE
+    #[arg(value_name = "VEID")]
+    pub ve: VeId,
+    /// Detach it now, also while programs use it; it ends when they do
+    #[arg(short, long)]
+    pub lazy: bool,
+}
+
+/// Commands about holds.
+#[derive(Subcommand, Debug)]
+pub enum HoldCommand {
+    /// Keep a version under a name
+    #[command(after_help = "Examples:
+  aspfs hold add 0000002A before-upgrade
+  aspfs hold add 0000002A yesterday --at '1 day ago'")]
+    Add {
+        /// The VE
+        #[arg(value_name = "VEID")]
+        ve: VeId,
+        /// The hold's name
+        name: String,
+        /// Which version
+        #[command(flatten)]
+        at: AtArgs,
+        /// Keep every later version as well
+        #[arg(long)]
+        onwards: bool,
+        /// Who wants it, for people
+        #[arg(long, default_value = "administrator")]
+        owner: String,
+    },
+    /// List a VE's holds
+    List {
+        /// The VE
+        #[arg(value_name = "VEID")]
+        ve: VeId,
+    },
+    /// Release a hold
+    Release {
+        /// The VE
+        #[arg(value_name = "VEID")]
+        ve: VeId,
+        /// The hold's name
+        name: String,
+    },
+}
+
+/// Commands about the daemon.
+#[derive(Subcommand, Debug)]
+pub enum DaemonCommand {
+    /// Stop the daemon; mounts stay and wait for the next one
+    Stop {
+        /// Unmount every VE first and end the holder too
+        #[arg(long)]
+        unmount: bool,
+    },
+}

@@ -1,0 +1,93 @@
+//! The daemon's answers as text.
+
+use super::output::fields;
+use crate::control::message::{Collected, HoldRow, Status, VeRow, Version};
+use crate::units::{show_count, show_duration, show_size};
+
+/// Columns of [`ve_line`].
+pub const VE_HEAD: &[&str] = &["VE", "USED", "QUOTA", "FILES", "MOST", "VERSION", "MOUNTED"];
+/// Columns of [`version`].
+pub const VERSION_HEAD: &[&str] = &["VERSION", "TIME", "EPOCH", "CHAIN"];
+/// Columns of [`hold`].
+pub const HOLD_HEAD: &[&str] = &["NAME", "VERSION", "AND LATER", "SINCE", "OWNER"];
+
+/// A VE in a list.
+pub fn ve_line(row: &VeRow) -> Vec<String> {
+    let mounted = row.mounted.as_ref().map_or("-".into(), |m| m.dir.clone());
+    vec![
+        row.ve.to_string(),
+        show_size(row.bytes_used),
+        show_size(row.bytes_limit),
+        show_count(row.inodes_used),
+        show_count(row.inodes_limit),
+        row.txn.to_string(),
+        if row.read_only.is_some() { format!("{mounted} (read-only)") } else { mounted },
+    ]
+}
+
+/// A VE alone.
+pub fn ve(row: &VeRow) -> String {
+    let mounted = row.mounted.as_ref().map_or("no".into(), |m| m.dir.clone());
+    let mut out = vec![
+        ("VE", row.ve.to_string()),
+        ("base", row.base.clone()),
+        ("used", format!("{} of {}", show_size(row.bytes_used), show_size(row.bytes_limit))),
+        ("files", format!("{} of {}", show_count(row.inodes_used), show_count(row.inodes_limit))),
+        ("history", format!("at most {}", show_size(row.history_limit))),
+        ("journal", show_size(row.journal_bytes)),
+        ("version", row.txn.to_string()),
+        ("epoch", row.epoch.to_string()),
+        ("lineage", row.lineage.clone()),
+        ("mounted", mounted),
+    ];
+    if !row.templates.is_empty() {
+        out.insert(1, ("templates", row.templates.join(",")));
+    }
+    if let Some(why) = &row.read_only {
+        out.push(("read-only", why.clone()));
+    }
+    fields(&out)
+}
+
+/// A version in a list.
+pub fn version(row: &Version) -> Vec<String> {
+    vec![row.txn.to_string(), row.time.clone(), row.epoch.to_string(), row.chain.chars().take(16).collect()]
+}
+
+/// A hold in a list.
+pub fn hold(row: &HoldRow) -> Vec<String> {
+    let onwards = if row.onwards { "yes" } else { "no" };
+    vec![row.name.clone(), row.txn.to_string(), onwards.into(), row.since.clone(), row.owner.clone()]
+}
+
+/// What a collection did.
+pub fn collected(done: &Collected) -> String {
+    fields(&[
+        ("versions forgotten", done.versions.to_string()),
+        ("history left", show_size(done.history_bytes)),
+        ("bytes moved", show_size(done.moved_bytes)),
+        ("extent files removed", done.files.to_string()),
+        ("objects removed", show_size(done.object_bytes)),
+    ])
+}
+
+/// How the daemon is.
+pub fn status(status: &Status) -> String {
+    let c = &status.counted;
+    let full = if status.tight { ": FULL up to the reserve, programs in VEs get ENOSPC" } else { "" };
+    let mut out = fields(&[
+        ("daemon", format!("{} (process {}), for {}", status.release, status.pid, show_duration(status.uptime * 1000))),
+        ("holder", format!("process {}", status.holder)),
+        ("store", status.store.clone()),
+        ("free", format!("{} of {}{full}", show_size(status.free), show_size(status.size))),
+        ("VEs", status.ves.to_string()),
+        ("mounts", status.mounts.len().to_string()),
+        ("opens", format!("{} passed through, {} cached, {} moved", c.passthrough, c.cached, c.moved)),
+        ("bytes", format!("{} read, {} written, {} syncs", show_size(c.read), show_size(c.written), c.syncs)),
+        ("takeover", format!("{} requests came again, {} had been carried out", c.resent, c.answered_before)),
+    ]);
+    for (ve, why) in &status.read_only {
+        out += &format!("VE {ve} takes no changes: {why}\n");
+    }
+    out
+}

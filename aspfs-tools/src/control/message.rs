@@ -1,0 +1,375 @@
+//! What is said on the control socket, as JSON. The rows are also what the client prints with `--json`.
+//!
+//! Identifiers travel as text (8 hex digits, 64 hex digits), times as RFC 3339 in UTC, sizes as bytes; [`NO_LIMIT`] is no limit.
+
+use aspfs_holder::protocol::MountFlags;
+use serde::{Deserialize, Serialize};
+use vefs::clock::Timestamp;
+use vefs::ids::VeId;
+
+/// The protocol of this program. A daemon refuses a client of another one.
+pub const PROTOCOL: u32 = 1;
+/// A limit that is none.
+pub const NO_LIMIT: u64 = u64::MAX;
+
+/// First message of either side.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// See [`PROTOCOL`].
+    pub protocol: u32,
+    /// The program's release, for messages.
+    pub release: String,
+}
+
+impl Hello {
+    /// What this program says.
+    pub fn ours() -> Hello {
+        Hello { protocol: PROTOCOL, release: crate::version().into() }
+    }
+}
+
+/// Why something was not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Why {
+    /// What was asked for makes no sense; asking again will not help.
+    Usage,
+    /// Not for this user.
+    Denied,
+    /// It is not there.
+    NotFound,
+    /// It is there already.
+    Exists,
+    /// It is in use.
+    Busy,
+    /// No space, or a quota.
+    Space,
+    /// The client went away.
+    Cancelled,
+    /// Anything else.
+    Failed,
+}
+
+/// Something was not done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// Of what kind.
+    pub kind: Why,
+    /// For people: what and where.
+    pub message: String,
+}
+
+/// A version: by number, or the newest one that is not younger than a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum At {
+    /// After this transaction.
+    Txn(u64),
+    /// Seconds and nanoseconds since 1970.
+    Time(i64, u32),
+}
+
+impl At {
+    /// The state at a moment.
+    pub fn time(at: Timestamp) -> At {
+        At::Time(at.secs, at.nanos)
+    }
+}
+
+/// What of a VE's settings shall change; `None` leaves alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Change {
+    /// Most charged bytes.
+    pub quota: Option<u64>,
+    /// Most private inodes.
+    pub inodes: Option<u64>,
+    /// Most bytes of history.
+    pub history: Option<u64>,
+}
+
+/// What a client may ask for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
+#[allow(missing_docs, reason = "the fields have the names of the command line's arguments")]
+pub enum Request {
+    /// How the daemon is. Answer: [`Status`].
+    Status {},
+    /// A new VE over a stack of templates, the lowest first; none: an empty tree. Answer: [`VeRow`].
+    VeCreate { ve: Id, templates: Vec<String>, change: Change },
+    /// All VEs. Rows: [`VeRow`].
+    VeList {},
+    /// One VE. Answer: [`VeRow`].
+    VeShow { ve: Id },
+    /// Other settings. Answer: [`VeRow`].
+    VeSet { ve: Id, change: Change },
+    /// A VE with all its history. Refused while it is mounted. Answer: nothing.
+    VeDestroy { ve: Id },
+    /// A mount of a VE, not attached anywhere: the answer, a [`MountRow`], has a descriptor of it beside it, for move_mount(2).
+    Mount { ve: Id, dir: String, source: String, flags: MountFlags },
+    /// Where a VE is mounted. Answer: [`MountRow`].
+    Mounted { ve: Id },
+    /// Waits until a VE that was unmounted is released, or `wait_ms` are over. Answer: [`Released`].
+    Unmounted { ve: Id, wait_ms: u64 },
+    /// The versions that can be read, oldest first. Rows: [`Version`].
+    Versions { ve: Id },
+    /// A file as it was. A row with its attributes ([`FileRow`]), data, and an answer that says nothing.
+    Cat { ve: Id, path: Path, at: Option<At> },
+    /// Keeps a version, and with `onwards` all later ones. Answer: [`HoldRow`].
+    HoldAdd { ve: Id, name: String, at: Option<At>, onwards: bool, owner: String },
+    /// All holds of a VE. Rows: [`HoldRow`].
+    HoldList { ve: Id },
+    /// Releases a hold. Answer: nothing.
+    HoldRelease { ve: Id, name: String },
+    /// Collects garbage now. Answer: [`Collected`].
+    Gc {},
+    /// Ends the daemon. With `holder` the holder ends too; refused while anything is mounted. Answer: nothing.
+    Stop { holder: bool },
+}
+
+/// A VE's identifier as text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Id(pub VeId);
+
+impl TryFrom<String> for Id {
+    type Error = vefs::ids::ParseIdError;
+
+    fn try_from(text: String) -> Result<Id, Self::Error> {
+        text.parse().map(Id)
+    }
+}
+
+impl From<Id> for String {
+    fn from(id: Id) -> String {
+        id.0.to_string()
+    }
+}
+
+impl std::fmt::Display for Id {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A path inside a VE: text where it is UTF-8, else its bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Path {
+    /// UTF-8.
+    Text(String),
+    /// Anything else.
+    Raw(Vec<u8>),
+}
+
+impl Path {
+    /// From bytes.
+    pub fn new(bytes: &[u8]) -> Path {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Path::Text(text.to_owned()),
+            Err(_) => Path::Raw(bytes.to_vec()),
+        }
+    }
+
+    /// Its bytes.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Path::Text(text) => text.as_bytes(),
+            Path::Raw(bytes) => bytes,
+        }
+    }
+}
+
+/// An answer that says nothing but that it was done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {}
+
+/// How far something is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// What is being done.
+    pub doing: String,
+    /// How much of it is done.
+    pub done: u64,
+    /// Of how much, where that is known.
+    pub of: Option<u64>,
+}
+
+/// A VE.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct VeRow {
+    pub ve: Id,
+    /// Hash of its base tree, and what that was made of where a name is known.
+    pub base: String,
+    pub templates: Vec<String>,
+    /// Position of its last sealed transaction.
+    pub lineage: String,
+    pub epoch: u64,
+    pub txn: u64,
+    pub bytes_used: u64,
+    pub bytes_limit: u64,
+    pub inodes_used: u64,
+    pub inodes_limit: u64,
+    pub history_limit: u64,
+    pub journal_bytes: u64,
+    /// Where it is mounted.
+    pub mounted: Option<MountRow>,
+    /// Why it takes no changes.
+    pub read_only: Option<String>,
+}
+
+/// A mount.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountRow {
+    /// Of which VE.
+    pub ve: Id,
+    /// Where it was attached first.
+    pub dir: String,
+    /// Its source in /proc/mounts.
+    pub source: String,
+    /// Major and minor number of its device, as in /proc/self/mountinfo.
+    pub device: (u32, u32),
+}
+
+/// Whether a VE is released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Released {
+    /// It is mounted nowhere any more.
+    pub released: bool,
+}
+
+/// A version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct Version {
+    pub txn: u64,
+    pub time: String,
+    pub epoch: u64,
+    pub chain: String,
+}
+
+/// A file's attributes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct FileRow {
+    /// The version it is of.
+    pub txn: u64,
+    /// As `st_mode`.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub size: u64,
+    pub mtime: String,
+}
+
+/// A hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct HoldRow {
+    pub name: String,
+    pub txn: u64,
+    pub onwards: bool,
+    pub owner: String,
+    pub since: String,
+}
+
+/// What a collection did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct Collected {
+    /// Versions that can no longer be read.
+    pub versions: u64,
+    /// Bytes that history still takes.
+    pub history_bytes: u64,
+    /// Live bytes that were moved.
+    pub moved_bytes: u64,
+    /// Extent files removed.
+    pub files: u64,
+    /// Bytes of objects removed.
+    pub object_bytes: u64,
+}
+
+/// What the daemon counted of its mounts since it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    /// Opens answered with passthrough: the kernel reads the shared object itself.
+    pub passthrough: u64,
+    /// Opens that the kernel caches for one VE.
+    pub cached: u64,
+    /// Files that were open with passthrough when they were opened for writing: copied, and found again under a new number.
+    pub moved: u64,
+    /// Requests that the kernel sent again after a takeover.
+    pub resent: u64,
+    /// Of these, those that the daemon before had carried out.
+    pub answered_before: u64,
+    /// Bytes read through the daemon.
+    pub read: u64,
+    /// Bytes written.
+    pub written: u64,
+    /// Files synced.
+    pub syncs: u64,
+}
+
+/// How the daemon is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct Status {
+    pub release: String,
+    pub pid: u32,
+    pub store: String,
+    /// Seconds since it started.
+    pub uptime: u64,
+    pub ves: u64,
+    pub mounts: Vec<MountRow>,
+    /// Sums over the mounts that are there now.
+    pub counted: Counted,
+    /// The holder's process.
+    pub holder: u32,
+    /// Bytes free on the store's file system.
+    pub free: u64,
+    pub size: u64,
+    /// Ordinary writers are stopped: the disk is full up to the reserve.
+    pub tight: bool,
+    /// VEs that take no changes, with the reason.
+    pub read_only: Vec<(Id, String)>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_go_there_and_back_as_json() {
+        let ve = Id(VeId(0x2a));
+        for request in [
+            Request::Status {},
+            Request::VeCreate {
+                ve,
+                templates: vec!["debian".into()],
+                change: Change { quota: Some(1), ..Change::default() },
+            },
+            Request::Cat { ve, path: Path::new(b"/etc/\xff"), at: Some(At::Time(-1, 5)) },
+            Request::HoldAdd { ve, name: "n".into(), at: Some(At::Txn(7)), onwards: true, owner: "o".into() },
+        ] {
+            let text = serde_json::to_string(&request).unwrap();
+            assert_eq!(serde_json::from_str::<Request>(&text).unwrap(), request, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_asked_right_is_refused() {
+        for bad in [
+            r#"{"do":"ve-show","ve":"2a"}"#,
+            r#"{"do":"ve-show","ve":"0000002A","more":1}"#,
+            r#"{"do":"status","x":1}"#,
+            r#"{"do":"format-disk"}"#,
+            r#"{}"#,
+            "null",
+        ] {
+            assert!(serde_json::from_str::<Request>(bad).is_err(), "{bad}");
+        }
+        assert!(serde_json::from_str::<Request>(r#"{"do":"ve-show","ve":"0000002a"}"#).is_ok());
+    }
+}

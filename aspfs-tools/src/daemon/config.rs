@@ -1,0 +1,348 @@
+//! The daemon's configuration: command line over file over defaults. The doc comments of [`Settings`] are the help text, the comments of
+//! `aspfsd config`, and the reference in `docs/operations.md`, which a test compares.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, CommandFactory};
+use serde::Deserialize;
+use vefs::ve::Retention;
+
+use crate::units::{self, UnitError};
+
+/// What can be set, on the command line as `--name`, in the file as `name = "value"`.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Settings {
+    /// The store's folder. A missing or empty one is made a store
+    #[arg(long, value_name = "DIR")]
+    pub store: Option<String>,
+    /// Where clients connect
+    #[arg(long, value_name = "PATH", env = "ASPFS_SOCKET")]
+    pub socket: Option<String>,
+    /// Folder of the holder's socket; made with mode 0700, and refused when others may write to it
+    #[arg(long, value_name = "DIR")]
+    pub runtime_dir: Option<String>,
+    /// The holder's program; empty: aspfs-holder beside this program
+    #[arg(long, value_name = "PATH")]
+    pub holder: Option<String>,
+    /// Time between two commits of what programs did not fsync: what a power cut may cost
+    #[arg(long, value_name = "DURATION")]
+    pub tick: Option<String>,
+    /// Time between two garbage collections; 0s: never
+    #[arg(long, value_name = "DURATION")]
+    pub gc_interval: Option<String>,
+    /// Which versions stay readable, as AGE:EVERY by rising age: up to an age of 10 minutes all, up to 1 hour one a minute…
+    #[arg(long, value_name = "STEPS")]
+    pub retention: Option<String>,
+    /// Free bytes on the store's file system that programs in VEs may not use
+    #[arg(long, value_name = "SIZE")]
+    pub reserve: Option<String>,
+    /// A checkpoint of the metadata is made when the journals have grown by this much
+    #[arg(long, value_name = "SIZE")]
+    pub checkpoint_every: Option<String>,
+    /// Most clients at a time
+    #[arg(long, value_name = "NUMBER")]
+    pub connections: Option<String>,
+    /// What is logged: error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL")]
+    pub log: Option<String>,
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("configuration {}: {source}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("configuration {}: {message}", .path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        message: String,
+    },
+    /// A value that makes no sense.
+    #[error("{name}: {why}")]
+    Value {
+        /// Of which setting.
+        name: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// No store was named.
+    #[error("no store: say --store DIR, or store = \"DIR\" in the configuration")]
+    NoStore,
+}
+
+/// Largest configuration file in bytes.
+const FILE_MAX: u64 = 1 << 20;
+
+impl Settings {
+    /// What a daemon has that was told nothing.
+    pub fn defaults() -> Settings {
+        let s = |text: &str| Some(text.to_owned());
+        Settings {
+            store: s(""),
+            socket: s(crate::control::DEFAULT_SOCKET),
+            runtime_dir: s("/run/aspfs"),
+            holder: s(""),
+            tick: s("1s"),
+            gc_interval: s("60s"),
+            retention: s(&show_retention(&Retention::default())),
+            reserve: s("64M"),
+            checkpoint_every: s("512M"),
+            connections: s("64"),
+            log: s("info"),
+        }
+    }
+
+    /// Reads a file.
+    pub fn read(path: &Path) -> Result<Settings, ConfigError> {
+        let at = |source| ConfigError::Read { path: path.to_owned(), source };
+        let size = std::fs::metadata(path).map_err(at)?.len();
+        if size > FILE_MAX {
+            return Err(at(std::io::Error::other("longer than 1 MiB")));
+        }
+        let text = std::fs::read_to_string(path).map_err(at)?;
+        toml::from_str(&text).map_err(|e| ConfigError::Parse { path: path.to_owned(), message: e.to_string() })
+    }
+
+    /// What is not set here is taken from `below`.
+    pub fn over(self, below: Settings) -> Settings {
+        Settings {
+            store: self.store.or(below.store),
+            socket: self.socket.or(below.socket),
+            runtime_dir: self.runtime_dir.or(below.runtime_dir),
+            holder: self.holder.or(below.holder),
+            tick: self.tick.or(below.tick),
+            gc_interval: self.gc_interval.or(below.gc_interval),
+            retention: self.retention.or(below.retention),
+            reserve: self.reserve.or(below.reserve),
+            checkpoint_every: self.checkpoint_every.or(below.checkpoint_every),
+            connections: self.connections.or(below.connections),
+            log: self.log.or(below.log),
+        }
+    }
+
+    /// Names and values of what is set, by name.
+    fn values(&self) -> BTreeMap<&'static str, &str> {
+        let all = [
+            ("store", &self.store),
+            ("socket", &self.socket),
+            ("runtime-dir", &self.runtime_dir),
+            ("holder", &self.holder),
+            ("tick", &self.tick),
+            ("gc-interval", &self.gc_interval),
+            ("retention", &self.retention),
+            ("reserve", &self.reserve),
+            ("checkpoint-every", &self.checkpoint_every),
+            ("connections", &self.connections),
+            ("log", &self.log),
+        ];
+        all.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))).collect()
+    }
+
+    /// As a file, each setting with its comment.
+    pub fn to_toml(&self) -> String {
+        let values = self.values();
+        let mut out = String::new();
+        for (name, help, _) in reference_rows() {
+            if let Some(value) = values.get(name.as_str()) {
+                let value = toml::Value::String((*value).to_owned());
+                let _ = writeln!(out, "# {help}.\n{name} = {value}\n");
+            }
+        }
+        out
+    }
+}
+
+/// Name, help and kind of value of every setting, in order.
+fn reference_rows() -> Vec<(String, String, String)> {
+    #[derive(clap::Parser)]
+    struct Whole {
+        #[command(flatten)]
+        settings: Settings,
+    }
+    let command = Whole::command();
+    let rows = command.get_arguments().filter_map(|arg| {
+        let value = arg.get_value_names().and_then(|names| names.first()).map_or(String::new(), |n| n.to_string());
+        Some((arg.get_long()?.to_owned(), arg.get_help()?.to_string(), value))
+    });
+    rows.filter(|(name, ..)| name != "help").collect()
+}
+
+/// The reference as a Markdown table: what stands in `docs/operations.md`.
+pub fn reference() -> String {
+    let defaults = Settings::defaults();
+    let values = defaults.values();
+    let mut out = String::from("| setting | value | default | what it does |\n|---|---|---|---|\n");
+    for (name, help, kind) in reference_rows() {
+        let default = values.get(name.as_str()).filter(|v| !v.is_empty()).map_or("".into(), |v| format!("`{v}`"));
+        let _ = writeln!(out, "| `{name}` | {kind} | {default} | {help} |");
+    }
+    out
+}
+
+/// A configuration that can be used.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The store's folder.
+    pub store: PathBuf,
+    /// Where clients connect.
+    pub socket: PathBuf,
+    /// Folder of the holder's socket.
+    pub runtime_dir: PathBuf,
+    /// The holder's program.
+    pub holder: PathBuf,
+    /// Time between commits.
+    pub tick: std::time::Duration,
+    /// Time between collections.
+    pub gc_interval: Option<std::time::Duration>,
+    /// Which versions stay.
+    pub retention: Retention,
+    /// Sizes of the store.
+    pub options: vefs::Options,
+    /// Most clients at a time.
+    pub connections: usize,
+    /// What is logged.
+    pub log: tracing::level_filters::LevelFilter,
+}
+
+impl Config {
+    /// Checks every value.
+    pub fn new(settings: Settings) -> Result<Config, ConfigError> {
+        let settings = settings.over(Settings::defaults());
+        let text = |value: &Option<String>| value.clone().unwrap_or_default();
+        let bad = |name, e: &UnitError| ConfigError::Value { name, why: e.to_string() };
+        let size = |name, value: &Option<String>| units::parse_size(&text(value)).map_err(|e| bad(name, &e));
+        let duration = |name, value: &Option<String>| {
+            units::parse_duration(&text(value)).map(std::time::Duration::from_millis).map_err(|e| bad(name, &e))
+        };
+        let store = text(&settings.store);
+        if store.is_empty() {
+            return Err(ConfigError::NoStore);
+        }
+        let tick = duration("tick", &settings.tick)?;
+        if !(10..=60_000).contains(&tick.as_millis()) {
+            return Err(ConfigError::Value { name: "tick", why: "must be from 10ms to 60s".into() });
+        }
+        let gc = duration("gc-interval", &settings.gc_interval)?;
+        let connections = text(&settings.connections);
+        let connections = connections.parse().ok().filter(|n| (1..=1024).contains(n)).ok_or_else(|| {
+            ConfigError::Value { name: "connections", why: format!("{connections:?} is not a number from 1 to 1024") }
+        })?;
+        let log = text(&settings.log);
+        let log = log.parse().map_err(|_| ConfigError::Value {
+            name: "log",
+            why: format!("{log:?} is none of error, warn, info, debug, trace and off"),
+        })?;
+        let options = vefs::Options {
+            reserve: size("reserve", &settings.reserve)?,
+            checkpoint_bytes: size("checkpoint-every", &settings.checkpoint_every)?,
+            ..vefs::Options::default()
+        };
+        Ok(Config {
+            store: store.into(),
+            socket: text(&settings.socket).into(),
+            runtime_dir: text(&settings.runtime_dir).into(),
+            holder: holder_program(&text(&settings.holder)),
+            tick,
+            gc_interval: (!gc.is_zero()).then_some(gc),
+            retention: parse_retention(&text(&settings.retention))?,
+            options,
+            connections,
+            log,
+        })
+    }
+}
+
+/// The holder's program: the one named, or the one beside this program. The program may have been replaced since it was started; its folder
+/// is still right.
+fn holder_program(named: &str) -> PathBuf {
+    if !named.is_empty() {
+        return named.into();
+    }
+    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join("aspfs-holder")));
+    beside.unwrap_or_else(|| "aspfs-holder".into())
+}
+
+/// `10m:all,1h:1m,…`: up to which age one version of how long a time stays.
+pub fn parse_retention(text: &str) -> Result<Retention, ConfigError> {
+    let bad = |why: String| ConfigError::Value { name: "retention", why };
+    let seconds = |text: &str| match units::parse_duration(text) {
+        Ok(ms) => i64::try_from(ms / 1000).map_err(|e| bad(e.to_string())),
+        Err(e) => Err(bad(e.to_string())),
+    };
+    let mut steps: Vec<(i64, i64)> = Vec::new();
+    for step in text.split(',') {
+        let (age, every) =
+            step.split_once(':').ok_or_else(|| bad(format!("{step:?} is not AGE:EVERY, like 1h:1m or 10m:all")))?;
+        let every = if every.trim() == "all" { 0 } else { seconds(every)?.max(1) };
+        let step = (seconds(age)?, every);
+        if steps.last().is_some_and(|last| last.0 >= step.0 || last.1 > step.1) {
+            return Err(bad("the steps must rise, in age and in what is left out".into()));
+        }
+        steps.push(step);
+    }
+    Ok(Retention { steps })
+}
+
+fn show_retention(retention: &Retention) -> String {
+    let show = |secs: i64| units::show_duration(secs.unsigned_abs() * 1000);
+    let step = |(age, every): &(i64, i64)| match every {
+        0 => format!("{}:all", show(*age)),
+        every => format!("{}:{}", show(*age), show(*every)),
+    };
+    retention.steps.iter().map(step).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(change: impl FnOnce(&mut Settings)) -> Result<Config, ConfigError> {
+        let mut settings = Settings { store: Some("/s".into()), ..Settings::default() };
+        change(&mut settings);
+        Config::new(settings)
+    }
+
+    #[test]
+    fn the_defaults_are_a_configuration_and_are_read_again() {
+        let config = with(|_| ()).unwrap();
+        assert_eq!(config.retention, Retention::default());
+        assert_eq!(config.options.reserve, vefs::limits::RESERVE_BYTES);
+        assert_eq!(config.tick.as_secs(), 1);
+        let text = Settings::defaults().to_toml();
+        assert_eq!(toml::from_str::<Settings>(&text).unwrap(), Settings::defaults(), "{text}");
+        assert_eq!(reference().lines().count(), 2 + Settings::defaults().values().len());
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let file: Settings = toml::from_str("tick = \"2s\"\nlog = \"debug\"\n").unwrap();
+        let both = Settings { tick: Some("3s".into()), ..Settings::default() }.over(file);
+        assert_eq!((both.tick.as_deref(), both.log.as_deref(), both.store), (Some("3s"), Some("debug"), None));
+    }
+
+    #[test]
+    fn bad_values_are_named() {
+        let said = |r: Result<Config, ConfigError>| r.unwrap_err().to_string();
+        assert!(said(with(|s| s.tick = Some("1ms".into()))).starts_with("tick: "));
+        assert!(said(with(|s| s.reserve = Some("much".into()))).starts_with("reserve: \"much\""));
+        assert!(said(with(|s| s.connections = Some("0".into()))).starts_with("connections: "));
+        assert!(said(with(|s| s.log = Some("loud".into()))).starts_with("log: \"loud\""));
+        for bad in ["", "1h", "1h:1m,10m:all", "10m:1m,1h:all", "1h:often"] {
+            assert!(said(with(|s| s.retention = Some(bad.into()))).starts_with("retention: "), "{bad}");
+        }
+        assert!(toml::from_str::<Settings>("tock = \"1s\"").is_err());
+        assert!(matches!(Config::new(Settings::default()), Err(ConfigError::NoStore)));
+    }
+}

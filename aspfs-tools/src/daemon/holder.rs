@@ -1,0 +1,213 @@
+//! The daemon's end: finding the holder of a store or starting one, and asking it.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use aspfs_holder::protocol::{Ask, MountFlags, PROTOCOL, Reply, Row};
+use aspfs_holder::{packet, peer_is_allowed, socket_path};
+use parking_lot::Mutex;
+use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with};
+use vefs::ids::VeId;
+
+/// How long the holder may take to answer. It answers the first question when the process of the daemon before is gone.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Why the holder could not be asked, or did not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// It could not be started.
+    #[error("starting the holder {}: {source}", .program.display())]
+    Start {
+        /// The program.
+        program: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Its socket cannot be used.
+    #[error("the holder's socket {}: {source}", .path.display())]
+    Socket {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Somebody else listens there.
+    #[error("the holder's socket {} belongs to another user", .0.display())]
+    Stranger(PathBuf),
+    /// Another release.
+    #[error(
+        "the holder (process {pid}) speaks protocol {found}, this daemon {PROTOCOL}: run the daemon that started it, and unmount first"
+    )]
+    Protocol {
+        /// Its process.
+        pid: u32,
+        /// Its protocol.
+        found: u32,
+    },
+    /// It does not answer.
+    #[error("the holder does not answer{}: {source}", if .source.kind() == io::ErrorKind::WouldBlock { "; the daemon before this one may not have ended yet" } else { "" })]
+    Silent {
+        /// Why.
+        source: io::Error,
+    },
+    /// It said no.
+    #[error("the holder refused: {0}")]
+    Refused(String),
+    /// It answered something else.
+    #[error("the holder answered out of turn")]
+    Confused,
+}
+
+/// A mount as the holder hands it out.
+pub struct Held {
+    /// What is known of it.
+    pub row: Row,
+    /// The open `/dev/fuse`.
+    pub device: OwnedFd,
+    /// The memory of its volatile state.
+    pub kept: OwnedFd,
+}
+
+/// A connection to the holder.
+pub struct Link {
+    socket: Mutex<OwnedFd>,
+    pid: u32,
+    path: PathBuf,
+    /// The holder, where this process started it: waited for when it ends.
+    child: Mutex<Option<Child>>,
+}
+
+impl Link {
+    /// The holder of a store, started if none runs. Only whoever holds the store's lock may call this: so nobody else starts one.
+    pub fn open(runtime: &Path, store: &[u8; 16], program: &Path) -> Result<Link, LinkError> {
+        let path = socket_path(runtime, store);
+        let at = |source: io::Error| LinkError::Socket { path: path.clone(), source };
+        let address = SocketAddrUnix::new(&path).map_err(|e| match e {
+            Errno::NAMETOOLONG => at(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "the path is too long for a socket; choose another --runtime-dir",
+            )),
+            e => at(e.into()),
+        })?;
+        let packets = || socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
+        let mut socket = packets().map_err(|e| at(e.into()))?;
+        let mut child = None;
+        match connect(&socket, &address) {
+            Ok(()) => {}
+            Err(Errno::NOENT | Errno::CONNREFUSED) => {
+                child = Some(start(&path, &address, program)?);
+                socket = packets().map_err(|e| at(e.into()))?;
+                connect(&socket, &address).map_err(|e| at(e.into()))?;
+            }
+            Err(e) => return Err(at(e.into())),
+        }
+        if peer_is_allowed(&socket).is_err() {
+            return Err(LinkError::Stranger(path));
+        }
+        for side in [Timeout::Recv, Timeout::Send] {
+            set_socket_timeout(&socket, side, Some(PATIENCE)).map_err(|e| at(e.into()))?;
+        }
+        let mut link = Link { socket: Mutex::new(socket), pid: 0, path, child: Mutex::new(child) };
+        match link.ask(&Ask::Hello { protocol: PROTOCOL })?.0 {
+            Reply::Hello { protocol: PROTOCOL, pid } => link.pid = pid,
+            Reply::Hello { protocol: found, pid } => return Err(LinkError::Protocol { pid, found }),
+            _ => return Err(LinkError::Confused),
+        }
+        Ok(link)
+    }
+
+    /// The holder's process.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    fn ask(&self, ask: &Ask) -> Result<(Reply, Vec<OwnedFd>), LinkError> {
+        let socket = self.socket.lock();
+        packet::send(&*socket, ask, &[]).map_err(|source| LinkError::Silent { source })?;
+        hear(&socket)
+    }
+
+    /// Every mount that is held.
+    pub fn list(&self) -> Result<Vec<Held>, LinkError> {
+        let socket = self.socket.lock();
+        packet::send(&*socket, &Ask::List, &[]).map_err(|source| LinkError::Silent { source })?;
+        let mut out = Vec::new();
+        loop {
+            match hear(&socket)? {
+                (Reply::Mount(row), fds) => out.push(held(row, fds)?.0),
+                (Reply::End, _) => return Ok(out),
+                _ => return Err(LinkError::Confused),
+            }
+        }
+    }
+
+    /// A new mount, and a descriptor of it, to be attached with move_mount(2).
+    pub fn mount(&self, ve: VeId, dir: &str, source: &str, flags: &MountFlags) -> Result<(Held, OwnedFd), LinkError> {
+        let ask = Ask::Mount { ve: ve.0, dir: dir.into(), source: source.into(), flags: flags.clone() };
+        match self.ask(&ask)? {
+            (Reply::Mount(row), fds) => match held(row, fds)? {
+                (held, Some(mount)) => Ok((held, mount)),
+                _ => Err(LinkError::Confused),
+            },
+            _ => Err(LinkError::Confused),
+        }
+    }
+
+    /// The mount is gone: the holder closes what it has of it.
+    pub fn forget(&self, ve: VeId) -> Result<(), LinkError> {
+        self.ask(&Ask::Forget { ve: ve.0 }).map(|_| ())
+    }
+
+    /// Ends the holder; refused while it holds anything.
+    pub fn quit(&self) -> Result<(), LinkError> {
+        self.ask(&Ask::Quit)?;
+        let _ = std::fs::remove_file(&self.path);
+        if let Some(mut child) = self.child.lock().take() {
+            let _ = child.wait();
+        }
+        Ok(())
+    }
+}
+
+fn hear(socket: &OwnedFd) -> Result<(Reply, Vec<OwnedFd>), LinkError> {
+    match packet::recv(socket) {
+        Ok(Some((Reply::Refused(why), _))) => Err(LinkError::Refused(why)),
+        Ok(Some(reply)) => Ok(reply),
+        Ok(None) => Err(LinkError::Silent { source: io::ErrorKind::ConnectionReset.into() }),
+        Err(source) => Err(LinkError::Silent { source }),
+    }
+}
+
+fn held(row: Row, fds: Vec<OwnedFd>) -> Result<(Held, Option<OwnedFd>), LinkError> {
+    let mut fds = fds.into_iter();
+    match (fds.next(), fds.next()) {
+        (Some(device), Some(kept)) => Ok((Held { row, device, kept }, fds.next())),
+        _ => Err(LinkError::Confused),
+    }
+}
+
+/// Starts a holder with a listening socket of its own, so that it can be connected to at once.
+fn start(path: &Path, address: &SocketAddrUnix, program: &Path) -> Result<Child, LinkError> {
+    let at = |source: io::Error| LinkError::Socket { path: path.to_owned(), source };
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(at(e)),
+        _ => {}
+    }
+    let listener = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .map_err(|e| at(e.into()))?;
+    bind(&listener, address).map_err(|e| at(e.into()))?;
+    rustix::fs::chmod(path, rustix::fs::Mode::from_raw_mode(0o600)).map_err(|e| at(e.into()))?;
+    listen(&listener, 8).map_err(|e| at(e.into()))?;
+    Command::new(program)
+        .stdin(Stdio::from(listener.as_fd().try_clone_to_owned().map_err(at)?))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .env_clear()
+        .spawn()
+        .map_err(|source| LinkError::Start { program: program.to_owned(), source })
+}

@@ -1,0 +1,160 @@
+//! One client: who it is, the greeting, its one request, the answer.
+
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::refuse::{Answer, refusal};
+use super::{Daemon, files, ves};
+use crate::control::conn::{Conn, ConnError};
+use crate::control::frame::Kind;
+use crate::control::message::{Done, Hello, PROTOCOL, Refusal, Request, Why};
+
+/// How long a client may take for its greeting and its request, and to read what it is sent.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A client that is being served.
+pub struct Session<'a> {
+    /// The node.
+    pub daemon: &'a Arc<Daemon>,
+    conn: Conn,
+    /// The client cannot be told anything any more.
+    gone: bool,
+}
+
+impl Session<'_> {
+    /// Sends a row. An error means that the client is gone.
+    pub fn row<T: serde::Serialize>(&mut self, row: &T) -> Answer<()> {
+        self.deliver(|conn| conn.send_message(Kind::Row, row))
+    }
+
+    /// Sends bytes.
+    pub fn data(&mut self, bytes: &[u8]) -> Answer<()> {
+        self.deliver(|conn| conn.send(Kind::Data, bytes))
+    }
+
+    /// Sends a message that ends the conversation, with descriptors.
+    pub fn answer_with<T: serde::Serialize>(&mut self, message: &T, fds: &[std::os::fd::BorrowedFd<'_>]) -> Answer<()> {
+        let body = serde_json::to_vec(message).map_err(|e| refusal(Why::Failed, e.to_string()))?;
+        self.deliver(|conn| conn.send_with(Kind::Answer, &body, fds))
+    }
+
+    /// Sends the answer.
+    pub fn answer<T: serde::Serialize>(&mut self, message: &T) -> Answer<()> {
+        self.answer_with(message, &[])
+    }
+
+    fn deliver(&mut self, send: impl FnOnce(&mut Conn) -> Result<(), ConnError>) -> Answer<()> {
+        send(&mut self.conn).map_err(|e| {
+            self.gone = !matches!(e, ConnError::Frame(_) | ConnError::Body { .. });
+            refusal(if self.gone { Why::Cancelled } else { Why::Failed }, e.to_string())
+        })
+    }
+}
+
+/// Serves a client to its end.
+pub fn run(daemon: &Arc<Daemon>, socket: UnixStream) {
+    let denied = crate::control::peer_is_allowed(&socket).err();
+    let mut session = Session { daemon, conn: Conn::server(socket), gone: false };
+    if let Err(e) = session.conn.set_timeout(Some(PATIENCE), Some(PATIENCE)) {
+        tracing::warn!(error = %e, "a client's socket");
+        return;
+    }
+    let result = match denied {
+        Some(uid) => {
+            tracing::warn!(uid, "a client without the right to command this daemon");
+            Err(refusal(Why::Denied, "only root, or who runs the daemon, may command it"))
+        }
+        None => converse(&mut session),
+    };
+    if let Err(refused) = result {
+        tracing::debug!(reason = %refused, "refused");
+        if !session.gone {
+            let _ = session.conn.send_message(Kind::Refusal, &refused);
+        }
+    }
+}
+
+fn converse(session: &mut Session<'_>) -> Answer<()> {
+    session.deliver(|conn| conn.send_message(Kind::Hello, &Hello::ours()))?;
+    let hello: Hello = receive(session, Kind::Hello, "a greeting")?;
+    if hello.protocol != PROTOCOL {
+        let text = format!(
+            "client {} speaks protocol {}, this daemon ({}) {PROTOCOL}",
+            hello.release,
+            hello.protocol,
+            crate::version()
+        );
+        return Err(refusal(Why::Usage, text));
+    }
+    let request: Request = receive(session, Kind::Request, "a request")?;
+    tracing::debug!(?request, "asked");
+    handle(session, request)
+}
+
+fn receive<T: serde::de::DeserializeOwned>(session: &mut Session<'_>, kind: Kind, wanted: &'static str) -> Answer<T> {
+    let received = session.conn.recv().and_then(|frame| {
+        let frame = frame.ok_or(ConnError::Closed)?;
+        if frame.kind != kind {
+            return Err(ConnError::Unexpected { got: frame.kind, wanted });
+        }
+        frame.parse()
+    });
+    received.map_err(|e| {
+        session.gone = matches!(e, ConnError::Closed);
+        refusal(Why::Usage, e.to_string())
+    })
+}
+
+fn handle(session: &mut Session<'_>, request: Request) -> Answer<()> {
+    let daemon = session.daemon.clone();
+    match request {
+        Request::Status {} => session.answer(&daemon.status()?),
+        Request::VeCreate { ve, templates, change } => session.answer(&daemon.create(ve, &templates, &change)?),
+        Request::VeList {} => {
+            for ve in daemon.store.list()? {
+                session.row(&daemon.row(ve)?)?;
+            }
+            session.answer(&Done {})
+        }
+        Request::VeShow { ve } => session.answer(&daemon.row(ve.0)?),
+        Request::VeSet { ve, change } => session.answer(&daemon.set(ve, &change)?),
+        Request::VeDestroy { ve } => daemon.destroy(ve).and_then(|()| session.answer(&Done {})),
+        Request::Mount { ve, dir, source, flags } => {
+            let (row, mount) = daemon.mount(ve.0, &dir, &source, &flags)?;
+            session.answer_with(&row, &[std::os::fd::AsFd::as_fd(&mount)])
+        }
+        Request::Mounted { ve } => session.answer(&daemon.mounted(ve.0)?),
+        Request::Unmounted { ve, wait_ms } => {
+            session.answer(&daemon.released(ve.0, Duration::from_millis(wait_ms.min(60_000))))
+        }
+        Request::Versions { ve } => {
+            for version in ves::versions(&daemon, ve)? {
+                session.row(&version)?;
+            }
+            session.answer(&Done {})
+        }
+        Request::Cat { ve, path, at } => files::cat(session, ve, path.bytes(), at),
+        Request::HoldAdd { ve, name, at, onwards, owner } => {
+            session.answer(&ves::hold(&daemon, ve, &name, at, onwards, &owner)?)
+        }
+        Request::HoldList { ve } => {
+            for hold in ves::holds(&daemon, ve)? {
+                session.row(&hold)?;
+            }
+            session.answer(&Done {})
+        }
+        Request::HoldRelease { ve, name } => ves::release(&daemon, ve, &name).and_then(|()| session.answer(&Done {})),
+        Request::Gc {} => session.answer(&daemon.collect()?),
+        Request::Stop { holder } => {
+            daemon.end(holder)?;
+            session.answer(&Done {})
+        }
+    }
+}
+
+impl From<ConnError> for Refusal {
+    fn from(e: ConnError) -> Refusal {
+        refusal(Why::Failed, e.to_string())
+    }
+}
