@@ -4,6 +4,8 @@
 //! of the product depends on it. A binary parses its arguments, builds the parts, connects them and reports errors;
 //! whatever could be of use to a second caller belongs in a library crate.
 
+pub mod template;
+
 /// The release this build belongs to, as `MAJOR.MINOR.PATCH` (semver.org): what every binary prints for `--version`.
 pub fn version() -> &'static str {
     env!("CARGO_PKG_VERSION")

@@ -132,6 +132,8 @@ pub struct Shared {
     /// The disk's fullness.
     pub space: Space,
     pub(super) bases: Mutex<HashMap<Hash, Weak<BaseTree>>>,
+    /// Held while labels and stacks are written or removed.
+    pub(super) labels: Mutex<()>,
     pub(super) publisher: Mutex<Option<mpsc::Sender<VeId>>>,
     pub(super) hasher: Mutex<Option<mpsc::SyncSender<Arc<PendingHash>>>>,
 }
@@ -157,6 +159,7 @@ impl Shared {
             options,
             space: Space::default(),
             bases: Mutex::default(),
+            labels: Mutex::default(),
             publisher: Mutex::default(),
             hasher: Mutex::default(),
         }
