@@ -13,6 +13,8 @@ pub mod control;
 pub mod daemon;
 pub mod units;
 
+pub mod template;
+
 /// The release this build belongs to, as `MAJOR.MINOR.PATCH` (semver.org): what every binary prints for `--version`.
 pub fn version() -> &'static str {
     env!("CARGO_PKG_VERSION")
