@@ -57,6 +57,10 @@ pub const EXTENT_FILE_TARGET: u64 = 256 << 20;
 
 /// Most entries of one base tree.
 pub const BASE_INODES_MAX: u64 = 1 << 28;
+/// Longest name of a template, in bytes.
+pub const TEMPLATE_NAME_MAX: usize = 64;
+/// Longest description of where a template came from, in bytes.
+pub const TEMPLATE_SOURCE_MAX: usize = 512;
 /// Most base trees composed into one stack.
 pub const BASE_STACK_MAX: usize = 64;
 

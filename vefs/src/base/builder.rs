@@ -1,7 +1,6 @@
 //! Building a tree: names, attributes and contents go in, in any order; numbers and bytes come out at the end.
 //!
-//! What is built depends on what was put in, not on the order (except that packs are filled in the order in which
-//! small contents come).
+//! What is built depends on what was put in, not on the order: also packs are filled in the order of the tree.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map;
@@ -11,11 +10,11 @@ use super::check::{self, DIR_SIZE};
 use super::format::{Entry, Head, Run, Xattr, tree_path};
 use super::pack::{PackRun, Packer};
 use super::write::{PageWriter, Sink, WriteError};
-use super::{BaseError, Content, RuleError};
+use super::{BaseError, Content, Pieces, RuleError};
 use crate::clock::Timestamp;
 use crate::ids::Hash;
 use crate::limits::{BASE_INODES_MAX, LINK_MAX};
-use crate::object::ObjectStore;
+use crate::object::{ObjectStore, Pin};
 use crate::types::{Kind, mode};
 
 /// An inode of one builder. Only that builder knows what it means.
@@ -47,6 +46,21 @@ pub struct Attrs {
     pub ctime: Timestamp,
     /// Creation.
     pub btime: Timestamp,
+}
+
+/// A tree that was built.
+#[derive(Debug)]
+pub struct Built {
+    /// Its root hash.
+    pub hash: Hash,
+    /// Its inodes.
+    pub inodes: u64,
+    /// Bytes of its files, holes not counted; hard links once.
+    pub bytes: u64,
+    /// Bytes of objects that were not in the store before.
+    pub new_bytes: u64,
+    /// Keeps the tree from removal until something names it.
+    pub pin: Pin,
 }
 
 /// A tree in the making.
@@ -89,6 +103,19 @@ impl BaseBuilder {
     /// `Content` when the reader fails, `Object`, `Rule` for a content over the limit.
     pub fn add_content(&mut self, reader: &mut dyn Read, executable: bool, sparse: bool) -> Result<Content, BaseError> {
         self.packer.add(reader, executable, sparse)
+    }
+
+    /// Starts a content whose pieces come one by one; [`BaseBuilder::add_content`] tells what becomes of it.
+    pub fn begin_content(&self, executable: bool, sparse: bool) -> Pieces {
+        Pieces::new(self.packer.objects().clone(), executable, sparse)
+    }
+
+    /// Ends a content of `size` bytes; a hole may be at its end.
+    ///
+    /// # Errors
+    /// As [`Pieces::write`].
+    pub fn end_content(&mut self, pieces: Pieces, size: u64) -> Result<Content, BaseError> {
+        self.packer.end(pieces, size)
     }
 
     fn node(&mut self, id: NodeId) -> Result<&mut Node, BaseError> {
@@ -135,12 +162,34 @@ impl BaseBuilder {
     /// # Errors
     /// See [`BaseBuilder::add_dir`]; `Object` when an object of the content is not there.
     pub fn add_file(&mut self, dir: NodeId, name: &[u8], attrs: &Attrs, content: Content) -> Result<NodeId, BaseError> {
-        for run in &content.runs {
-            if let super::pack::Object::Named(hash) = run.object {
-                self.packer.pin_existing(hash)?;
-            }
-        }
+        self.pin_content(&content)?;
         self.add(dir, name, attrs, Kind::Regular, Body::File { size: content.size, runs: content.runs })
+    }
+
+    /// Gives a regular file another content.
+    ///
+    /// # Errors
+    /// `Rule` when the inode is none; `Object` when an object of the content is not there.
+    pub fn set_content(&mut self, id: NodeId, content: Content) -> Result<(), BaseError> {
+        self.pin_content(&content)?;
+        match &mut self.node(id)?.body {
+            Body::File { size, runs } => {
+                (*size, *runs) = (content.size, content.runs);
+                Ok(())
+            }
+            _ => Err(RuleError::Parts.into()),
+        }
+    }
+
+    fn pin_content(&mut self, content: &Content) -> Result<(), BaseError> {
+        let objects = content.runs.iter().filter_map(|run| match run.object {
+            super::pack::Object::Named(hash) => Some(hash),
+            super::pack::Object::Small(_) => None,
+        });
+        for hash in objects {
+            self.packer.pin_existing(hash)?;
+        }
+        Ok(())
     }
 
     /// Adds a symbolic link. Its permissions are 0777, as Linux has it.
@@ -228,34 +277,55 @@ impl BaseBuilder {
         Ok(self.children(dir)?.remove(name).is_some())
     }
 
-    /// Makes all objects and then the tree durable, and answers its root hash. From then on whoever collects garbage
-    /// sees the tree in `bases/`; until then its objects are pinned.
+    /// As [`BaseBuilder::build`], for those who name the tree before anybody collects garbage.
+    ///
+    /// # Errors
+    /// As [`BaseBuilder::build`].
+    pub fn finish(self) -> Result<Hash, BaseError> {
+        Ok(self.build()?.hash)
+    }
+
+    /// Makes all objects and then the tree durable. From then on whoever collects garbage sees the tree in `bases/`, and keeps it
+    /// for as long as it is pinned; until then its objects are pinned.
     ///
     /// # Errors
     /// `Object`, `Io`, `Count` for too many inodes, `Rule` for too many links.
-    pub fn finish(mut self) -> Result<Hash, BaseError> {
+    pub fn build(mut self) -> Result<Built, BaseError> {
+        let plan = self.number()?;
+        for id in &plan.order {
+            if let Body::File { runs, .. } = &self.nodes[id.index()].body {
+                runs.iter().try_for_each(|run| self.packer.pack(run))?;
+            }
+        }
         self.packer.flush()?;
-        let staging = self.packer.objects().staging(".tree")?;
+        let objects = self.packer.objects();
+        let staging = objects.staging(".tree")?;
         let file = staging.file.clone();
-        let hash = self.write(&mut |offset, bytes| file.write_at(&[IoSlice::new(bytes)], offset), &staging.path)?;
+        let mut sink = |offset, bytes: &[u8]| file.write_at(&[IoSlice::new(bytes)], offset);
+        let (hash, bytes) = self.write(&plan, &mut sink, &staging.path)?;
         let io_at = |path: &str| {
             let path = path.to_owned();
             |source| BaseError::Io { path, source }
         };
         file.sync().map_err(io_at(&staging.path))?;
+        let pin = objects.pin(hash);
         staging.rename(&tree_path(hash))?;
-        self.packer.objects().storage().sync_dir("bases").map_err(io_at("bases"))?;
-        Ok(hash)
+        objects.storage().sync_dir("bases").map_err(io_at("bases"))?;
+        self.packer.resurrect();
+        Ok(Built { hash, inodes: plan.order.len() as u64, bytes, new_bytes: self.packer.new_bytes(), pin })
     }
 
-    /// Writes the bytes of the tree; `path` is for errors.
-    pub(super) fn write(&self, sink: Sink<'_>, path: &str) -> Result<Hash, BaseError> {
-        let plan = self.number()?;
+    /// Writes the bytes of the tree, and answers its root hash and the bytes of its files; `path` is for errors.
+    fn write(&self, plan: &Plan, sink: Sink<'_>, path: &str) -> Result<(Hash, u64), BaseError> {
         let mut pages = PageWriter::new(sink);
+        let mut bytes = 0;
         for id in &plan.order {
-            self.write_node(&mut pages, *id, &plan).map_err(|e| e.at(path))?;
+            if let Body::File { runs, .. } = &self.nodes[id.index()].body {
+                bytes += runs.iter().map(|run| run.len).sum::<u64>();
+            }
+            self.write_node(&mut pages, *id, plan).map_err(|e| e.at(path))?;
         }
-        pages.finish().map_err(|e| e.at(path))
+        Ok((pages.finish().map_err(|e| e.at(path))?, bytes))
     }
 
     fn write_node(&self, pages: &mut PageWriter<'_>, id: NodeId, plan: &Plan) -> Result<(), WriteError> {

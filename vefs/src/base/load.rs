@@ -26,6 +26,11 @@ const INODE_BYTES_MIN: u64 = 16;
 pub(super) type ReadAt<'a> = &'a dyn Fn(&mut [u8], u64) -> io::Result<()>;
 
 impl BaseTree {
+    /// Path of a tree's file in the store.
+    pub fn path(hash: Hash) -> String {
+        tree_path(hash)
+    }
+
     /// Loads a tree and checks all of it. The hash of [`BaseTree::empty`] is answered without a file.
     ///
     /// # Errors

@@ -21,6 +21,8 @@ mod format;
 mod hostile_tests;
 mod load;
 mod pack;
+mod pieces;
+mod spool;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -31,9 +33,10 @@ use std::io;
 use crate::ids::{Hash, InodeNo};
 use crate::object::ObjectError;
 
-pub use builder::{Attrs, BaseBuilder, NodeId};
+pub use builder::{Attrs, BaseBuilder, Built, NodeId};
 pub use compose::compose;
 pub use pack::{Content, PACK_MAX};
+pub use pieces::Pieces;
 pub use tree::BaseTree;
 
 /// Cookie of a directory's first entry: 1 and 2 are `.` and `..`.

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::io::{ErrorKind, Read};
 
 use super::format::Run;
+use super::pieces::{Pieces, Whole, is_zero, push};
+use super::spool::Spool;
 use super::{BaseError, RuleError, check};
 use crate::ids::Hash;
 use crate::limits::{FILE_SIZE_MAX, OBJECT_CHUNK};
@@ -22,7 +24,7 @@ pub struct Content {
     pub(super) runs: Vec<PackRun>,
 }
 
-/// A run whose object may be a pack that is not finished.
+/// A run whose object may be a pack that is not made yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PackRun {
     pub offset: u64,
@@ -34,8 +36,8 @@ pub(super) struct PackRun {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Object {
     Named(Hash),
-    /// Number of a pack of this builder.
-    Pack(usize),
+    /// Number of a small content of this builder; the place is 0.
+    Small(usize),
 }
 
 impl Content {
@@ -52,7 +54,7 @@ impl Content {
         let mut end = 0;
         for (offset, len, hash, place) in runs {
             check::run(&Run { offset, len, hash, place }, size, &mut end)?;
-            content.push(PackRun { offset, len, object: Object::Named(hash), place });
+            push(&mut content.runs, PackRun { offset, len, object: Object::Named(hash), place });
         }
         Ok(content)
     }
@@ -61,48 +63,44 @@ impl Content {
     pub fn size(&self) -> u64 {
         self.size
     }
-
-    /// Appends a run, joining it with the last one where they are one.
-    fn push(&mut self, run: PackRun) {
-        match self.runs.last_mut() {
-            Some(last)
-                if last.object == run.object
-                    && last.offset + last.len == run.offset
-                    && last.place + last.len == run.place =>
-            {
-                last.len += run.len;
-            }
-            _ => self.runs.push(run),
-        }
-    }
 }
 
 /// Makes objects of contents, and keeps them pinned.
 pub(super) struct Packer {
     objects: ObjectStore,
+    spool: Spool,
     current: Option<ObjectWriter>,
     /// Packs that are finished; the current one is next.
     packs: Vec<Hash>,
-    /// Small contents by hash: pack and place.
-    small: HashMap<Hash, (usize, u64)>,
     staged: Vec<Staged>,
     pins: HashMap<Hash, Pin>,
+    /// Whether an object was there already: somebody else may have placed it and not flushed its name yet.
+    kept: bool,
+    /// Bytes of objects that were not there.
+    new_bytes: u64,
 }
 
 impl Packer {
     pub fn new(objects: ObjectStore) -> Packer {
         Packer {
             objects,
+            spool: Spool::default(),
             current: None,
             packs: Vec::new(),
-            small: HashMap::new(),
             staged: Vec::new(),
             pins: HashMap::new(),
+            kept: false,
+            new_bytes: 0,
         }
     }
 
     pub fn objects(&self) -> &ObjectStore {
         &self.objects
+    }
+
+    /// Bytes of objects that were not in the store before.
+    pub fn new_bytes(&self) -> u64 {
+        self.new_bytes
     }
 
     /// Keeps an object of the tree from removal until the tree is there. What is staged here is pinned already.
@@ -117,60 +115,65 @@ impl Packer {
         Ok(())
     }
 
-    /// See [`super::BaseBuilder::add_content`].
-    pub fn add(&mut self, reader: &mut dyn Read, executable: bool, sparse: bool) -> Result<Content, BaseError> {
-        let mut chunk = vec![0; OBJECT_CHUNK];
-        let mut n = fill(reader, &mut chunk)?;
-        if n < OBJECT_CHUNK && !executable {
-            return self.add_small(&chunk[..n], sparse);
+    /// Takes away the marks of removal that a collection has put on objects while they were pinned: it may have looked for uses
+    /// before the tree was there.
+    pub fn resurrect(&self) {
+        for hash in self.pins.keys() {
+            drop(self.objects.pin(*hash));
         }
-        let mut content = Content::default();
-        let mut writer = self.objects.writer()?;
-        // The hash is not known before the end.
-        let object = Object::Named(Hash::default());
-        while n > 0 {
-            if content.size + n as u64 > FILE_SIZE_MAX {
-                return Err(RuleError::Size.into());
-            }
-            if !(sparse && is_zero(&chunk[..n])) {
-                let run = PackRun { offset: content.size, len: n as u64, object, place: writer.len() };
-                writer.write(&chunk[..n])?;
-                content.push(run);
-            }
-            content.size += n as u64;
-            n = fill(reader, &mut chunk)?;
-        }
-        if !content.runs.is_empty() {
-            let hash = self.stage(writer)?;
-            content.runs.iter_mut().for_each(|run| run.object = Object::Named(hash));
-        }
-        Ok(content)
     }
 
-    fn add_small(&mut self, bytes: &[u8], sparse: bool) -> Result<Content, BaseError> {
-        let len = bytes.len() as u64;
-        if bytes.is_empty() || (sparse && is_zero(bytes)) {
-            return Ok(Content { size: len, runs: Vec::new() });
-        }
-        let hash = Hash::of(bytes);
-        let (pack, place) = match self.small.get(&hash) {
-            Some(found) => *found,
-            None => {
-                if self.current.as_ref().is_some_and(|pack| pack.len() + len > PACK_MAX) {
-                    self.end_pack()?;
-                }
-                let writer = match &mut self.current {
-                    Some(writer) => writer,
-                    none => none.insert(self.objects.writer()?),
-                };
-                let found = (self.packs.len(), writer.len());
-                writer.write(bytes)?;
-                self.small.insert(hash, found);
-                found
+    /// See [`super::BaseBuilder::add_content`].
+    pub fn add(&mut self, reader: &mut dyn Read, executable: bool, sparse: bool) -> Result<Content, BaseError> {
+        let mut pieces = Pieces::new(self.objects.clone(), executable, sparse);
+        let mut chunk = vec![0; OBJECT_CHUNK];
+        loop {
+            let n = fill(reader, &mut chunk)?;
+            let size = pieces.len();
+            if n == 0 {
+                return self.end(pieces, size);
             }
+            pieces.write(size, &chunk[..n])?;
+        }
+    }
+
+    /// See [`super::BaseBuilder::end_content`].
+    pub fn end(&mut self, pieces: Pieces, size: u64) -> Result<Content, BaseError> {
+        match pieces.end(size)? {
+            Whole::Small { bytes, sparse } => {
+                let mut content = Content { size, runs: Vec::new() };
+                if !(bytes.is_empty() || (sparse && is_zero(&bytes))) {
+                    let object = Object::Small(self.spool.add(&self.objects, &bytes)?);
+                    content.runs.push(PackRun { offset: 0, len: size, object, place: 0 });
+                }
+                Ok(content)
+            }
+            Whole::Large { size, writer, mut runs } => {
+                if let Some(writer) = writer {
+                    let hash = self.stage(writer)?;
+                    runs.iter_mut().for_each(|run| run.object = Object::Named(hash));
+                }
+                Ok(Content { size, runs })
+            }
+        }
+    }
+
+    /// Puts a small content into a pack, unless it is in one. Called in the order of the tree.
+    pub fn pack(&mut self, run: &PackRun) -> Result<(), BaseError> {
+        let Object::Small(number) = run.object else { return Ok(()) };
+        if self.spool.packed(number).is_some() {
+            return Ok(());
+        }
+        let bytes = self.spool.read(number)?;
+        if self.current.as_ref().is_some_and(|pack| pack.len() + bytes.len() as u64 > PACK_MAX) {
+            self.end_pack()?;
+        }
+        let writer = match &mut self.current {
+            Some(writer) => writer,
+            none => none.insert(self.objects.writer()?),
         };
-        let run = PackRun { offset: 0, len, object: Object::Pack(pack), place };
-        Ok(Content { size: len, runs: vec![run] })
+        self.spool.set_packed(number, self.packs.len(), writer.len());
+        Ok(writer.write(&bytes)?)
     }
 
     fn end_pack(&mut self) -> Result<(), BaseError> {
@@ -185,7 +188,15 @@ impl Packer {
         let staged = writer.seal()?;
         let hash = staged.hash();
         self.pins.entry(hash).or_insert_with(|| self.objects.pin(hash));
-        self.staged.push(staged);
+        match self.objects.open(hash) {
+            // The staged file goes before a byte of it is flushed.
+            Ok(_) => self.kept = true,
+            Err(ObjectError::Io { path, source }) => return Err(ObjectError::Io { path, source }.into()),
+            Err(_) => {
+                self.new_bytes += staged.len();
+                self.staged.push(staged);
+            }
+        }
         if self.staged.len() >= BATCH {
             self.objects.place(std::mem::take(&mut self.staged))?;
         }
@@ -195,21 +206,25 @@ impl Packer {
     /// Ends the last pack and makes all objects durable.
     pub fn flush(&mut self) -> Result<(), BaseError> {
         self.end_pack()?;
-        Ok(self.objects.place(std::mem::take(&mut self.staged))?)
+        self.objects.place(std::mem::take(&mut self.staged))?;
+        if self.kept {
+            let flushed = self.objects.storage().sync_all();
+            flushed.map_err(|source| BaseError::Io { path: "objects".into(), source })?;
+        }
+        Ok(())
     }
 
     /// The run with its object's name. After [`Packer::flush`].
     pub fn resolve(&self, run: &PackRun) -> Option<Run> {
-        let hash = match run.object {
-            Object::Named(hash) => hash,
-            Object::Pack(number) => *self.packs.get(number)?,
+        let (hash, place) = match run.object {
+            Object::Named(hash) => (hash, run.place),
+            Object::Small(number) => {
+                let (pack, place) = self.spool.packed(number)?;
+                (*self.packs.get(pack)?, place)
+            }
         };
-        Some(Run { offset: run.offset, len: run.len, hash, place: run.place })
+        Some(Run { offset: run.offset, len: run.len, hash, place })
     }
-}
-
-fn is_zero(bytes: &[u8]) -> bool {
-    bytes.iter().all(|b| *b == 0)
 }
 
 /// Fills the buffer as far as the reader goes.

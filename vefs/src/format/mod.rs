@@ -8,7 +8,9 @@ pub mod identity;
 pub mod record;
 mod sealed;
 pub mod segment;
+pub mod stack;
 pub mod superblock;
+pub mod template;
 
 /// Why bytes are not the structure they should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

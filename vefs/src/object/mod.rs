@@ -31,6 +31,7 @@ use crate::ids::Hash;
 
 pub use format::{OBJECT_LEN_MAX, SidecarError};
 pub use place::Staged;
+pub(crate) use place::Staging;
 pub use reader::Object;
 pub use store::{ObjectStore, Pin};
 pub use writer::ObjectWriter;

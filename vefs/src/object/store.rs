@@ -33,6 +33,8 @@ pub(crate) struct Shared {
 pub(crate) struct Marks {
     pins: HashMap<Hash, u32>,
     condemned: HashSet<Hash>,
+    /// Base trees marked for removal, by root hash.
+    trees: HashSet<Hash>,
     pub cache: Cache,
     /// Staging files that somebody is writing.
     pub staging: HashSet<String>,
@@ -57,6 +59,7 @@ impl Shared {
         let _stripe = self.stripe(hash);
         let mut marks = self.marks();
         marks.condemned.remove(&hash);
+        marks.trees.remove(&hash);
         *marks.pins.entry(hash).or_insert(0) += 1;
         Pin { shared: self.clone(), hash }
     }
@@ -333,6 +336,32 @@ impl ObjectStore {
             bytes += self.shared.remove_orphan(hash)?;
         }
         Ok(bytes)
+    }
+
+    /// Marks base trees for removal, as [`ObjectStore::condemn`] does objects. A pin of the root hash takes the mark away.
+    pub(crate) fn condemn_trees(&self, hashes: impl IntoIterator<Item = Hash>) {
+        self.shared.marks().trees.extend(hashes);
+    }
+
+    /// Calls `remove` for every tree that is still marked, not pinned, and not referenced; answers how many there were.
+    /// `remove` is called under the root hash's lock, so that a pin waits for it, and must not call this store.
+    pub(crate) fn sweep_trees<E>(
+        &self,
+        referenced: impl Fn(&Hash) -> bool,
+        mut remove: impl FnMut(Hash) -> Result<(), E>,
+    ) -> Result<u64, E> {
+        let condemned: BTreeSet<Hash> = self.shared.marks().trees.iter().copied().collect();
+        let mut removed = 0;
+        for hash in condemned {
+            let _stripe = self.shared.stripe(hash);
+            let mut marks = self.shared.marks();
+            if marks.trees.remove(&hash) && !marks.pins.contains_key(&hash) && !referenced(&hash) {
+                drop(marks);
+                remove(hash)?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
     }
 
     /// Removes staging files that a crash left behind, and answers how many. Files being written, and those of others

@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 pub use content::{seek_data, seek_hole};
 use draft::Draft;
+pub use xattr::as_stored as xattr_as_stored;
 
 use crate::change::{Change, Settings};
 use crate::clock::Timestamp;

@@ -75,6 +75,25 @@ pub(super) fn remove<V: View + ?Sized>(d: &mut Draft<'_, V>, ino: InodeNo, name:
     changed(d, ino)
 }
 
+/// The value that setting this attribute on a new inode stores, `None` where that stores nothing: an ACL that says no more than
+/// the mode, for one. For those who build trees.
+///
+/// # Errors
+/// As setxattr(2) has them.
+pub fn as_stored(name: &[u8], value: &[u8], kind: Kind) -> Result<Option<Vec<u8>>> {
+    check_name(name)?;
+    if value.len() > limits::XATTR_VALUE_MAX {
+        return Err(Errno::ERANGE.into());
+    }
+    check_kind(name, kind)?;
+    if !acl::is_acl(name) {
+        return Ok(Some(value.to_vec()));
+    }
+    acl::check_kind(name, kind)?;
+    let entries = acl::parse(value)?.filter(|entries| name != acl::ACCESS || acl::mode_of(entries).1);
+    Ok(entries.map(|entries| acl::encode(&entries)))
+}
+
 fn changed<V: View + ?Sized>(d: &mut Draft<'_, V>, ino: InodeNo) -> Result<Reply> {
     let now = d.ctx.now;
     d.edit(ino)?.ctime = now;

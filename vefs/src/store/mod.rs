@@ -1,11 +1,16 @@
 //! A store: the folder on one node that holds VEs, objects, base trees and metadata; opening, creating, the tick.
 //!
-//! Folders: `superblock`, `lock`, `ves/XXXXXXXX/{identity,journal/,extents/}`, `objects/`, `bases/`, `staging/`, and beside them, under
+//! Folders: `superblock`, `lock`, `ves/XXXXXXXX/{identity,journal/,extents/}`, `objects/`, `bases/`, `templates/`, `stacks/`, `staging/`, and beside them, under
 //! RocksDB's own care, `meta/` and `checkpoints/`.
 
 mod background;
 mod reclaim;
 mod shared;
+mod stacks;
+mod templates;
+#[cfg(test)]
+mod templates_tests;
+mod trees;
 
 use std::collections::BTreeMap;
 use std::io::IoSlice;
@@ -17,6 +22,7 @@ use parking_lot::Mutex;
 pub use background::Background;
 pub use reclaim::Reclaimed;
 pub use shared::{Options, Shared, Space};
+pub use templates::{Template, Verified};
 
 use crate::base::BaseTree;
 use crate::change::Settings;
@@ -153,6 +159,8 @@ impl Store {
         if self.shared.storage.open(&identity_path(id)).is_ok() {
             return Err(Error::Store(format!("VE {id} exists already")));
         }
+        // Until the identity names it: a collection may be running.
+        let _pin = self.shared.objects.pin(base);
         self.shared.base(base)?;
         self.erase(id)?;
         let identity = Identity {
@@ -177,23 +185,23 @@ impl Store {
         if let Some(ve) = ves.get(&id) {
             return Ok(ve.clone());
         }
+        let identity = self.read_identity(id)?.ok_or_else(|| Error::Store(format!("there is no VE {id}")))?;
+        self.drop_foreign_rows(&identity)?;
+        let ve = Ve::open(&self.shared, identity)?;
+        ves.insert(id, ve.clone());
+        Ok(ve)
+    }
+
+    /// The identity of a VE; `None` when there is no such VE.
+    fn read_identity(&self, id: VeId) -> Result<Option<Identity>> {
         let path = identity_path(id);
-        let file = match self.shared.storage.open(&path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                return Err(Error::Store(format!("there is no VE {id}")));
-            }
-            other => other.map_err(Error::io("opening VE", path.clone()))?,
-        };
-        let bytes = read_small(&*file, identity::LEN).map_err(Error::io("reading VE", path.clone()))?;
+        let Some(bytes) = read_whole(&*self.shared.storage, &path, identity::LEN)? else { return Ok(None) };
         let identity = Identity::parse(&bytes).map_err(|e: FormatError| e.at("VE identity", path.clone()))?;
         if identity.ve != id || identity.store != self.shared.store {
             let detail = format!("it is VE {} of another folder or store", identity.ve);
             return Err(Error::Damage { what: "VE identity", place: path, detail });
         }
-        self.drop_foreign_rows(&identity)?;
-        let ve = Ve::open(&self.shared, identity)?;
-        ves.insert(id, ve.clone());
-        Ok(ve)
+        Ok(Some(identity))
     }
 
     /// Metadata that came back from a checkpoint may be that of an erased VE of the same identifier: it is of no use to this one.
@@ -322,6 +330,14 @@ fn read_superblock(storage: &dyn Storage) -> Result<Superblock> {
     };
     let bytes = read_small(&*file, superblock::LEN).map_err(Error::io("reading", SUPERBLOCK))?;
     Superblock::parse(&bytes).map_err(|e| e.at("store", SUPERBLOCK))
+}
+
+/// Reads a small file of a known length, as [`read_small`]; `None` when there is none.
+fn read_whole(storage: &dyn Storage, path: &str, len: usize) -> Result<Option<Vec<u8>>> {
+    match storage.open(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        file => file.and_then(|f| read_small(&*f, len)).map(Some).map_err(Error::io("reading", path)),
+    }
 }
 
 /// Reads a file of a known length; a longer or shorter one gives what there is, for the parser to refuse.

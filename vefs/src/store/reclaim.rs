@@ -1,4 +1,5 @@
-//! Giving space back, store-wide: old versions of every VE, extent files that came free, objects that nothing names.
+//! Giving space back, store-wide: old versions of every VE, extent files that came free, base trees and objects that nothing
+//! names.
 //!
 //! Order (promises G26, G32): rows go first; then a checkpoint of the metadata is made, after which no replay can come back to
 //! a state that names the bytes; only then files are unlinked.
@@ -7,6 +8,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::Store;
+use crate::base::BaseError;
 use crate::error::{Error, Result};
 use crate::ids::Hash;
 use crate::ve::{Collected, Retention};
@@ -16,6 +18,8 @@ use crate::ve::{Collected, Retention};
 pub struct Reclaimed {
     /// Sums over all VEs.
     pub ves: Collected,
+    /// Base trees removed.
+    pub trees: u64,
     /// Bytes of objects removed.
     pub objects: u64,
 }
@@ -33,6 +37,8 @@ impl Store {
             done.ves.moved += c.moved;
             done.ves.files += c.files;
         }
+        // Before objects are looked at: those of a tree that goes, go with it.
+        done.trees = self.collect_trees()?;
         self.shared.meta.persist()?;
         // What is garbage by now is garbage in the checkpoint as well.
         let garbage: Vec<_> = self.opened().into_iter().map(|ve| (ve.take_garbage(), ve)).collect();
@@ -72,9 +78,12 @@ impl Store {
     /// Objects that base trees or any kept state of a VE name.
     fn objects_in_use(&self) -> Result<BTreeSet<Hash>> {
         let mut used = BTreeSet::new();
-        for name in self.shared.storage.list("bases").map_err(Error::io("listing", "bases"))? {
-            if let Some(hash) = name.strip_suffix(".tree").and_then(Hash::from_hex) {
-                used.extend(self.shared.base(hash)?.objects());
+        for hash in self.trees()? {
+            match self.shared.base(hash) {
+                Ok(tree) => used.extend(tree.objects()),
+                // Another collection was quicker.
+                Err(Error::Base(BaseError::NotFound { .. })) => {}
+                Err(e) => return Err(e),
             }
         }
         for ve in self.opened() {

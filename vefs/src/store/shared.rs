@@ -138,6 +138,8 @@ pub struct Shared {
     /// The disk's fullness.
     pub space: Space,
     pub(super) bases: Mutex<HashMap<Hash, Weak<BaseTree>>>,
+    /// Held while labels and stacks are written or removed.
+    pub(super) labels: Mutex<()>,
     pub(super) publisher: Mutex<Option<mpsc::Sender<VeId>>>,
     pub(super) preparer: Mutex<Option<mpsc::Sender<VeId>>>,
     /// Hashes of bulk payloads that the hashing thread makes.
@@ -165,6 +167,7 @@ impl Shared {
             options,
             space: Space::default(),
             bases: Mutex::default(),
+            labels: Mutex::default(),
             publisher: Mutex::default(),
             preparer: Mutex::default(),
             hashes: HashQueue::default(),

@@ -1,0 +1,125 @@
+//! A tar archive as a source: plain, or compressed with gzip, xz or zstd, which its first bytes tell.
+//!
+//! Member names lose a leading slash, as tar has it. A name or the target of a hard link with `..` in it is refused, and so is a member
+//! below a symbolic link; the target of a symbolic link is a mere string. A later member replaces an earlier one of the same
+//! name. Owners are the numbers in the archive. An archive without its end is an error.
+
+pub(super) mod acl;
+pub(super) mod members;
+pub(super) mod pax;
+pub(super) mod sparse;
+pub(super) mod unpack;
+
+use std::cell::Cell;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::rc::Rc;
+
+use super::super::event::{DATA_MAX, Event};
+use super::names::{NameError, Names};
+use super::{Out, Result, SourceError, io_at, shown};
+use members::{Body, Member, Members, TarError};
+
+/// Reads a tar archive.
+pub(super) fn read(path: &Path, file: File, out: &mut Out<'_>) -> Result<()> {
+    let total = file.metadata().map_err(io_at("looking at", path))?.len();
+    let counted = Counted { inner: file, read: Rc::default() };
+    let read = counted.read.clone();
+    let place = path.display().to_string();
+    let unpacked = unpack::open(Box::new(counted)).map_err(|e| TarError::from(e).at(&place))?;
+    let mut names = Names::new();
+    let mut archive = Archive { place, names: &mut names, layered: false };
+    archive.read(unpacked, &mut |out| out.read(read.get(), total), out)
+}
+
+/// Counts what is read.
+struct Counted<R> {
+    inner: R,
+    read: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.inner.read(buf)?;
+        self.read.set(self.read.get() + n as u64);
+        Ok(n)
+    }
+}
+
+/// An archive, or a layer of an image, on top of what came before.
+pub(super) struct Archive<'a> {
+    /// What it is called in errors.
+    pub place: String,
+    pub names: &'a mut Names,
+    /// Whether names that begin with `.wh.` are whiteouts.
+    pub layered: bool,
+}
+
+impl Archive<'_> {
+    /// Reads it from its first byte to its last; `note` is called now and then.
+    pub fn read(&mut self, from: impl Read, note: &mut dyn FnMut(&mut Out<'_>), out: &mut Out<'_>) -> Result<()> {
+        let mut members = Members::new(from);
+        loop {
+            let member = match members.next() {
+                Ok(Some(member)) => member,
+                Ok(None) => break,
+                Err(e) => return Err(e.at(&self.place)),
+            };
+            self.member(&mut members, &member, out)?;
+            note(out);
+        }
+        members.finish().map_err(|e| e.at(&self.place))?;
+        note(out);
+        Ok(())
+    }
+
+    fn member(&mut self, members: &mut Members<impl Read>, member: &Member, out: &mut Out<'_>) -> Result<()> {
+        let refused = |place: &str, e: NameError| match e {
+            NameError::Out(e) => e,
+            NameError::Refused(detail) => {
+                SourceError::Member { place: place.to_owned(), member: shown(&member.path), detail }
+            }
+        };
+        if self.layered
+            && let Some(done) = self.whiteout(&member.path, out)
+        {
+            return done.map_err(|e| refused(&self.place, e));
+        }
+        let what = match &member.body {
+            Body::Link(target) => {
+                return self.names.link(out, &member.path, target).map_err(|e| refused(&self.place, e));
+            }
+            Body::Other(what) => what.clone(),
+        };
+        self.names.put(out, &member.path, member.meta, what).map_err(|e| refused(&self.place, e))?;
+        for (name, value) in &member.xattrs {
+            out.event(Event::Xattr { name: name.clone(), value: value.clone() })?;
+        }
+        let mut sink = |offset: u64, bytes: &[u8]| {
+            let event = |(at, part): (usize, &[u8])| {
+                out.event(Event::Data { offset: offset + (at * DATA_MAX) as u64, bytes: part.to_vec() })
+            };
+            bytes.chunks(DATA_MAX).enumerate().try_for_each(event)
+        };
+        match members.content(&mut sink) {
+            Ok(done) => done,
+            Err(e) => Err(e.at(&self.place)),
+        }
+    }
+
+    /// Carries out a whiteout, if that is what the path is (OCI image specification, "Whiteouts").
+    fn whiteout(&mut self, path: &[u8], out: &mut Out<'_>) -> Option<Result<(), NameError>> {
+        let at = path.iter().rposition(|b| *b == b'/').map_or(0, |i| i + 1);
+        let (dir, name) = path.split_at(at);
+        let hidden = name.strip_prefix(b".wh.")?;
+        if hidden == b".wh..opq" {
+            return Some(self.names.hide_below(out, dir));
+        }
+        if hidden.is_empty() || hidden.starts_with(b".wh.") || matches!(hidden, b"." | b"..") {
+            // Others of the kind were notes of aufs to itself.
+            return Some(Ok(()));
+        }
+        Some(self.names.hide(out, &[dir, hidden].concat()))
+    }
+}
