@@ -8,8 +8,6 @@ mod reclaim;
 mod shared;
 mod stacks;
 mod templates;
-#[cfg(test)]
-mod templates_tests;
 mod trees;
 
 use std::collections::BTreeMap;
