@@ -260,7 +260,7 @@ fn damaged_images_are_refused() {
         assert!(text.contains(from), "{text}");
         std::fs::write(dir.join("index.json"), text.replace(from, to)).unwrap();
     };
-    refused("a digest that is a path", &["digest"], |dir, _| edit(dir, "sha256:", "sha256:../../"));
+    refused("a digest that is a path", &["index.json", "../../"], |dir, _| edit(dir, "sha256:", "sha256:../../"));
     refused("another kind of digest", &["sha256 or sha512"], |dir, _| edit(dir, "sha256:", "md5:"));
     refused("no JSON", &["index.json"], |dir, _| edit(dir, "schemaVersion", "\""));
     refused("another manifest", &["has", "bytes, not"], |dir, _| edit(dir, "\"size\": ", "\"size\": 1"));
