@@ -156,7 +156,6 @@ fn mounts_are_crossed_only_when_asked() {
     }
     if let Err(e) = in_a_namespace() {
         eprintln!("skipped: no mount namespace of our own: {e}");
-        return;
     }
 }
 

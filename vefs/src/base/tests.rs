@@ -651,6 +651,21 @@ fn order_of_small_contents_does_not_matter() {
 }
 
 #[test]
+fn equal_contents_are_counted_and_stored_once() {
+    let (disk, objects) = objects();
+    let bytes = vec![3u8; 70_000];
+    let twice = || {
+        let mut b = BaseBuilder::new(objects.clone());
+        for name in ["a", "b"] {
+            text(&mut b, ROOT, name, &bytes);
+        }
+        b.build().unwrap()
+    };
+    assert_eq!((twice().new_bytes, twice().new_bytes), (70_000, 0));
+    assert!(disk.paths().iter().all(|path| !path.starts_with("staging/")));
+}
+
+#[test]
 fn a_small_library_has_an_object_of_its_own() {
     let (_disk, objects) = objects();
     let tree = build(&objects, |b| {
