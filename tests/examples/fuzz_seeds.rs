@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use aspfs_tests::hostile::TARGETS;
-use aspfs_tests::samples;
+use aspfs_tests::{hostile_template, samples};
 
 fn main() -> std::io::Result<()> {
     let Some(corpus) = std::env::args_os().nth(1).map(PathBuf::from) else {
@@ -15,6 +15,9 @@ fn main() -> std::io::Result<()> {
         std::fs::create_dir_all(&folder)?;
         for (file, name, bytes) in samples::encoded() {
             std::fs::write(folder.join(format!("{file}-{name}")), bytes)?;
+        }
+        for (name, bytes) in hostile_template::seeds() {
+            std::fs::write(folder.join(format!("template-{name}")), bytes)?;
         }
     }
     Ok(())

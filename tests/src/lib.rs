@@ -7,6 +7,7 @@ pub mod golden_store;
 pub mod harness;
 pub mod hostile;
 mod hostile_input;
+pub mod hostile_template;
 mod hostile_ve;
 pub mod model;
 pub mod opgen;

@@ -413,3 +413,54 @@ fn segments_grow_within_what_is_free() {
     let small = largest(4 << 20);
     assert!(small < 768 << 10, "a segment of {small} bytes");
 }
+
+/// A collection aborted with an error when a VE was destroyed in the middle of it; and of a VE that was made anew under the same identifier
+/// meanwhile it would have removed extent files, which go by number.
+#[test]
+fn ves_come_and_go_during_collections() {
+    let mut world = World::create(Arc::new(MemStorage::new()), 1, small_options()).unwrap();
+    let store = world.open().unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let collector = scope.spawn(|| {
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                store.collect_garbage(&Default::default()).unwrap();
+            }
+        });
+        for round in 0..150u8 {
+            let ve = create_ve(&store, 1, u64::MAX, u64::MAX).unwrap();
+            let ino = create(&ve, "f");
+            (0..4).for_each(|part| write(&ve, ino, part * 100_000, vec![round; 100_000]));
+            write(&ve, ino, 0, vec![round; 100_000]);
+            ve.commit().unwrap();
+            assert_eq!(ve.read(ino, 0, 400_000).unwrap(), vec![round; 400_000]);
+            store.destroy_ve(VeId(1)).unwrap();
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        collector.join().unwrap();
+    });
+}
+
+/// The tick and a collection made checkpoints at the same time, in the same folder.
+#[test]
+fn checkpoints_exclude_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    Store::create(folder.path()).unwrap();
+    let store = Store::open(folder.path(), small_options()).unwrap();
+    let ve = create_ve(&store, 1, u64::MAX, u64::MAX).unwrap();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..3)
+            .map(|thread| {
+                let (store, ve) = (&store, &ve);
+                scope.spawn(move || {
+                    for round in 0..8 {
+                        create(ve, &format!("{thread}-{round}"));
+                        store.checkpoint().unwrap();
+                    }
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|t| t.join().unwrap());
+    });
+    assert_eq!(std::fs::read_dir(folder.path().join("checkpoints")).unwrap().count(), 1);
+}

@@ -8,8 +8,6 @@ mod reclaim;
 mod shared;
 mod stacks;
 mod templates;
-#[cfg(test)]
-mod templates_tests;
 mod trees;
 
 use std::collections::BTreeMap;
@@ -50,6 +48,11 @@ pub struct Store {
     /// Where checkpoints of the metadata go.
     checkpoints: PathBuf,
     checkpoint_state: Mutex<shared::CheckpointState>,
+    /// Held over a collection, and over the destruction of a VE: a collection removes files of the VEs that it has looked at, by number,
+    /// and a VE made anew under the same identifier has the same numbers.
+    collecting: Mutex<()>,
+    /// Held over the making of a checkpoint.
+    checkpointing: Mutex<()>,
     /// Keeps others out of the folder.
     _lock: Option<StoreLock>,
 }
@@ -131,6 +134,8 @@ impl Store {
             ves: Mutex::new(BTreeMap::new()),
             checkpoints: parts.checkpoints,
             checkpoint_state: Mutex::new(checkpoint_state),
+            collecting: Mutex::default(),
+            checkpointing: Mutex::default(),
             _lock: None,
         })
     }
@@ -233,6 +238,7 @@ impl Store {
     /// under the same identifier or by [`Store::sweep`].
     pub fn destroy_ve(&self, id: VeId) -> Result<()> {
         let ve = self.ve(id)?;
+        let _collecting = self.collecting.lock();
         let mut ves = self.ves.lock();
         let _publishing = ve.publishing.lock();
         ve.state.lock().journal.poison("the VE was destroyed".into());

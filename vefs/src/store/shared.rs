@@ -338,6 +338,7 @@ impl Store {
     /// Publishes, persists and keeps a copy of the metadata, from which with the journals since everything can be rebuilt
     /// (promise G32). Older copies go once the new one is complete.
     pub fn checkpoint(&self) -> Result<()> {
+        let _checkpointing = self.checkpointing.lock();
         self.publish_all()?;
         self.shared.meta.persist()?;
         let mut covered = HashMap::new();
