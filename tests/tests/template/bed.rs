@@ -22,9 +22,7 @@ pub fn store() -> Arc<Store> {
 /// Imports a source, every event through its bytes.
 pub fn import_with(store: &Arc<Store>, path: &Path, options: &Options) -> Result<Imported, SourceError> {
     let mut import = Import::begin(store).unwrap();
-    source::read(path, options, &mut |_| {}, &mut |event| {
-        Ok(import.event(Event::decode(&event.encode())?)?)
-    })?;
+    source::read(path, options, &mut |_| {}, &mut |event| Ok(import.event(Event::decode(&event.encode())?)?))?;
     import.finish().map_err(|e| SourceError::Receiver(Box::new(e)))
 }
 

@@ -11,11 +11,21 @@ fn smoke() {
     std::fs::write(tree.join("a/big"), vec![7; 200_000]).unwrap();
     std::fs::hard_link(tree.join("a/big"), tree.join("a/zbig")).unwrap();
     std::os::unix::fs::symlink("/etc/passwd", tree.join("l")).unwrap();
-    let ok = Command::new("tar").args(["--format=posix", "-C"]).arg(&tree).args(["-cf"]).arg(dir.path().join("t.tar")).arg(".").status().unwrap();
+    let ok = Command::new("tar")
+        .args(["--format=posix", "-C"])
+        .arg(&tree)
+        .args(["-cf"])
+        .arg(dir.path().join("t.tar"))
+        .arg(".")
+        .status()
+        .unwrap();
     assert!(ok.success());
     let store = store();
     let a = import(&store, &tree).unwrap();
-    println!("{a:?} {:#?}", look(&store, a.hash).keys().map(|k| String::from_utf8_lossy(k).into_owned()).collect::<Vec<_>>());
+    println!(
+        "{a:?} {:#?}",
+        look(&store, a.hash).keys().map(|k| String::from_utf8_lossy(k).into_owned()).collect::<Vec<_>>()
+    );
     let b = import(&store, &dir.path().join("t.tar")).unwrap();
     assert_eq!(look(&store, a.hash), look(&store, b.hash));
     assert_eq!(a.hash, b.hash);

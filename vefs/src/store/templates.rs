@@ -109,8 +109,12 @@ impl Store {
         let composed = self.stacks()?.into_iter().map(|(_, stack)| stack);
         let composed = composed.filter(|stack| stack.parts.iter().any(|part| part.root == root));
         let roots: BTreeSet<Hash> = composed.map(|stack| stack.root).chain([root]).collect();
-        let mut users: Vec<VeId> =
-            self.trees_of_ves()?.into_iter().filter(|(base, _)| roots.contains(base)).flat_map(|(_, ves)| ves).collect();
+        let mut users: Vec<VeId> = self
+            .trees_of_ves()?
+            .into_iter()
+            .filter(|(base, _)| roots.contains(base))
+            .flat_map(|(_, ves)| ves)
+            .collect();
         users.sort_unstable();
         Ok(users)
     }
@@ -124,7 +128,11 @@ impl Store {
         let users = self.template_users(name)?;
         if !users.is_empty() {
             let some: Vec<String> = users.iter().take(10).map(VeId::to_string).collect();
-            let more = if users.len() > some.len() { format!(" and {} more", users.len() - some.len()) } else { String::new() };
+            let more = if users.len() > some.len() {
+                format!(" and {} more", users.len() - some.len())
+            } else {
+                String::new()
+            };
             return Err(Error::Store(format!("template {name} is in use by VE {}{more}", some.join(", "))));
         }
         let path = label_path(name);

@@ -84,8 +84,11 @@ mod tests {
 
     #[test]
     fn text_becomes_what_the_kernel_has() {
-        let value = parse(b"user::rwx,group::r-x,user:1000:rw-,group:staff:r--:50,mask::rwx\t#effective:r--\nother::---").unwrap();
-        let entry = |tag: u16, perm: u16, id: u32| [&tag.to_le_bytes()[..], &perm.to_le_bytes(), &id.to_le_bytes()].concat();
+        let value =
+            parse(b"user::rwx,group::r-x,user:1000:rw-,group:staff:r--:50,mask::rwx\t#effective:r--\nother::---")
+                .unwrap();
+        let entry =
+            |tag: u16, perm: u16, id: u32| [&tag.to_le_bytes()[..], &perm.to_le_bytes(), &id.to_le_bytes()].concat();
         let want = [
             2u32.to_le_bytes().to_vec(),
             entry(1, 7, NOBODY),

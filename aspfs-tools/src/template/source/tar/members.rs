@@ -11,10 +11,10 @@ use vefs::limits::FILE_SIZE_MAX;
 
 use super::super::super::event::{DATA_MAX, Meta, What};
 use super::super::{SourceError, keeps_xattr, shown};
+use super::acl;
 use super::pax::{self, Pax};
 use super::sparse::{self, Map};
 use super::unpack::fill;
-use super::acl;
 
 pub(super) const BLOCK: u64 = 512;
 /// Most bytes of the extended header of one member, or of a long name.
@@ -157,7 +157,9 @@ impl<R: Read> Members<R> {
     /// The bytes of something that precedes a member.
     fn extra(&mut self, size: u64) -> Result<Vec<u8>, TarError> {
         if size > EXTRA_MAX {
-            return Err(TarError::Bad(format!("an extended header in it has {size} bytes, over the limit of {EXTRA_MAX}")));
+            return Err(TarError::Bad(format!(
+                "an extended header in it has {size} bytes, over the limit of {EXTRA_MAX}"
+            )));
         }
         let mut bytes = vec![0; size as usize];
         if fill(&mut self.from, &mut bytes)? < bytes.len() {
@@ -219,10 +221,7 @@ impl<R: Read> Members<R> {
     }
 
     /// Gives the present member's bytes to `sink`, with their offsets in the file. The inner result is the sink's.
-    pub fn content<E>(
-        &mut self,
-        sink: &mut dyn FnMut(u64, &[u8]) -> Result<(), E>,
-    ) -> Result<Result<(), E>, TarError> {
+    pub fn content<E>(&mut self, sink: &mut dyn FnMut(u64, &[u8]) -> Result<(), E>) -> Result<Result<(), E>, TarError> {
         let map = std::mem::take(&mut self.map);
         let mut buf = Vec::new();
         for (mut at, len) in map.ranges() {
@@ -305,9 +304,10 @@ fn xattrs(pax: &Pax) -> Result<Vec<(Vec<u8>, Vec<u8>)>, String> {
             out.push((name.to_vec(), value.to_vec()));
         }
     }
-    for (key, name) in
-        [(&b"SCHILY.acl.access"[..], &b"system.posix_acl_access"[..]), (b"SCHILY.acl.default", b"system.posix_acl_default")]
-    {
+    for (key, name) in [
+        (&b"SCHILY.acl.access"[..], &b"system.posix_acl_access"[..]),
+        (b"SCHILY.acl.default", b"system.posix_acl_default"),
+    ] {
         if let Some(text) = pax.get(key).filter(|text| !text.is_empty())
             && !out.iter().any(|(known, _)| known == name)
         {

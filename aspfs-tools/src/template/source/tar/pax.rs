@@ -65,7 +65,8 @@ impl Pax {
     /// # Errors
     /// It is none.
     pub fn number(&self, key: &[u8]) -> Result<Option<u64>, String> {
-        let parse = |value| number(value).ok_or_else(|| format!("its {} is not a number", String::from_utf8_lossy(key)));
+        let parse =
+            |value| number(value).ok_or_else(|| format!("its {} is not a number", String::from_utf8_lossy(key)));
         self.get(key).map(parse).transpose()
     }
 }
@@ -144,7 +145,9 @@ mod tests {
 
     #[test]
     fn what_is_no_header_is_refused() {
-        for bad in [&b"x"[..], b"5 a=b\n", b"99 a=b\n", b"6 a=b ", b"6 abc\n", b"3 \n", b"0 a=b\n", b" a=b\n", b"+6 a=b\n"] {
+        for bad in
+            [&b"x"[..], b"5 a=b\n", b"99 a=b\n", b"6 a=b ", b"6 abc\n", b"3 \n", b"0 a=b\n", b" a=b\n", b"+6 a=b\n"]
+        {
             assert!(Pax::parse(bad).is_err(), "{:?}", String::from_utf8_lossy(bad));
         }
         assert!(Pax::parse(b"").is_ok() && Pax::parse(b"6 a=b\n\0\0\0").is_ok());

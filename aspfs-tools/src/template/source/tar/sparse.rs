@@ -57,12 +57,7 @@ impl Map {
 
 /// Finds out about a regular file: its size and its map, `None` for one that is not sparse. What is read of the stream for it is taken
 /// off `left`, except GNU's further headers.
-pub fn find(
-    header: &Header,
-    pax: &Pax,
-    from: &mut impl Read,
-    left: &mut u64,
-) -> Result<Option<(u64, Map)>, TarError> {
+pub fn find(header: &Header, pax: &Pax, from: &mut impl Read, left: &mut u64) -> Result<Option<(u64, Map)>, TarError> {
     if header.as_bytes()[156] == b'S' {
         return gnu(header, from).map(Some);
     }
