@@ -97,6 +97,16 @@ enum Question {
         /// The store's folder.
         path: PathBuf,
     },
+    /// Fills a store for `recovery`.
+    #[command(name = recovery::FILLING_CHILD, hide = true)]
+    FillStore {
+        /// With what.
+        load: recovery::Load,
+        /// Until so many bytes are written.
+        bytes: u64,
+        /// The store's folder.
+        path: PathBuf,
+    },
 }
 
 fn answer(kind: Kind, args: &Args) -> Result<Vec<Outcome>> {
@@ -150,6 +160,7 @@ fn main() -> Result<()> {
             return Ok(());
         }
         Question::OpenStore { path } => return recovery::child(path),
+        Question::FillStore { load, bytes, path } => return recovery::filling_child(*load, *bytes, path),
         Question::All => return all(&args),
         Question::Metadata => Kind::Metadata,
         Question::BulkWrite => Kind::BulkWrite,

@@ -150,7 +150,7 @@ impl Packer {
             }
             Whole::Large { size, writer, mut runs } => {
                 if let Some(writer) = writer {
-                    let hash = self.stage(writer)?;
+                    let hash = self.stage(*writer)?;
                     runs.iter_mut().for_each(|run| run.object = Object::Named(hash));
                 }
                 Ok(Content { size, runs })

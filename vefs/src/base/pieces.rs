@@ -18,7 +18,7 @@ pub struct Pieces {
     /// The chunk being filled, and where in the file it begins: always at a multiple of the chunk's size.
     chunk: Vec<u8>,
     at: u64,
-    writer: Option<ObjectWriter>,
+    writer: Option<Box<ObjectWriter>>,
     runs: Vec<PackRun>,
 }
 
@@ -27,7 +27,7 @@ pub(super) enum Whole {
     /// The bytes of a content that shares a pack.
     Small { bytes: Vec<u8>, sparse: bool },
     /// A content that has an object of its own, if it has bytes at all; its name is not in the runs yet.
-    Large { size: u64, writer: Option<ObjectWriter>, runs: Vec<PackRun> },
+    Large { size: u64, writer: Option<Box<ObjectWriter>>, runs: Vec<PackRun> },
 }
 
 impl Pieces {
@@ -94,7 +94,7 @@ impl Pieces {
         if len > 0 && !(self.sparse && is_zero(&self.chunk)) {
             let writer = match &mut self.writer {
                 Some(writer) => writer,
-                none => none.insert(self.objects.writer()?),
+                none => none.insert(Box::new(self.objects.writer()?)),
             };
             let place = writer.len();
             writer.write(&self.chunk)?;

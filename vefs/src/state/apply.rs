@@ -110,6 +110,7 @@ fn drop_inode(t: &mut Tables, txn: TxnNo, ino: InodeNo) -> Result<()> {
     for key in keys {
         t.active.set(key, None, txn);
     }
+    t.maps.forget(ino);
     Ok(())
 }
 
@@ -136,13 +137,13 @@ fn unmap(t: &mut Tables, txn: TxnNo, ino: InodeNo, from: u64, to: u64) -> Result
         let end = offset.saturating_add(e.len);
         if offset < from {
             let left = Extent { len: from - offset, source: e.source };
-            t.active.set(Key::extent(ino, offset), Some(Value::Extent(left)), txn);
+            t.set_extent(ino, offset, Some(left), txn);
         } else {
-            t.active.set(Key::extent(ino, offset), None, txn);
+            t.set_extent(ino, offset, None, txn);
         }
         if end > to {
             let right = Extent { len: end - to, source: e.source.plus(to - offset) };
-            t.active.set(Key::extent(ino, to), Some(Value::Extent(right)), txn);
+            t.set_extent(ino, to, Some(right), txn);
         }
     }
     Ok(())
@@ -157,10 +158,10 @@ fn map(t: &mut Tables, txn: TxnNo, ino: InodeNo, offset: u64, extent: Extent) ->
         && joins_cheaply(t, ino, start, txn)
     {
         let joined = Extent { len: left.len + extent.len, source: left.source };
-        t.active.set(Key::extent(ino, start), Some(Value::Extent(joined)), txn);
+        t.set_extent(ino, start, Some(joined), txn);
         return Ok(());
     }
-    t.active.set(Key::extent(ino, offset), Some(Value::Extent(extent)), txn);
+    t.set_extent(ino, offset, Some(extent), txn);
     Ok(())
 }
 

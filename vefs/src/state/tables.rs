@@ -7,11 +7,12 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 
 use super::key::{Key, KeyKind, Value};
+use super::maps::{Known, Maps, Places};
 use super::overlay::Overlay;
 use super::view::{Scan, View};
 use crate::base::BaseTree;
 use crate::error::{Error, Result};
-use crate::ids::{InodeNo, PayloadId, VeId};
+use crate::ids::{InodeNo, PayloadId, TxnNo, VeId};
 use crate::meta::{MetaStore, Table, rows};
 use crate::types::{Dentry, Extent};
 
@@ -47,6 +48,10 @@ pub struct Tables {
     pub usage: Usage,
     /// What was read from below the overlays of late.
     pub found: Found,
+    /// Extent maps of files that are used.
+    pub maps: Maps,
+    /// Places of payloads that are read.
+    pub places: Places,
 }
 
 /// Keys that were looked up below the overlays, with what was there, nothing included. A look-up is followed by the operation
@@ -95,7 +100,55 @@ impl Tables {
         if let Some((start, place)) = self.layers().find_map(|l| l.place(id)) {
             return Ok(Some((start, place.clone())));
         }
-        stored_place(&*self.meta, self.ve, id)
+        if let Some(known) = self.places.get(id) {
+            return Ok(Some(known));
+        }
+        let stored = stored_place(&*self.meta, self.ve, id)?;
+        if let Some((start, place)) = &stored {
+            self.places.put(*start, place.clone());
+        }
+        Ok(stored)
+    }
+
+    /// Maps an extent, or removes one.
+    pub fn set_extent(&mut self, ino: InodeNo, offset: u64, extent: Option<Extent>, txn: TxnNo) {
+        self.maps.set(ino, offset, extent);
+        self.active.set(Key::extent(ino, offset), extent.map(Value::Extent), txn);
+    }
+
+    /// Asks something of a file's extent map; `None` when the map is not kept: it has too many extents, or lies in the overlays alone.
+    fn ask_map<T>(&self, ino: InodeNo, question: impl Fn(&BTreeMap<u64, Extent>) -> T) -> Result<Option<T>> {
+        if ino >= self.fresh_from {
+            return Ok(None);
+        }
+        match self.maps.ask(ino, &question) {
+            Known::Map(answer) => Ok(Some(answer)),
+            Known::TooLarge => Ok(None),
+            Known::Unknown => {
+                let mut map = BTreeMap::new();
+                self.scan_layers(&Key::extent(ino, 0), &Key::extent(InodeNo(ino.0 + 1), 0), &mut |key, value| {
+                    if let Value::Extent(e) = value {
+                        map.insert(key.number(), *e);
+                    }
+                    Scan::Next
+                })?;
+                let answer = question(&map);
+                self.maps.put(ino, map);
+                Ok(Some(answer))
+            }
+        }
+    }
+
+    /// The extents of a scan, if it is one of extents of one file whose map is kept.
+    fn scan_map(&self, from: &Key, to: &Key) -> Result<Option<Vec<(u64, Extent)>>> {
+        let ino = from.ino();
+        let last = if to.ino() == ino { to.number() } else { u64::MAX };
+        let one_file = to.ino() == ino || (to.ino().0 == ino.0 + 1 && to.number() == 0);
+        if from.kind() != KeyKind::Extent || to.kind() != KeyKind::Extent || !one_file || from >= to {
+            return Ok(None);
+        }
+        let first = from.number();
+        self.ask_map(ino, |map| map.range(first..last).map(|(o, e)| (*o, *e)).collect())
     }
 
     fn stored(&self, key: &Key) -> Result<Option<Value>> {
@@ -149,6 +202,27 @@ impl View for Tables {
     }
 
     fn scan(&self, from: &Key, to: &Key, visit: &mut dyn FnMut(&Key, &Value) -> Scan) -> Result<()> {
+        let Some(extents) = self.scan_map(from, to)? else { return self.scan_layers(from, to, visit) };
+        for (offset, e) in extents {
+            if visit(&Key::extent(from.ino(), offset), &Value::Extent(e)) == Scan::Stop {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn extent_floor(&self, ino: InodeNo, offset: u64) -> Result<Option<(u64, Extent)>> {
+        let known = self.ask_map(ino, |map| map.range(..=offset).next_back().map(|(o, e)| (*o, *e)))?;
+        known.map_or_else(|| self.floor_in_layers(ino, offset), Ok)
+    }
+
+    fn base(&self) -> &BaseTree {
+        &self.base
+    }
+}
+
+impl Tables {
+    fn scan_layers(&self, from: &Key, to: &Key, visit: &mut dyn FnMut(&Key, &Value) -> Scan) -> Result<()> {
         let mut from = from.clone();
         loop {
             // One window, which ends where the first of the layers gave as many keys as it may: what is read must not
@@ -197,7 +271,7 @@ impl View for Tables {
         }
     }
 
-    fn extent_floor(&self, ino: InodeNo, offset: u64) -> Result<Option<(u64, Extent)>> {
+    fn floor_in_layers(&self, ino: InodeNo, offset: u64) -> Result<Option<(u64, Extent)>> {
         let low = Key::extent(ino, 0);
         let mut at = Key::extent(ino, offset);
         loop {
@@ -215,10 +289,6 @@ impl View for Tables {
                 _ => at = Key::extent(ino, key.number() - 1),
             }
         }
-    }
-
-    fn base(&self) -> &BaseTree {
-        &self.base
     }
 }
 

@@ -20,6 +20,8 @@ fn tables(frozen: Overlay, active: Overlay) -> Tables {
         fresh_from: InodeNo::FIRST_PRIVATE,
         usage: Usage { bytes: 0, inodes: 0, next_ino: DIR },
         found: Found::default(),
+        maps: Maps::default(),
+        places: Places::default(),
     }
 }
 

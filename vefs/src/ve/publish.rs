@@ -75,6 +75,7 @@ impl Ve {
         s.tables.frozen = None;
         self.shared.space.release(overlay.inline);
         s.tables.found.clear();
+        s.tables.places.clear();
         s.frozen_head = None;
         Ok(())
     }

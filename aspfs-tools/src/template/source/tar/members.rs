@@ -64,6 +64,9 @@ pub enum Body {
     Other(What),
 }
 
+/// Name and value of an extended attribute.
+type Xattr = (Vec<u8>, Vec<u8>);
+
 /// A member.
 #[derive(Debug)]
 pub struct Member {
@@ -71,7 +74,7 @@ pub struct Member {
     pub path: Vec<u8>,
     pub meta: Meta,
     pub body: Body,
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub xattrs: Vec<Xattr>,
 }
 
 /// Reads members.
@@ -96,6 +99,11 @@ struct Extra {
 impl<R: Read> Members<R> {
     pub fn new(from: R) -> Members<R> {
         Members { from, left: 0, map: Map::default(), global: Pax::default() }
+    }
+
+    /// What is read from.
+    pub fn reader(&self) -> &R {
+        &self.from
     }
 
     /// The next member; `None` at the end of the archive.
@@ -220,27 +228,16 @@ impl<R: Read> Members<R> {
         Ok(What::File { size, sparse })
     }
 
-    /// Gives the present member's bytes to `sink`, with their offsets in the file. The inner result is the sink's.
-    pub fn content<E>(&mut self, sink: &mut dyn FnMut(u64, &[u8]) -> Result<(), E>) -> Result<Result<(), E>, TarError> {
-        let map = std::mem::take(&mut self.map);
-        let mut buf = Vec::new();
-        for (mut at, len) in map.ranges() {
-            let end = at + len;
-            while at < end {
-                let want = (end - at).min(DATA_MAX as u64) as usize;
-                buf.resize(want, 0);
-                // Filled whole, so that the same file makes the same events however the stream is cut.
-                if fill(&mut self.from, &mut buf)? < want {
-                    return Err(cut_off());
-                }
-                self.left -= want as u64;
-                if let Err(e) = sink(at, &buf) {
-                    return Ok(Err(e));
-                }
-                at += want as u64;
-            }
+    /// The next bytes of the present member and where in its file they are; `None` when there are no more. The pieces are as large as
+    /// they can be, so that the same file makes the same ones however the stream is cut.
+    pub fn piece(&mut self) -> Result<Option<(u64, Vec<u8>)>, TarError> {
+        let Some((at, len)) = self.map.next(DATA_MAX as u64) else { return Ok(None) };
+        let mut bytes = vec![0; len as usize];
+        if fill(&mut self.from, &mut bytes)? < bytes.len() {
+            return Err(cut_off());
         }
-        Ok(Ok(()))
+        self.left -= len;
+        Ok(Some((at, bytes)))
     }
 
     fn skip(&mut self) -> Result<(), TarError> {
@@ -297,8 +294,8 @@ fn meta(header: &Header, pax: &Pax) -> Result<Meta, String> {
 }
 
 /// The extended attributes that a member has in its extended header, the last of each name.
-fn xattrs(pax: &Pax) -> Result<Vec<(Vec<u8>, Vec<u8>)>, String> {
-    let mut out: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+fn xattrs(pax: &Pax) -> Result<Vec<Xattr>, String> {
+    let mut out: Vec<Xattr> = Vec::new();
     for (key, value) in pax.iter() {
         if let Some(name) = key.strip_prefix(b"SCHILY.xattr.").filter(|name| keeps_xattr(name)) {
             out.push((name.to_vec(), value.to_vec()));

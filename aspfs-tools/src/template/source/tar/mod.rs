@@ -16,7 +16,7 @@ use std::io::Read;
 use std::path::Path;
 use std::rc::Rc;
 
-use super::super::event::{DATA_MAX, Event};
+use super::super::event::Event;
 use super::names::{NameError, Names};
 use super::{Out, Result, SourceError, io_at, shown};
 use members::{Body, Member, Members, TarError};
@@ -96,16 +96,10 @@ impl Archive<'_> {
         for (name, value) in &member.xattrs {
             out.event(Event::Xattr { name: name.clone(), value: value.clone() })?;
         }
-        let mut sink = |offset: u64, bytes: &[u8]| {
-            let event = |(at, part): (usize, &[u8])| {
-                out.event(Event::Data { offset: offset + (at * DATA_MAX) as u64, bytes: part.to_vec() })
-            };
-            bytes.chunks(DATA_MAX).enumerate().try_for_each(event)
-        };
-        match members.content(&mut sink) {
-            Ok(done) => done,
-            Err(e) => Err(e.at(&self.place)),
+        while let Some((offset, bytes)) = members.piece().map_err(|e| e.at(&self.place))? {
+            out.event(Event::Data { offset, bytes })?;
         }
+        Ok(())
     }
 
     /// Carries out a whiteout, if that is what the path is (OCI image specification, "Whiteouts").

@@ -1,6 +1,7 @@
 //! Sparse files in tar archives: which ranges of a file the archive holds (GNU tar's manual, "Storing Sparse Files"). Four forms: GNU's own
 //! header, and the formats 0.0, 0.1 and 1.0 in extended headers.
 
+use std::collections::VecDeque;
 use std::io::{self, Read};
 
 use tar::{GnuExtSparseHeader, Header};
@@ -14,16 +15,30 @@ const RANGES_MAX: usize = 1 << 20;
 
 /// Ranges of a file, offset and length in bytes, in order. The bytes lie one after the other in the archive.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Map(Vec<(u64, u64)>);
+pub struct Map(VecDeque<(u64, u64)>);
 
 impl Map {
     /// The map of a file without holes.
     pub fn whole(size: u64) -> Map {
-        Map(vec![(0, size)])
+        Map([(0, size)].into())
     }
 
-    pub fn ranges(&self) -> impl Iterator<Item = (u64, u64)> {
+    fn ranges(&self) -> impl Iterator<Item = (u64, u64)> {
         self.0.iter().copied()
+    }
+
+    /// Takes at most `max` bytes off the front: where in the file they are, and how many. Never none.
+    pub fn next(&mut self, max: u64) -> Option<(u64, u64)> {
+        while let Some((offset, len)) = self.0.pop_front() {
+            let now = len.min(max);
+            if now < len {
+                self.0.push_front((offset + now, len - now));
+            }
+            if now > 0 {
+                return Some((offset, now));
+            }
+        }
+        None
     }
 
     /// Bytes of all ranges. After [`Map::check`].
@@ -35,7 +50,7 @@ impl Map {
         if self.0.len() >= RANGES_MAX {
             return Err(TarError::Bad(format!("it has more than {RANGES_MAX} ranges")));
         }
-        self.0.push((offset, len));
+        self.0.push_back((offset, len));
         Ok(())
     }
 
