@@ -7,7 +7,9 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
 
+use aspfs_tests::hostile_control::{self, frame_of as frame};
 use aspfs_tests::node::{Node, Said, programs};
+use aspfs_tests::opgen::Rng;
 use aspfs_tools::client::{Client, ClientError};
 use aspfs_tools::control::conn::Conn;
 use aspfs_tools::control::frame::Kind;
@@ -41,7 +43,6 @@ fn still_serves(node: &Node) {
 fn hostile_bytes_are_refused_and_the_next_client_is_served() {
     let node = Node::start();
     let hello = serde_json::to_vec(&Hello::ours()).unwrap();
-    let frame = |kind: Kind, body: &[u8]| [&[kind as u8][..], &(body.len() as u32).to_le_bytes(), body].concat();
     let greeted = |rest: &[u8]| [&frame(Kind::Hello, &hello)[..], rest].concat();
     for (what, bytes) in [
         ("nothing", Vec::new()),
@@ -109,6 +110,28 @@ fn descriptors_that_come_are_not_kept() {
         let now = std::fs::read_dir(format!("/proc/{}/fd", node.pid())).unwrap().count();
         (now <= before).then_some(())
     });
+}
+
+/// checks G29
+#[test]
+fn decoders_take_anything() {
+    let mut rng = Rng::new(29);
+    let seeds = hostile_control::seeds();
+    seeds.iter().for_each(|seed| hostile_control::run(seed));
+    for _ in 0..20_000 {
+        let seed = rng.below(seeds.len() as u64) as usize;
+        let mut bytes = seeds[seed].clone();
+        for _ in 0..1 + rng.below(4) {
+            let at = rng.below(bytes.len() as u64) as usize;
+            match rng.below(4) {
+                0 => bytes[at] ^= 1 << rng.below(8),
+                1 => bytes[at] = rng.pick(&[0, 255, b'"', b'{', b'9', b'-']),
+                2 => bytes.truncate(at + 1),
+                _ => bytes.insert(at, rng.next_u64() as u8),
+            }
+        }
+        hostile_control::run(&bytes);
+    }
 }
 
 /// checks G30
