@@ -20,5 +20,10 @@ fn main() -> std::io::Result<()> {
             std::fs::write(folder.join(format!("template-{name}")), bytes)?;
         }
     }
+    let folder = corpus.join("control");
+    std::fs::create_dir_all(&folder)?;
+    for (n, bytes) in aspfs_tests::hostile_control::seeds().into_iter().enumerate() {
+        std::fs::write(folder.join(format!("conversation-{n}")), bytes)?;
+    }
     Ok(())
 }

@@ -40,7 +40,8 @@ impl Session<'_> {
 
     /// The client's next frame, however long it takes. A client that went away is an error.
     pub fn next_frame(&mut self) -> Answer<Frame> {
-        let received = self.conn.set_timeout(None, Some(PATIENCE)).map_err(ConnError::Io).and_then(|()| self.conn.recv());
+        let received =
+            self.conn.set_timeout(None, Some(PATIENCE)).map_err(ConnError::Io).and_then(|()| self.conn.recv());
         let gone = || refusal(Why::Cancelled, "the client went away");
         match received {
             Ok(Some(frame)) => Ok(frame),
