@@ -9,6 +9,7 @@ pub mod hostile;
 mod hostile_input;
 mod hostile_ve;
 pub mod model;
+pub mod mounted;
 pub mod opgen;
 pub mod reader;
 pub mod run;
