@@ -11,6 +11,7 @@ mod hostile_input;
 pub mod hostile_template;
 mod hostile_ve;
 pub mod model;
+pub mod mounted;
 pub mod node;
 pub mod opgen;
 pub mod reader;

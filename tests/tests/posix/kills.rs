@@ -1,0 +1,208 @@
+//! The daemon is killed at random moments under programs that go on (promises G7, G31): none of them sees an error, everything that was
+//! answered is there, and what was open, locked, mapped or watched goes on.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use aspfs_tests::mounted::Bed;
+use aspfs_tests::mounted::system::Mapping;
+use aspfs_tests::opgen::Rng;
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+use crate::writer::Writer;
+use crate::{PROGRAM, VE, rounds};
+
+const WRITERS: u64 = 4;
+/// Large enough to be read by passthrough.
+const SHARED: usize = 300_000;
+
+/// What a program holds over a kill.
+struct Held {
+    dir: PathBuf,
+    /// Without a name.
+    orphan: File,
+    orphan_ino: u64,
+    locked: File,
+    locker: Child,
+    mapping: Mapping,
+    mapped: File,
+    template: File,
+    template_map: Mapping,
+    watch: std::os::fd::OwnedFd,
+    turn: u64,
+}
+
+impl Held {
+    fn new(bed: &Bed, ve: &Path) -> Held {
+        let dir = ve.join("held");
+        fs::create_dir(&dir).unwrap();
+        let open = |name: &str| {
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(dir.join(name)).unwrap()
+        };
+        let orphan = open("orphan");
+        fs::remove_file(dir.join("orphan")).unwrap();
+        let locked = open("flock");
+        flock(&locked, FlockOperation::NonBlockingLockExclusive).unwrap();
+        open("posix").write_all_at(b"x", 0).unwrap();
+        let mut locker =
+            bed.child("lock").arg(dir.join("posix")).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(locker.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "locked\n");
+        let mapped = open("mapped");
+        mapped.set_len(8192).unwrap();
+        let template = File::open(ve.join("shared")).unwrap();
+        let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).unwrap();
+        inotify::add_watch(&watch, &dir, WatchFlags::CREATE | WatchFlags::DELETE).unwrap();
+        Held {
+            orphan_ino: orphan.metadata().unwrap().ino(),
+            orphan,
+            locked,
+            locker,
+            mapping: Mapping::new(&mapped, 8192, true, true).unwrap(),
+            mapped,
+            template_map: Mapping::new(&template, SHARED, false, false).unwrap(),
+            template,
+            watch,
+            dir,
+            turn: 0,
+        }
+    }
+
+    /// Uses all of it once more.
+    fn check(&mut self) {
+        self.turn += 1;
+        let word = self.turn.to_le_bytes();
+        self.orphan.write_all_at(&word, self.turn * 8).unwrap();
+        for turn in 1..=self.turn {
+            let mut seen = [0; 8];
+            self.orphan.read_exact_at(&mut seen, turn * 8).unwrap();
+            assert_eq!(u64::from_le_bytes(seen), turn, "the file without a name");
+        }
+        let orphan = self.orphan.metadata().unwrap();
+        assert_eq!((orphan.ino(), orphan.nlink()), (self.orphan_ino, 0));
+
+        let again = OpenOptions::new().read(true).write(true).open(self.dir.join("flock")).unwrap();
+        assert_eq!(flock(&again, FlockOperation::NonBlockingLockExclusive), Err(Errno::WOULDBLOCK));
+        assert!(is_locked(&self.dir.join("posix")), "the other process's lock");
+        self.locked.write_all_at(&word, 0).unwrap();
+
+        self.mapping.write(100, &word);
+        self.mapping.sync().unwrap();
+        let mut seen = [0; 8];
+        self.mapped.read_exact_at(&mut seen, 100).unwrap();
+        assert_eq!(seen, word, "the shared mapping");
+
+        let mut bytes = vec![0; SHARED];
+        self.template.read_exact_at(&mut bytes, 0).unwrap();
+        assert!(bytes == shared() && self.template_map.read(SHARED - 4096, 4096) == bytes[SHARED - 4096..]);
+
+        File::create(self.dir.join("seen")).unwrap();
+        fs::remove_file(self.dir.join("seen")).unwrap();
+        let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+        let mut events = inotify::Reader::new(&self.watch, &mut buffer);
+        let mut kinds = Vec::new();
+        while let Ok(event) = events.next() {
+            assert_eq!(event.file_name(), Some(c"seen"));
+            kinds.push(event.events());
+        }
+        assert_eq!(kinds, [inotify::ReadFlags::CREATE, inotify::ReadFlags::DELETE], "the watch");
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        drop(self.locker.stdin.take());
+        let _ = self.locker.wait();
+    }
+}
+
+fn is_locked(file: &Path) -> bool {
+    use nix::fcntl::{FcntlArg, fcntl};
+    let file = OpenOptions::new().read(true).write(true).open(file).unwrap();
+    let mut whole =
+        libc::flock { l_type: libc::F_WRLCK as i16, l_whence: libc::SEEK_SET as i16, l_start: 0, l_len: 0, l_pid: 0 };
+    fcntl(&file, FcntlArg::F_GETLK(&mut whole)).unwrap();
+    whole.l_type == libc::F_WRLCK as i16
+}
+
+/// The template's large file.
+fn shared() -> Vec<u8> {
+    (0..SHARED).map(|i| (i / 7 % 251) as u8).collect()
+}
+
+/// Kills the daemon `kills` times, some of them while it takes over.
+fn kill_at_random(bed: &Bed, kills: u64, seed: u64, mut between: impl FnMut()) {
+    let mut rng = Rng::new(seed);
+    for _ in 0..kills {
+        std::thread::sleep(Duration::from_micros(rng.below(120_000)));
+        bed.kill();
+        if rng.percent(30) {
+            bed.spawn();
+            std::thread::sleep(Duration::from_micros(rng.below(60_000)));
+            bed.kill();
+        }
+        std::thread::sleep(Duration::from_micros(rng.below(10_000)));
+        bed.run();
+        between();
+    }
+}
+
+/// checks G7, G31
+#[test]
+fn nothing_breaks_when_the_daemon_is_killed() {
+    let Some(bed) = Bed::make(PROGRAM, Duration::from_secs(900)) else { return };
+    let seed = rounds("ASPFS_SEED", 1);
+    let tree = tempfile::tempdir().unwrap();
+    fs::write(tree.path().join("shared"), shared()).unwrap();
+    bed.import(tree.path(), &[VE]);
+    bed.run();
+    let ve = bed.mount(VE, &[]);
+    let kills = rounds("ASPFS_KILLS", 20);
+    println!("{kills} kills, seed {seed}");
+    let over = AtomicBool::new(false);
+    let mut held = Held::new(&bed, &ve);
+    let mut resent = (0, 0);
+    let mut writers: Vec<Writer> =
+        (0..WRITERS).map(|n| Writer::new(ve.join(format!("w{n}")), seed * 100 + n)).collect();
+    std::thread::scope(|s| {
+        let threads: Vec<_> = writers.iter_mut().map(|w| s.spawn(|| w.work(&over))).collect();
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            kill_at_random(&bed, kills, seed, || {
+                held.check();
+                let counted = bed.counted();
+                resent.0 += counted.resent;
+                resent.1 += counted.answered_before;
+                assert!(threads.iter().all(|t| !t.is_finished()), "a writer has failed");
+            });
+        }));
+        over.store(true, Ordering::Relaxed);
+        let ends: Vec<_> = threads.into_iter().map(|t| t.join()).collect();
+        ends.into_iter().for_each(|end| end.unwrap_or_else(|e| std::panic::resume_unwind(e)));
+        done.unwrap_or_else(|e| std::panic::resume_unwind(e));
+    });
+    let answered: u64 = writers.iter().map(|w| w.answered).sum();
+    let longest = writers.iter().map(|w| w.longest).max().unwrap();
+    println!("{answered} operations, the longest {longest:?}; {} resent, {} answered before", resent.0, resent.1);
+    assert!(answered > kills * 10);
+    writers.iter_mut().for_each(Writer::check_all);
+    drop(held);
+    // Without anything that the kernel remembers.
+    bed.umount(VE);
+    bed.mount(VE, &[]);
+    writers.iter_mut().for_each(Writer::check_all);
+    // And without anything that the daemon does.
+    bed.umount(VE);
+    bed.kill();
+    bed.run();
+    bed.mount(VE, &[]);
+    writers.iter_mut().for_each(Writer::check_all);
+    bed.finish();
+}
