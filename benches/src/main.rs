@@ -132,6 +132,16 @@ enum Question {
         /// The store's folder.
         path: PathBuf,
     },
+    /// Fills a store for `recovery`.
+    #[command(name = recovery::FILLING_CHILD, hide = true)]
+    FillStore {
+        /// With what.
+        load: recovery::Load,
+        /// Until so many bytes are written.
+        bytes: u64,
+        /// The store's folder.
+        path: PathBuf,
+    },
 }
 
 fn answer(kind: Kind, args: &Args) -> Result<Vec<Outcome>> {
@@ -200,6 +210,7 @@ fn main() -> Result<()> {
         Question::MountPrepare { store, template, ves } => return mount::prepare::child(store, template, *ves),
         Question::MountFirstWrite { path } => return mount::first_write::child(path),
         Question::MountUse { root } => return mount::density::child(root),
+        Question::FillStore { load, bytes, path } => return recovery::filling_child(*load, *bytes, path),
         Question::All => return all(&args),
         Question::Metadata => Kind::Metadata,
         Question::BulkWrite => Kind::BulkWrite,

@@ -240,8 +240,15 @@ impl Journal {
         Ok(())
     }
 
+    /// A path that no segment has: what is created is emptied.
     fn new_path(&self) -> String {
-        format!("{}/{:016x}", folder(self.ve), self.entropy.next_u64())
+        loop {
+            let path = format!("{}/{:016x}", folder(self.ve), self.entropy.next_u64());
+            let spare = self.spare.iter().map(|(path, ..)| path);
+            if self.segments.iter().map(|s| &s.path).chain(spare).all(|p| *p != path) {
+                return path;
+            }
+        }
     }
 
     fn create(&mut self, capacity: u64) -> Result<(String, Arc<dyn File>, u64)> {

@@ -170,7 +170,7 @@ impl Store {
             base,
             epoch: Epoch(1),
         };
-        let ve = Ve::open(&self.shared, identity)?;
+        let ve = Ve::open(&self.shared, identity, false)?;
         ve.set_settings(settings)?;
         ve.commit()?;
         // Last: a VE never exists without its quota, whatever interrupts this.
@@ -187,7 +187,7 @@ impl Store {
         }
         let identity = self.read_identity(id)?.ok_or_else(|| Error::Store(format!("there is no VE {id}")))?;
         self.drop_foreign_rows(&identity)?;
-        let ve = Ve::open(&self.shared, identity)?;
+        let ve = Ve::open(&self.shared, identity, true)?;
         ves.insert(id, ve.clone());
         Ok(ve)
     }
@@ -239,11 +239,7 @@ impl Store {
         let path = identity_path(id);
         self.shared.storage.remove(&path).map_err(Error::io("removing", path))?;
         self.shared.storage.sync_dir(&format!("ves/{id}")).map_err(Error::io("flushing", format!("ves/{id}")))?;
-        {
-            let s = ve.state.lock();
-            let layers = [Some(&s.tables.active), s.tables.frozen.as_deref()];
-            self.shared.space.release(layers.into_iter().flatten().map(|o| o.inline).sum());
-        }
+        self.shared.space.release(ve.state.lock().inline());
         ves.remove(&id);
         self.erase(id)
     }
