@@ -57,7 +57,7 @@ impl Default for Options {
             overlay_soft: 16 << 20,
             overlay_hard: 64 << 20,
             recovery_memory: 256 << 20,
-            persist_bytes: 128 << 20,
+            persist_bytes: 96 << 20,
             checkpoint_bytes: 512 << 20,
             reserve: limits::RESERVE_BYTES,
             flush_files_max: 2,
