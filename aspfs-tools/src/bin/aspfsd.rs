@@ -11,7 +11,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("aspfsd: {e:#}");
+            eprintln!("aspfsd: {e}");
             ExitCode::from(if e.is::<ConfigError>() { 2 } else { 1 })
         }
     }
