@@ -161,6 +161,7 @@ fn begin<'a>(
 
 fn replay(shared: &Arc<Shared>, identity: &Identity, base: &Arc<BaseTree>, cut: Option<(u64, u64)>) -> Result<Replay> {
     let (mut loader, mut scanner, mut answered) = begin(shared, identity, base)?;
+    let published = loader.head.journal;
     loop {
         let synced = match scanner.next_frame()? {
             None => break,
@@ -192,6 +193,8 @@ fn replay(shared: &Arc<Shared>, identity: &Identity, base: &Arc<BaseTree>, cut: 
     let journal = Journal::new(identity.ve, shared.store, storage, entropy, sizes, scanner.into_tail()?);
     let Loader { tables, files, head, open, .. } = loader;
     let settings = Settings::default();
+    // What was replayed counts as written: else starts that are killed early would replay more and more, and never persist it.
+    let written = journal.position().saturating_sub(published);
     Ok(Replay::Done(Box::new(State {
         tables,
         journal,
@@ -204,7 +207,7 @@ fn replay(shared: &Arc<Shared>, identity: &Identity, base: &Arc<BaseTree>, cut: 
         answered,
         written_at: Default::default(),
         garbage: Vec::new(),
-        written: 0,
+        written,
     })))
 }
 
