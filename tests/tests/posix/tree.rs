@@ -14,6 +14,14 @@ pub const FOLDERS: [&str; 6] = ["", "bin", "lib", "lib/deep", "setgid", "acl"];
 pub const NAMES: [&str; 12] =
     ["tool", "log", "large", "sparse", "empty", "link", "dirlink", "nowhere", "fifo", "null", "hard", "deep"];
 
+/// Name of the access ACL.
+pub const ACCESS: &str = "system.posix_acl_access";
+
+/// Whether a path has the set-group-ID bit.
+pub fn is_setgid(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|at| at.mode() & 0o2000 != 0)
+}
+
 /// Bytes that tell where they come from.
 pub fn pattern(len: usize, seed: u64) -> Vec<u8> {
     (0..len as u64).map(|i| (i.wrapping_mul(0x9E37_79B9) >> 8 ^ i ^ seed.wrapping_mul(31)) as u8).collect()
@@ -48,7 +56,7 @@ pub fn make(root: &Path) {
         sparse.write_all_at(&pattern(5000, seed), 266_000).unwrap();
         sparse.set_len(400_000).unwrap();
         symlink("log", at("link")).unwrap();
-        symlink("../bin", at("dirlink")).unwrap();
+        symlink("deep", at("dirlink")).unwrap();
         symlink("x".repeat(3000), at("nowhere")).unwrap();
         let bits = Mode::from_raw_mode(0o644);
         sys::mknodat(CWD, at("fifo"), FileType::Fifo, bits, 0).unwrap();
@@ -63,7 +71,7 @@ pub fn make(root: &Path) {
     sys::chownat(CWD, root.join("setgid"), None, group, AtFlags::empty()).unwrap();
     fs::set_permissions(root.join("setgid"), PermissionsExt::from_mode(0o2775)).unwrap();
     let acl = acl(33, [7, 6, 5, 7, 1]);
-    for name in ["system.posix_acl_default", "system.posix_acl_access"] {
+    for name in ["system.posix_acl_default", ACCESS] {
         sys::setxattr(root.join("acl"), name, &acl, XattrFlags::empty()).unwrap();
     }
 }
