@@ -22,6 +22,12 @@ pub fn is_setgid(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|at| at.mode() & 0o2000 != 0)
 }
 
+/// A mode as it is compared: set-group-ID of a file that its group may not execute does not count, since the kernel alone knows when a caller
+/// outside the group takes it away.
+pub fn comparable(mode: u32) -> u32 {
+    if mode & 0o170_000 != 0o040_000 && mode & 0o2010 == 0o2000 { mode & !0o2000 } else { mode }
+}
+
 /// Bytes that tell where they come from.
 pub fn pattern(len: usize, seed: u64) -> Vec<u8> {
     (0..len as u64).map(|i| (i.wrapping_mul(0x9E37_79B9) >> 8 ^ i ^ seed.wrapping_mul(31)) as u8).collect()
@@ -127,7 +133,7 @@ fn look(root: &Path) -> (BTreeMap<Vec<u8>, Seen>, HashMap<Vec<u8>, u64>) {
         }
         numbers.insert(name.clone(), at.ino());
         let seen = Seen {
-            mode: format!("{:o}", at.mode()),
+            mode: format!("{:o}", comparable(at.mode())),
             nlink: at.nlink(),
             owner: (at.uid(), at.gid()),
             device: at.rdev(),
@@ -144,9 +150,8 @@ fn look(root: &Path) -> (BTreeMap<Vec<u8>, Seen>, HashMap<Vec<u8>, u64>) {
 /// Compares two trees, the right one first; the numbers of inodes may differ, but the same names must share one.
 pub fn compare(right: &Path, here: &Path, context: &str) {
     let ((expected, right_numbers), (found, numbers)) = (look(right), look(here));
-    let names = |all: &BTreeMap<Vec<u8>, Seen>| {
-        all.keys().map(|n| String::from_utf8_lossy(n).into_owned()).collect::<Vec<_>>()
-    };
+    let names =
+        |all: &BTreeMap<Vec<u8>, Seen>| all.keys().map(|n| String::from_utf8_lossy(n).into_owned()).collect::<Vec<_>>();
     assert_eq!(names(&expected), names(&found), "{context}: names");
     let mut same: HashMap<u64, u64> = HashMap::new();
     for (name, right_file) in &expected {
@@ -155,7 +160,11 @@ pub fn compare(right: &Path, here: &Path, context: &str) {
         let short = |s: &Seen| Seen { content: Vec::new(), ..s.clone() };
         assert_eq!(short(right_file), short(file), "{context}: {path}");
         assert!(right_file.content == file.content, "{context}: {path}: content");
-        assert_eq!(*same.entry(right_numbers[name]).or_insert(numbers[name]), numbers[name], "{context}: {path}: inode");
+        assert_eq!(
+            *same.entry(right_numbers[name]).or_insert(numbers[name]),
+            numbers[name],
+            "{context}: {path}: inode"
+        );
         holes(&right.join(&path), &here.join(&path), right_file, context);
     }
     let mut back: Vec<u64> = same.values().copied().collect();
