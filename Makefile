@@ -8,11 +8,11 @@ MAKEFLAGS += --no-print-directory
 # One profile for everything: what is tested is what is measured and shipped.
 CARGO := scripts/with-rocksdb cargo
 BUILD := --release --locked
-FUZZ_TARGETS := acl base_tree codec extent_header frame identity ids journal key metadata object segment_file segment_header superblock
+FUZZ_TARGETS := acl base_tree codec control extent_header frame identity ids journal key metadata object segment_file segment_header superblock template_events template_label template_tar
 FUZZ_SECONDS ?= 60
 BENCH_ARGS ?= noise
 
-.PHONY: help test build bench nightly fuzz deny clean packages rocksdb lint
+.PHONY: help test build demo bench nightly fuzz deny clean packages rocksdb lint
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -22,6 +22,10 @@ test: lint ## Format, lints as errors, all tests (what CI runs)
 
 build: packages rocksdb ## Build everything (target/release)
 	$(CARGO) build $(BUILD) --workspace
+
+demo: build ## Show it on a real Debian: TEMPLATE=tree uses another template (root)
+	@command -v debootstrap >/dev/null || [ -n "$(TEMPLATE)" ] || apt-get install -y --no-install-recommends debootstrap
+	@TEMPLATE='$(TEMPLATE)' PACKAGE='$(PACKAGE)' scripts/demo
 
 bench: packages rocksdb ## Run a benchmark: make bench BENCH_ARGS="noise --rounds 500 --json"
 	@$(CARGO) run $(BUILD) -p aspfs-benches --bin aspfs-bench -- $(BENCH_ARGS)

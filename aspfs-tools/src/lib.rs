@@ -11,9 +11,8 @@ pub mod cli;
 pub mod client;
 pub mod control;
 pub mod daemon;
-pub mod units;
-
 pub mod template;
+pub mod units;
 
 /// The release this build belongs to, as `MAJOR.MINOR.PATCH` (semver.org): what every binary prints for `--version`.
 pub fn version() -> &'static str {

@@ -226,7 +226,7 @@ pub fn show_count(count: u64) -> String {
 /// Milliseconds with the largest unit that divides them.
 pub fn show_duration(ms: u64) -> String {
     let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")];
-    match units.iter().find(|(unit, _)| ms > 0 && ms % unit == 0) {
+    match units.iter().find(|(unit, _)| ms > 0 && ms.is_multiple_of(*unit)) {
         Some((unit, name)) => format!("{}{name}", ms / unit),
         None if ms == 0 => "0s".into(),
         None => format!("{ms}ms"),

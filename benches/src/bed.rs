@@ -21,7 +21,7 @@ use vefs::ve::Request;
 use vefs::{Options, Store, Ve};
 
 /// Time between commit ticks of the stores measured here.
-const TICK: Duration = Duration::from_secs(1);
+pub const TICK: Duration = Duration::from_secs(1);
 /// `EXT4_SUPER_MAGIC` of linux/magic.h.
 const EXT4: i64 = 0xef53;
 

@@ -7,6 +7,7 @@ mod bulk_write;
 mod harness;
 mod many_ves;
 mod metadata;
+mod mount;
 mod noise;
 mod outcome;
 mod reads;
@@ -91,9 +92,53 @@ enum Question {
     SeqRead,
     /// Everything but `noise`, and a summary of the goals.
     All,
+    /// Programs on a mount: kernel overlayfs, fuse-overlayfs and a VE over the same template (root, Linux, ext4).
+    Mount(mount::MountArgs),
+    /// Does one piece of work for `mount`.
+    #[command(name = mount::CHILD, hide = true)]
+    MountWork {
+        /// Which.
+        group: String,
+        /// The place's root.
+        root: PathBuf,
+        /// What was made beforehand.
+        aux: PathBuf,
+    },
+    /// Fills a store for `mount`.
+    #[command(name = mount::prepare::CHILD, hide = true)]
+    MountPrepare {
+        /// The store's folder.
+        store: PathBuf,
+        /// The template.
+        template: PathBuf,
+        /// How many VEs.
+        ves: u32,
+    },
+    /// Writes a byte for `mount`.
+    #[command(name = mount::first_write::CHILD, hide = true)]
+    MountFirstWrite {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Uses a VE for `mount`.
+    #[command(name = mount::density::CHILD, hide = true)]
+    MountUse {
+        /// Its root.
+        root: PathBuf,
+    },
     /// Opens a store for `recovery`.
     #[command(name = recovery::CHILD, hide = true)]
     OpenStore {
+        /// The store's folder.
+        path: PathBuf,
+    },
+    /// Fills a store for `recovery`.
+    #[command(name = recovery::FILLING_CHILD, hide = true)]
+    FillStore {
+        /// With what.
+        load: recovery::Load,
+        /// Until so many bytes are written.
+        bytes: u64,
         /// The store's folder.
         path: PathBuf,
     },
@@ -132,6 +177,16 @@ fn all(args: &Args) -> Result<()> {
     Ok(())
 }
 
+fn mounts(args: &Args, what: &mount::MountArgs) -> Result<()> {
+    let ground = Ground::new(&args.dir, args.quick, args.rounds.map(|r| r as usize))?;
+    let outcomes =
+        mount::measure(&ground, what, &mut |o| println!("{}", if args.json { o.json() } else { o.table() }))?;
+    if !args.json {
+        print!("{}", outcome::summary(&outcomes));
+    }
+    Ok(())
+}
+
 fn noise(args: &Args) {
     let rounds = args.rounds.unwrap_or(if args.quick { 3 } else { 200 }) as usize;
     let Ok(report) = noise::run(harness::Plan { rounds, warm_up: rounds / 10 });
@@ -150,6 +205,12 @@ fn main() -> Result<()> {
             return Ok(());
         }
         Question::OpenStore { path } => return recovery::child(path),
+        Question::Mount(what) => return mounts(&args, what),
+        Question::MountWork { group, root, aux } => return mount::works::child(group, root, aux, args.quick),
+        Question::MountPrepare { store, template, ves } => return mount::prepare::child(store, template, *ves),
+        Question::MountFirstWrite { path } => return mount::first_write::child(path),
+        Question::MountUse { root } => return mount::density::child(root),
+        Question::FillStore { load, bytes, path } => return recovery::filling_child(*load, *bytes, path),
         Question::All => return all(&args),
         Question::Metadata => Kind::Metadata,
         Question::BulkWrite => Kind::BulkWrite,

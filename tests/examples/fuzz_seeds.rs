@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use aspfs_tests::hostile::TARGETS;
-use aspfs_tests::samples;
+use aspfs_tests::{hostile_template, samples};
 
 fn main() -> std::io::Result<()> {
     let Some(corpus) = std::env::args_os().nth(1).map(PathBuf::from) else {
@@ -16,6 +16,14 @@ fn main() -> std::io::Result<()> {
         for (file, name, bytes) in samples::encoded() {
             std::fs::write(folder.join(format!("{file}-{name}")), bytes)?;
         }
+        for (name, bytes) in hostile_template::seeds() {
+            std::fs::write(folder.join(format!("template-{name}")), bytes)?;
+        }
+    }
+    let folder = corpus.join("control");
+    std::fs::create_dir_all(&folder)?;
+    for (n, bytes) in aspfs_tests::hostile_control::seeds().into_iter().enumerate() {
+        std::fs::write(folder.join(format!("conversation-{n}")), bytes)?;
     }
     Ok(())
 }

@@ -27,13 +27,13 @@ use vefs::ve::{Envelope, Memo, Request};
 
 use crate::harness::{World, create_ve, small_options};
 use crate::hostile_input::Input;
-use crate::{hostile_ve, samples};
+use crate::{hostile_template, hostile_ve, samples};
 
 /// A decoder that is given bytes.
 pub type Target = fn(&[u8]);
 
 /// Every decoder there is, by the name of its fuzz target.
-pub const TARGETS: [(&str, Target); 13] = [
+pub const TARGETS: [(&str, Target); 16] = [
     ("acl", acl),
     ("base_tree", base_tree),
     ("codec", values),
@@ -47,6 +47,9 @@ pub const TARGETS: [(&str, Target); 13] = [
     ("segment_file", segment_file),
     ("segment_header", segment_header),
     ("superblock", superblock),
+    ("template_events", hostile_template::events),
+    ("template_label", hostile_template::label),
+    ("template_tar", hostile_template::tar),
 ];
 
 /// Gives bytes to the decoder of a name.

@@ -9,7 +9,9 @@ use vefs::format::extent::ExtentHeader;
 use vefs::format::identity::Identity;
 use vefs::format::record::{self, FrameKind, Parts};
 use vefs::format::segment::SegmentHeader;
+use vefs::format::stack::{Part, Stack};
 use vefs::format::superblock::Superblock;
+use vefs::format::template::Label;
 use vefs::ids::{Epoch, Hash, InodeNo, Lineage, PayloadId, TxnNo, VeId};
 use vefs::meta::rows::{self, Current, Former, Head, TxnRow};
 use vefs::state::key::{Entry, Key, Value};
@@ -58,6 +60,25 @@ pub fn segment() -> SegmentHeader {
 /// The sample header of an extent file.
 pub fn extent_header() -> ExtentHeader {
     ExtentHeader { store: counting(1), ve: VeId(0x2A), number: 0x1234 }
+}
+
+/// The sample label of a template.
+pub fn label() -> Label {
+    Label {
+        store: counting(1),
+        name: "debian-12".into(),
+        root: Hash(counting(0x81)),
+        created: Timestamp { secs: 1_700_000_000, nanos: 0 },
+        inodes: 0x1234,
+        bytes: 1 << 33,
+        source: "directory /srv/debian".into(),
+    }
+}
+
+/// The sample stack.
+pub fn stack() -> Stack {
+    let part = |name: &str, first| Part { name: name.into(), root: Hash(counting(first)) };
+    Stack { store: counting(1), root: Hash(counting(0x81)), parts: vec![part("debian-12", 0x21), part("web", 0x61)] }
 }
 
 /// The sample inode: a file with all fields different.
@@ -267,6 +288,8 @@ pub fn encoded() -> Vec<(&'static str, String, Vec<u8>)> {
     add("headers", "identity", identity().to_bytes().to_vec());
     add("headers", "segment", segment().to_bytes().to_vec());
     add("headers", "extent-file", extent_header().to_bytes().to_vec());
+    add("headers", "template", label().to_bytes().expect("a valid label").to_vec());
+    add("headers", "stack", stack().to_bytes().expect("a valid stack").to_vec());
     let (body, payload) = inline_body();
     let inline = Envelope { place: None, ..envelope() };
     add("frames", "inline", frame(FrameKind::Body, &codec::encode(&body), &codec::encode(&inline), payload));

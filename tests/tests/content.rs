@@ -228,3 +228,35 @@ fn a_sync_covers_moved_bytes() {
     ve.commit().unwrap();
     assert!(!ve.is_dirty());
 }
+
+/// History over its cap goes, the oldest first, until it fits, in one collection; what is held stays readable, and so does the present
+/// (checks G25, G33).
+#[test]
+fn history_stays_below_its_cap() {
+    const CAP: u64 = 256 << 10;
+    let (_dir, store) = create_store();
+    let ve = new_ve(&store, 1);
+    ve.set_settings(Settings { history_bytes: CAP, ..Settings::default() }).unwrap();
+    let ino = create(&ve, "file");
+    let body = |n: u8| pattern(16 << 10, n);
+    let mut held = None;
+    for n in 0..100 {
+        write(&ve, ino, 0, &body(n));
+        ve.commit().unwrap();
+        if n == 3 {
+            let txn = ve.position().txn;
+            ve.hold("backup", txn, false, "test").unwrap();
+            held = Some(txn);
+        }
+    }
+    let before = ve.versions().unwrap().len();
+    // The retention would keep all of them.
+    let done = store.collect_garbage(&Retention::default()).unwrap();
+    assert!(done.ves.history <= CAP, "{done:?}");
+    let left = ve.versions().unwrap();
+    assert!(left.len() < before / 4, "{} of {before} are left", left.len());
+    assert!(left.len() > 2, "more went than had to: {left:?}");
+    let snapshot = ve.version(held.unwrap()).unwrap();
+    assert_eq!(snapshot.read(ino, 0, 16 << 10).unwrap(), body(3));
+    assert_eq!(ve.read(ino, 0, 16 << 10).unwrap(), body(99));
+}

@@ -18,7 +18,9 @@ use vefs::format::extent::ExtentHeader;
 use vefs::format::identity::Identity;
 use vefs::format::record::{self, FrameKind};
 use vefs::format::segment::SegmentHeader;
+use vefs::format::stack::Stack;
 use vefs::format::superblock::Superblock;
+use vefs::format::template::Label;
 use vefs::ids::{Epoch, Hash, InodeNo, PayloadId, TxnNo, VeId};
 use vefs::journal::Scanner;
 use vefs::meta::rows::{self, Current, Former, Head, TxnRow};
@@ -57,6 +59,8 @@ fn golden_headers_are_read() {
     assert_eq!(Identity::parse(&golden("headers", "identity")), Ok(samples::identity()));
     assert_eq!(SegmentHeader::parse(&golden("headers", "segment")), Ok(samples::segment()));
     assert_eq!(ExtentHeader::parse(&golden("headers", "extent-file")), Ok(samples::extent_header()));
+    assert_eq!(Label::parse(&golden("headers", "template")), Ok(samples::label()));
+    assert_eq!(Stack::parse(&golden("headers", "stack")), Ok(samples::stack()));
 }
 
 #[test]

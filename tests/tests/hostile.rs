@@ -3,7 +3,7 @@
 
 use aspfs_tests::hostile::TARGETS;
 use aspfs_tests::opgen::Rng;
-use aspfs_tests::samples;
+use aspfs_tests::{hostile_template, samples};
 
 /// Inputs a target; ten times as many in the nightly run.
 const INPUTS: u64 = 2000;
@@ -38,7 +38,8 @@ fn mutate(rng: &mut Rng, seed: &[u8]) -> Vec<u8> {
 }
 
 fn run(names: &[&str]) {
-    let seeds: Vec<Vec<u8>> = samples::encoded().into_iter().map(|(.., bytes)| bytes).collect();
+    let stored = samples::encoded().into_iter().map(|(.., bytes)| bytes);
+    let seeds: Vec<Vec<u8>> = stored.chain(hostile_template::seeds().into_iter().map(|(_, bytes)| bytes)).collect();
     for (name, target) in TARGETS.into_iter().filter(|(n, _)| names.contains(n)) {
         seeds.iter().for_each(|s| target(s));
         let mut rng = Rng::new(name.len() as u64);
@@ -86,6 +87,21 @@ fn a_ve_takes_any_metadata() {
 #[test]
 fn acls_take_anything() {
     run(&["acl"]);
+}
+
+/// checks G29. Half of the inputs come from what is meant for the target: the others hardly get anywhere.
+#[test]
+fn templates_take_anything() {
+    run(&["template_label", "template_events", "template_tar"]);
+    for (seed, bytes) in hostile_template::seeds() {
+        let target: fn(&[u8]) = if seed == "tar" { hostile_template::tar } else { hostile_template::events };
+        let mut rng = Rng::new(bytes.len() as u64);
+        for n in 0..inputs() {
+            let input = mutate(&mut rng, &bytes);
+            let caught = std::panic::catch_unwind(|| target(&input));
+            assert!(caught.is_ok(), "{seed}, input {n}: {input:02x?}");
+        }
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use vefs::object::ObjectStore;
 use vefs::op::{FallocMode, Op, Owner, SetAttr};
 use vefs::state::key::Key;
 use vefs::storage::Storage;
+use vefs::storage::fault::{Call, FaultPlan, FaultStorage};
 use vefs::storage::memory::{Content, MemStorage};
 use vefs::types::mode;
 use vefs::ve::Request;
@@ -352,4 +354,143 @@ fn what_was_replayed_is_persisted_by_the_next_tick() {
 fn journal_begin(world: &World) -> u64 {
     let row = world.meta.get(Table::System, &rows::head(VeId(1))).unwrap();
     row.map_or(0, |row| rows::head_row(&row).unwrap().journal)
+/// A segment whose header is gone holds frames that nobody can check. It is neither taken for a spare and removed, nor for a VE
+/// that never began (checks G5).
+#[test]
+fn a_segment_without_a_header_is_damage_and_stays() {
+    let (storage, _) = sample();
+    let segment = only(&storage, "ves/00000001/journal/", ".none");
+    let headless = patch(&storage, &segment, |b| b[..4096].fill(0));
+    says(&complaint(&headless), &["damage", "journal", "position 0"]);
+    let one_left = Arc::new(patch(&storage, &segment, |b| b[..2048].fill(0)));
+    let mut world = World::attach(one_left, 9, small_options());
+    let ve = world.open().unwrap().ve(VeId(1)).unwrap();
+    assert_eq!(ve.read(InodeNo::FIRST_PRIVATE, 2000, 1000).unwrap(), vec![9; 1000]);
+}
+
+/// A journal that is gone as a whole is damage as well, not a new VE.
+#[test]
+fn a_ve_without_a_journal_is_damage() {
+    let (storage, _) = sample();
+    let mut files = storage.files();
+    files.retain(|path, _| !path.starts_with("ves/00000001/journal/"));
+    let gone = MemStorage::from_files(files, storage.folders());
+    says(&complaint(&gone), &["damage", "journal", "position 0"]);
+}
+
+/// An opening that failed in its last step kept the space for bytes that nobody was ever going to publish: after enough of them
+/// writers met ENOSPC on an empty disk.
+#[test]
+fn an_opening_that_fails_holds_no_space() {
+    let disk = Arc::new(MemStorage::with_capacity(4 << 20));
+    let mut world = World::create(disk.clone(), 5, small_options()).unwrap();
+    let store = world.open().unwrap();
+    let ve = create_ve(&store, 1, u64::MAX, u64::MAX).unwrap();
+    let ino = create(&ve, "file");
+    for n in 0..4 {
+        write(&ve, ino, n * 50_000, vec![7; 50_000]);
+    }
+    ve.sync().unwrap();
+    drop((ve, store));
+    let plan = FaultPlan::new();
+    world.storage = Arc::new(FaultStorage::new(disk, plan.clone()));
+    let store = world.open().unwrap();
+    for _ in 0..50 {
+        // The seal of the tail needs a segment.
+        plan.fail(Call::Create, 1, ErrorKind::PermissionDenied);
+        assert!(store.ve(VeId(1)).is_err());
+    }
+    plan.heal();
+    let ve = store.ve(VeId(1)).unwrap();
+    store.tick().unwrap();
+    write(&ve, ino, 0, vec![8; 1000]);
+    assert_eq!(ve.read(ino, 0, 2000).unwrap(), [vec![8; 1000], vec![7; 1000]].concat());
+}
+
+/// A spare segment that could not be made for want of rights, or because its VE was being destroyed, stopped the writers of all VEs
+/// with ENOSPC until the next tick.
+#[test]
+fn a_spare_that_fails_is_no_full_disk() {
+    let plan = FaultPlan::new();
+    let storage = Arc::new(FaultStorage::new(Arc::new(MemStorage::new()), plan.clone()));
+    let mut world = World::create(storage, 5, small_options()).unwrap();
+    let store = world.open().unwrap();
+    let ve = create_ve(&store, 1, u64::MAX, u64::MAX).unwrap();
+    plan.fail(Call::Create, 1, ErrorKind::PermissionDenied);
+    store.tick().unwrap();
+    plan.heal();
+    create(&ve, "file");
+}
+
+/// Segments grow under load, but not towards the reserve: one of 1 MiB could have taken all of it at once.
+#[test]
+fn segments_grow_within_what_is_free() {
+    let largest = |capacity: u64| {
+        let disk = Arc::new(MemStorage::with_capacity(capacity));
+        let options = Options { reserve: 1 << 20, ..small_options() };
+        let mut world = World::create(disk.clone(), 5, options).unwrap();
+        let store = world.open().unwrap();
+        let ve = create_ve(&store, 1, u64::MAX, u64::MAX).unwrap();
+        let ino = create(&ve, "file");
+        for _ in 0..60 {
+            write(&ve, ino, 0, vec![7; 20_000]);
+            store.tick().unwrap();
+        }
+        let files = disk.files().into_iter().filter(|(path, _)| path.contains("/journal/"));
+        files.map(|(_, content)| content.len()).max().unwrap()
+    };
+    assert!(largest(64 << 20) >= 1 << 20);
+    let small = largest(4 << 20);
+    assert!(small < 768 << 10, "a segment of {small} bytes");
+}
+
+/// A collection aborted with an error when a VE was destroyed in the middle of it; and of a VE that was made anew under the same identifier
+/// meanwhile it would have removed extent files, which go by number.
+#[test]
+fn ves_come_and_go_during_collections() {
+    let mut world = World::create(Arc::new(MemStorage::new()), 1, small_options()).unwrap();
+    let store = world.open().unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let collector = scope.spawn(|| {
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                store.collect_garbage(&Default::default()).unwrap();
+            }
+        });
+        for round in 0..150u8 {
+            let ve = create_ve(&store, 1, u64::MAX, u64::MAX).unwrap();
+            let ino = create(&ve, "f");
+            (0..4).for_each(|part| write(&ve, ino, part * 100_000, vec![round; 100_000]));
+            write(&ve, ino, 0, vec![round; 100_000]);
+            ve.commit().unwrap();
+            assert_eq!(ve.read(ino, 0, 400_000).unwrap(), vec![round; 400_000]);
+            store.destroy_ve(VeId(1)).unwrap();
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        collector.join().unwrap();
+    });
+}
+
+/// The tick and a collection made checkpoints at the same time, in the same folder.
+#[test]
+fn checkpoints_exclude_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    Store::create(folder.path()).unwrap();
+    let store = Store::open(folder.path(), small_options()).unwrap();
+    let ve = create_ve(&store, 1, u64::MAX, u64::MAX).unwrap();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..3)
+            .map(|thread| {
+                let (store, ve) = (&store, &ve);
+                scope.spawn(move || {
+                    for round in 0..8 {
+                        create(ve, &format!("{thread}-{round}"));
+                        store.checkpoint().unwrap();
+                    }
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|t| t.join().unwrap());
+    });
+    assert_eq!(std::fs::read_dir(folder.path().join("checkpoints")).unwrap().count(), 1);
 }

@@ -20,7 +20,8 @@ use crate::units;
     version,
     arg_required_else_help = true,
     after_help = "Examples:
-  aspfs ve create 0000002A --quota 10G        a VE over an empty tree
+  aspfs template import debian /srv/bookworm  a debootstrap'd tree becomes a template
+  aspfs ve create 0000002A --template debian --quota 10G
   aspfs mount 0000002A /srv/web               its root, mounted
   aspfs versions 0000002A                     what can be read of its past
   aspfs cat 0000002A /etc/motd --at '1 minute ago'
@@ -46,6 +47,9 @@ pub enum Command {
     /// Create, list, show, set and destroy virtual environments
     #[command(subcommand)]
     Ve(VeCommand),
+    /// Import, list, show, verify and remove templates
+    #[command(subcommand)]
+    Template(TemplateCommand),
     /// Mount a VE's tree on a folder
     ///
     /// The mount outlives the daemon: while no daemon runs, programs in the VE wait, and the next aspfsd goes on with them.
@@ -117,6 +121,48 @@ fn parse_at(text: &str) -> Result<At, units::UnitError> {
     }
     use vefs::clock::Clock;
     units::parse_time(text, vefs::clock::SystemClock.wall()).map(At::time)
+}
+
+/// Commands about templates.
+#[derive(Subcommand, Debug)]
+pub enum TemplateCommand {
+    /// Import a template from a directory, a tar archive or an OCI image
+    ///
+    /// Owners, modes, times, extended attributes, ACLs, capabilities, links, devices and holes are kept. What the store has already
+    /// is not stored again. An import that does not come to its end leaves nothing.
+    #[command(after_help = "Examples:
+  debootstrap bookworm /tmp/bookworm && aspfs template import debian-12 /tmp/bookworm
+  aspfs template import alpine rootfs.tar.gz
+  aspfs template import web image.oci.tar --image web:1.4")]
+    Import {
+        /// Its name: 1 to 64 of a-z, 0-9, '.', '_' and '-'
+        name: String,
+        /// A directory, a tar archive (.tar, .gz, .xz, .zst), or an OCI image layout (directory or archive)
+        source: PathBuf,
+        /// Which image of several: its name, digest or platform
+        #[arg(long, value_name = "REF")]
+        image: Option<String>,
+        /// Go into file systems that are mounted inside the directory
+        #[arg(long)]
+        cross_mounts: bool,
+    },
+    /// List all templates
+    List,
+    /// Show one template and the VEs that use it
+    Show {
+        /// The template
+        name: String,
+    },
+    /// Check every byte of a template against its checksums; exit status 1 when something is damaged
+    Verify {
+        /// The template
+        name: String,
+    },
+    /// Remove a template; refused while a VE uses it
+    Remove {
+        /// The template
+        name: String,
+    },
 }
 
 /// Commands about VEs.

@@ -29,7 +29,7 @@ pub fn pages(dir: &Path) -> Result<(), Failure> {
 
 fn page(dir: &Path, command: clap::Command, above: Option<&str>) -> io::Result<()> {
     let name = above.map_or_else(|| command.get_name().to_owned(), |above| format!("{above}-{}", command.get_name()));
-    let command = command.display_name(name.clone()).version(crate::version());
+    let command = command.bin_name(name.replace('-', " ")).display_name(name.clone()).version(crate::version());
     let mut text = Vec::new();
     clap_mangen::Man::new(command.clone()).section("8").title(name.to_uppercase()).render(&mut text)?;
     std::fs::write(dir.join(format!("{name}.8")), text)?;

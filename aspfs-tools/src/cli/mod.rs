@@ -6,6 +6,7 @@ mod helper;
 mod manual;
 mod output;
 mod show;
+mod templates;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -36,6 +37,9 @@ pub enum Failure {
     /// Mount options.
     #[error(transparent)]
     Option(#[from] OptionError),
+    /// A template's source.
+    #[error(transparent)]
+    Source(#[from] crate::template::source::SourceError),
     /// Asked for wrongly.
     #[error("{0}")]
     Usage(String),
@@ -106,6 +110,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
             Ok(node.out.print(&status, || show::status(&status))?)
         }
         Command::Ve(command) => ve(&node, command),
+        Command::Template(command) => templates::run(&node, command),
         Command::Mount(args) => mount(&node, args),
         Command::Umount(args) => Ok(mounting::umount(&cli.socket, args.ve, args.lazy)?),
         Command::Versions { ve } => {

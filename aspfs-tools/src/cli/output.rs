@@ -57,14 +57,9 @@ fn render(head: &[&str], rows: &[Vec<String>], width: Option<usize>) -> String {
             _ => break,
         }
     }
-    let is_number = |column: usize| {
-        !rows.is_empty()
-            && rows.iter().all(|r| {
-                r.get(column).is_some_and(|c| c == "-" || c == "none" || c.starts_with(|x: char| x.is_ascii_digit()))
-            })
-    };
-    let right: Vec<bool> =
-        (0..head.len()).map(|c| is_number(c) && !matches!(head[c], "VE" | "TIME" | "SINCE" | "CHAIN")).collect();
+    let right: Vec<bool> = (0..head.len())
+        .map(|column| head[column] != "VE" && rows.iter().all(|row| row.get(column).is_some_and(|c| is_number(c))))
+        .collect();
     let line = |cells: &[&str]| {
         let mut out = String::new();
         for (column, ((cell, width), right)) in cells.iter().zip(&widths).zip(&right).enumerate() {
@@ -84,6 +79,14 @@ fn render(head: &[&str], rows: &[Vec<String>], width: Option<usize>) -> String {
         out += &line(&row.iter().map(String::as_str).collect::<Vec<_>>());
     }
     out
+}
+
+/// A count, a size, or none of these.
+fn is_number(cell: &str) -> bool {
+    let digits = cell.strip_suffix(|c: char| c.is_ascii_uppercase()).unwrap_or(cell);
+    let number =
+        digits.starts_with(|c: char| c.is_ascii_digit()) && digits.chars().all(|c| c.is_ascii_digit() || c == '.');
+    number || cell == "-" || cell == "none"
 }
 
 /// Names and values, one a line.

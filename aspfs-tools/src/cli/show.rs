@@ -1,15 +1,51 @@
 //! The daemon's answers as text.
 
 use super::output::fields;
-use crate::control::message::{Collected, HoldRow, Status, VeRow, Version};
+use crate::control::message::{Collected, Damage, HoldRow, Status, TemplateRow, VeRow, Version};
 use crate::units::{show_count, show_duration, show_size};
 
 /// Columns of [`ve_line`].
 pub const VE_HEAD: &[&str] = &["VE", "USED", "QUOTA", "FILES", "MOST", "VERSION", "MOUNTED"];
+/// Columns of [`template_line`].
+pub const TEMPLATE_HEAD: &[&str] = &["NAME", "FILES", "BYTES", "CREATED", "SOURCE"];
 /// Columns of [`version`].
 pub const VERSION_HEAD: &[&str] = &["VERSION", "TIME", "EPOCH", "CHAIN"];
 /// Columns of [`hold`].
 pub const HOLD_HEAD: &[&str] = &["NAME", "VERSION", "AND LATER", "SINCE", "OWNER"];
+
+/// A template in a list.
+pub fn template_line(row: &TemplateRow) -> Vec<String> {
+    vec![row.name.clone(), show_count(row.inodes), show_size(row.bytes), row.created.clone(), row.source.clone()]
+}
+
+/// A template alone.
+pub fn template(row: &TemplateRow) -> String {
+    let users: Vec<String> = row.users.iter().map(ToString::to_string).collect();
+    fields(&[
+        ("template", row.name.clone()),
+        ("root", row.root.clone()),
+        ("files", show_count(row.inodes)),
+        ("bytes", show_size(row.bytes)),
+        ("created", row.created.clone()),
+        ("source", row.source.clone()),
+        ("used by", if users.is_empty() { "nobody".into() } else { users.join(" ") }),
+    ])
+}
+
+/// What a check found.
+pub fn damage(found: &Damage) -> String {
+    let mut out = format!(
+        "{} files, {} objects, {} checked: {} damaged\n",
+        found.inodes,
+        found.objects,
+        show_size(found.bytes),
+        found.damaged
+    );
+    for what in &found.damage {
+        out += &format!("  {what}\n");
+    }
+    out
+}
 
 /// A VE in a list.
 pub fn ve_line(row: &VeRow) -> Vec<String> {

@@ -112,6 +112,29 @@ impl Client {
         self.hear(progress, each)
     }
 
+    /// Begins a request that data follows.
+    pub fn begin(&mut self, request: &Request) -> Result<(), ClientError> {
+        Ok(self.conn.send_message(Kind::Request, request)?)
+    }
+
+    /// Sends data. A daemon that has closed the connection may have said why.
+    pub fn data(&mut self, bytes: &[u8]) -> Result<(), ClientError> {
+        self.conn.send(Kind::Data, bytes).or_else(|e| self.why(e))
+    }
+
+    /// Says that all data was sent, and returns the answer.
+    pub fn finish<T: DeserializeOwned>(&mut self, progress: OnProgress<'_>) -> Result<T, ClientError> {
+        self.conn.send(Kind::End, &[]).or_else(|e| self.why(e))?;
+        self.hear(progress, &mut |_| Ok(()))
+    }
+
+    fn why(&mut self, e: ConnError) -> Result<(), ClientError> {
+        match self.conn.recv() {
+            Ok(Some(frame)) if frame.kind == Kind::Refusal => Err(frame.parse::<Refusal>()?.into()),
+            _ => Err(e.into()),
+        }
+    }
+
     fn hear<T: DeserializeOwned>(
         &mut self,
         progress: OnProgress<'_>,

@@ -28,6 +28,17 @@ pub enum OptionError {
     Value(String),
 }
 
+/// What every mount of a VE has: mount(8) passes it back at a remount.
+const OURS: &[&str] = &[
+    "subtype=vefs",
+    "user_id=0",
+    "group_id=0",
+    "rootmode=40000",
+    "max_read=1048576",
+    "allow_other",
+    "default_permissions",
+    "async",
+];
 /// Options for mount(8), systemd and people: nothing of them is for the file system.
 const FOREIGN: &[&str] =
     &["defaults", "auto", "noauto", "user", "nouser", "users", "owner", "group", "nofail", "_netdev", "loud", "silent"];
@@ -51,8 +62,7 @@ impl Options {
         match name {
             "fsname" => self.source = Some(value()?.to_owned()),
             "socket" => self.socket = Some(value()?.into()),
-            // Ours already, whatever is said: mount(8) passes on what fstab says.
-            "subtype" if value()? == "vefs" => {}
+            _ if OURS.contains(&option) => {}
             _ if name.starts_with("x-") || name.starts_with("X-") || name == "comment" || name == "uhelper" => {}
             _ if option != name => return Err(OptionError::Unknown(option.to_owned())),
             "remount" => self.remount = true,
@@ -66,8 +76,6 @@ impl Options {
             "exec" => flags.noexec = false,
             "nosymfollow" => flags.nosymfollow = true,
             "symfollow" => flags.nosymfollow = false,
-            // What every mount of a VE does anyway.
-            "allow_other" | "default_permissions" | "async" => {}
             _ if FOREIGN.contains(&name) || TIMES.contains(&name) => {}
             _ => return Err(OptionError::Unknown(option.to_owned())),
         }
@@ -88,6 +96,8 @@ mod tests {
         assert_eq!((o.source.as_deref(), o.socket), (Some("web"), Some("/s".into())));
         assert!(!Options::parse(["ro,rw"]).unwrap().flags.read_only);
         assert_eq!(Options::parse(["", "defaults,,_netdev"]).unwrap(), Options::default());
+        let again = "ro,noatime,remount,user_id=0,group_id=0,default_permissions,allow_other,max_read=1048576";
+        assert!(Options::parse([again]).unwrap().remount, "what mount(8) says at a remount");
     }
 
     #[test]

@@ -4,8 +4,8 @@
 
 /// Length of a frame's header in bytes.
 pub const HEADER_LEN: usize = 5;
-/// Longest body of bytes.
-pub const DATA_MAX: usize = 1 << 20;
+/// Longest body of bytes: a megabyte of a file, or the largest event of an import.
+pub const DATA_MAX: usize = (1 << 20) + 1024;
 /// Longest body of everything else (JSON).
 pub const TEXT_MAX: usize = 256 << 10;
 

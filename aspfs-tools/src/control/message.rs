@@ -106,6 +106,17 @@ pub enum Request {
     VeSet { ve: Id, change: Change },
     /// A VE with all its history. Refused while it is mounted. Answer: nothing.
     VeDestroy { ve: Id },
+    /// A new template, told of in data frames: one event each ([`crate::template::event`]), and an end. `source` is for people. Answer:
+    /// [`Imported`].
+    TemplateImport { name: String, source: String },
+    /// All templates. Rows: [`TemplateRow`].
+    TemplateList {},
+    /// One template, with its users. Answer: [`TemplateRow`].
+    TemplateShow { name: String },
+    /// Checks every byte of a template. Progress. Answer: [`Damage`].
+    TemplateVerify { name: String },
+    /// Takes a template's name away; refused while a VE uses it. Answer: nothing.
+    TemplateRemove { name: String },
     /// A mount of a VE, not attached anywhere: the answer, a [`MountRow`], has a descriptor of it beside it, for move_mount(2).
     Mount { ve: Id, dir: String, source: String, flags: MountFlags },
     /// Where a VE is mounted. Answer: [`MountRow`].
@@ -238,6 +249,45 @@ pub struct MountRow {
 pub struct Released {
     /// It is mounted nowhere any more.
     pub released: bool,
+}
+
+/// A template.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct TemplateRow {
+    pub name: String,
+    /// Root hash of its tree.
+    pub root: String,
+    pub created: String,
+    pub inodes: u64,
+    /// Bytes of its files.
+    pub bytes: u64,
+    /// Where it came from.
+    pub source: String,
+    /// The VEs that have it below them; in lists empty.
+    pub users: Vec<Id>,
+}
+
+/// An import is done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Imported {
+    /// What is there now.
+    pub template: TemplateRow,
+    /// Bytes that were not in the store before.
+    pub new_bytes: u64,
+}
+
+/// What a check found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct Damage {
+    pub inodes: u64,
+    pub objects: u64,
+    pub bytes: u64,
+    /// Things that are not as they should be.
+    pub damaged: u64,
+    /// The first of them, for people.
+    pub damage: Vec<String>,
 }
 
 /// A version.

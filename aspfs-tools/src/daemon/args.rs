@@ -15,6 +15,7 @@ use super::config::{Config, ConfigError, Settings};
 #[derive(Parser)]
 #[command(
     name = "aspfsd",
+    args_override_self = true,
     version,
     after_help = "Examples:
   aspfsd --store /var/lib/aspfs

@@ -12,7 +12,8 @@ use crate::control::message::{At, Done, FileRow, Id, Why};
 use crate::units::show_time;
 
 /// Bytes sent at a time.
-const STEP: usize = crate::control::frame::DATA_MAX;
+const STEP: usize = 1 << 20;
+const _: () = assert!(STEP <= crate::control::frame::DATA_MAX);
 /// Symlinks followed in one path, as the kernel does (path_resolution(7)).
 const LINKS_MAX: usize = 40;
 /// Names looked up in one path, symlinks' included.

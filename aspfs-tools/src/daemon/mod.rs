@@ -17,6 +17,7 @@ mod refuse;
 mod server;
 mod serving;
 mod session;
+mod templates;
 mod ves;
 
 use std::io;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::refuse::{Answer, refusal};
-use super::{Daemon, files, ves};
-use crate::control::conn::{Conn, ConnError};
+use super::{Daemon, files, templates, ves};
+use crate::control::conn::{Conn, ConnError, Frame};
 use crate::control::frame::Kind;
-use crate::control::message::{Done, Hello, PROTOCOL, Refusal, Request, Why};
+use crate::control::message::{Done, Hello, PROTOCOL, Progress, Refusal, Request, Why};
 
 /// How long a client may take for its greeting and its request, and to read what it is sent.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -31,6 +31,26 @@ impl Session<'_> {
     /// Sends bytes.
     pub fn data(&mut self, bytes: &[u8]) -> Answer<()> {
         self.deliver(|conn| conn.send(Kind::Data, bytes))
+    }
+
+    /// Says how far it is.
+    pub fn progress(&mut self, progress: &Progress) -> Answer<()> {
+        self.deliver(|conn| conn.send_message(Kind::Progress, progress))
+    }
+
+    /// The client's next frame, however long it takes. A client that went away is an error.
+    pub fn next_frame(&mut self) -> Answer<Frame> {
+        let received =
+            self.conn.set_timeout(None, Some(PATIENCE)).map_err(ConnError::Io).and_then(|()| self.conn.recv());
+        let gone = || refusal(Why::Cancelled, "the client went away");
+        match received {
+            Ok(Some(frame)) => Ok(frame),
+            Ok(None) | Err(ConnError::Closed) => {
+                self.gone = true;
+                Err(gone())
+            }
+            Err(e) => Err(refusal(Why::Usage, e.to_string())),
+        }
     }
 
     /// Sends a message that ends the conversation, with descriptors.
@@ -112,14 +132,20 @@ fn handle(session: &mut Session<'_>, request: Request) -> Answer<()> {
         Request::Status {} => session.answer(&daemon.status()?),
         Request::VeCreate { ve, templates, change } => session.answer(&daemon.create(ve, &templates, &change)?),
         Request::VeList {} => {
+            let names = daemon.template_names()?;
             for ve in daemon.store.list()? {
-                session.row(&daemon.row(ve)?)?;
+                session.row(&daemon.row_with(ve, &names)?)?;
             }
             session.answer(&Done {})
         }
         Request::VeShow { ve } => session.answer(&daemon.row(ve.0)?),
         Request::VeSet { ve, change } => session.answer(&daemon.set(ve, &change)?),
         Request::VeDestroy { ve } => daemon.destroy(ve).and_then(|()| session.answer(&Done {})),
+        Request::TemplateImport { name, source } => templates::import(session, &name, &source),
+        Request::TemplateList {} => templates::list(session),
+        Request::TemplateShow { name } => session.answer(&daemon.template_row(&name)?),
+        Request::TemplateVerify { name } => templates::verify(session, &name),
+        Request::TemplateRemove { name } => daemon.template_remove(&name).and_then(|()| session.answer(&Done {})),
         Request::Mount { ve, dir, source, flags } => {
             let (row, mount) = daemon.mount(ve.0, &dir, &source, &flags)?;
             session.answer_with(&row, &[std::os::fd::AsFd::as_fd(&mount)])

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use vefs::base::BaseTree;
 use vefs::change::Settings;
-use vefs::ids::{TxnNo, VeId};
+use vefs::ids::{Hash, TxnNo, VeId};
 
 use super::Daemon;
 use super::refuse::{Answer, about, refusal};
@@ -21,10 +20,7 @@ impl Daemon {
     }
 
     pub fn create(&self, id: Id, templates: &[String], change: &Change) -> Answer<VeRow> {
-        let base = match templates {
-            [] => BaseTree::empty().hash(),
-            names => return Err(refusal(Why::NotFound, format!("there is no template {:?}", names[0]))),
-        };
+        let (base, _pin) = self.base_of(templates)?;
         let settings = changed(&Settings::default(), change);
         // Its claim keeps it from being mounted or destroyed while it is made.
         let _claim = self.mounts.claim(id.0)?;
@@ -37,12 +33,17 @@ impl Daemon {
 
     /// What is shown of a VE.
     pub fn row(&self, id: VeId) -> Answer<VeRow> {
+        self.row_with(id, &self.template_names()?)
+    }
+
+    /// As [`Daemon::row`], with the names of templates at hand.
+    pub fn row_with(&self, id: VeId, names: &BTreeMap<Hash, Vec<String>>) -> Answer<VeRow> {
         let ve = self.ve(id)?;
         let (usage, position, settings) = (ve.statfs(), ve.position(), ve.settings());
         Ok(VeRow {
             ve: Id(id),
             base: ve.identity().base.to_hex(),
-            templates: Vec::new(),
+            templates: names.get(&ve.identity().base).cloned().unwrap_or_default(),
             lineage: position.lineage.to_string(),
             epoch: position.epoch.0,
             txn: position.txn.0,

@@ -133,6 +133,7 @@ impl Import {
     /// What is wrong with it, or with the store. No event is taken after an error.
     pub fn event(&mut self, event: Event) -> Result<(), ImportError> {
         if self.state != State::Running {
+            self.state = State::Failed;
             return Err(ImportError::Event("an event after the end"));
         }
         let done = self.take(event);

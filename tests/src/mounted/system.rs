@@ -51,7 +51,8 @@ impl Mapping {
     /// msync(2) with `MS_SYNC`.
     pub fn sync(&self) -> io::Result<()> {
         // SAFETY: exactly this mapping.
-        Ok(unsafe { rustix::mm::msync(self.at.as_ptr().cast(), self.len, MsyncFlags::SYNC)? })
+        unsafe { rustix::mm::msync(self.at.as_ptr().cast(), self.len, MsyncFlags::SYNC)? };
+        Ok(())
     }
 }
 

@@ -1,6 +1,8 @@
 //! The files of the real metadata store: copies of a whole store folder at many moments, its metadata cut back to its last
 //! persist, cut off in the middle of a file, or gone.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +23,26 @@ use vefs::{Error, Store, Ve};
 
 const QUOTA: (u64, u64) = (8 << 20, 300);
 
-/// Copies a folder as it lies there. What goes while it is copied is left out: RocksDB removes files of its own accord.
+/// Names and lengths of a folder's files.
+fn listing(folder: &Path) -> BTreeMap<OsString, u64> {
+    let entries = std::fs::read_dir(folder).unwrap().flatten();
+    entries.filter_map(|e| Some((e.file_name(), e.metadata().ok()?.len()))).collect()
+}
+
+/// Copies the folder of running metadata as it lies at one moment. RocksDB compacts of its own accord: a manifest from before and
+/// tables from after that are no state that a kill can leave, and a slow machine once copied just that.
+fn copy_running(from: &Path, to: &Path) {
+    loop {
+        let before = listing(from);
+        copy(from, to);
+        if listing(from) == before && listing(to) == before {
+            return;
+        }
+        std::fs::remove_dir_all(to).unwrap();
+    }
+}
+
+/// Copies a folder as it lies there. What goes while it is copied is left out.
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap().flatten() {
@@ -74,7 +95,7 @@ impl World {
 
     fn keep_meta(&mut self) {
         self.persisted = TempDir::new().unwrap();
-        copy(&self.path().join("meta"), &self.persisted.path().join("meta"));
+        copy_running(&self.path().join("meta"), &self.persisted.path().join("meta"));
     }
 
     /// A few operations, and what a store does now and then.
@@ -108,7 +129,11 @@ impl World {
     /// A copy of everything, as a killed daemon leaves it.
     fn killed(&self) -> TempDir {
         let to = TempDir::new().unwrap();
-        copy(&self.path(), &to.path().join("store"));
+        let copied = to.path().join("store");
+        copy(&self.path(), &copied);
+        // Nothing but the metadata changes while nobody asks for anything.
+        std::fs::remove_dir_all(copied.join("meta")).unwrap();
+        copy_running(&self.path().join("meta"), &copied.join("meta"));
         to
     }
 

@@ -9,3 +9,4 @@ mod long;
 mod regressions;
 mod short;
 mod smoke;
+mod threads;

@@ -3,6 +3,8 @@
 //!
 //! Everything here needs root and `/dev/fuse`, and says why where it skips. `ASPFS_NIGHTLY=1` makes the random parts longer.
 
+#![allow(clippy::unwrap_used)]
+
 mod conformance;
 mod kills;
 mod mirror;

@@ -4,4 +4,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod bed;
+mod collect;
+mod fixture;
+mod hostile;
+mod images;
+mod labels;
 mod sources;
+mod stream;

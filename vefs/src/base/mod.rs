@@ -12,6 +12,7 @@
 //!
 //! A tree says nothing about whiteouts or opaque directories: it is plain.
 
+mod build;
 mod builder;
 mod check;
 mod codec;
@@ -33,7 +34,8 @@ use std::io;
 use crate::ids::{Hash, InodeNo};
 use crate::object::ObjectError;
 
-pub use builder::{Attrs, BaseBuilder, Built, NodeId};
+pub use build::Built;
+pub use builder::{Attrs, BaseBuilder, NodeId};
 pub use compose::compose;
 pub use pack::{Content, PACK_MAX};
 pub use pieces::Pieces;

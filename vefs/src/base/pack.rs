@@ -1,7 +1,7 @@
 //! Contents of files on their way into a tree: large and executable ones become objects of their own, small ones share
 //! pack objects.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{ErrorKind, Read};
 
 use super::format::Run;
@@ -73,6 +73,8 @@ pub(super) struct Packer {
     /// Packs that are finished; the current one is next.
     packs: Vec<Hash>,
     staged: Vec<Staged>,
+    /// What was staged here.
+    made: HashSet<Hash>,
     pins: HashMap<Hash, Pin>,
     /// Whether an object was there already: somebody else may have placed it and not flushed its name yet.
     kept: bool,
@@ -88,6 +90,7 @@ impl Packer {
             current: None,
             packs: Vec::new(),
             staged: Vec::new(),
+            made: HashSet::new(),
             pins: HashMap::new(),
             kept: false,
             new_bytes: 0,
@@ -185,18 +188,18 @@ impl Packer {
     }
 
     fn stage(&mut self, writer: ObjectWriter) -> Result<Hash, BaseError> {
-        let staged = writer.seal()?;
-        let hash = staged.hash();
-        self.pins.entry(hash).or_insert_with(|| self.objects.pin(hash));
-        match self.objects.open(hash) {
-            // The staged file goes before a byte of it is flushed.
-            Ok(_) => self.kept = true,
-            Err(ObjectError::Io { path, source }) => return Err(ObjectError::Io { path, source }.into()),
-            Err(_) => {
+        let (pin, staged) = writer.seal_unless_known()?;
+        let hash = pin.hash();
+        match staged {
+            None => self.kept = true,
+            // Of two that are equal one is enough.
+            Some(staged) if self.made.insert(hash) => {
                 self.new_bytes += staged.len();
                 self.staged.push(staged);
             }
+            Some(_) => {}
         }
+        self.pins.entry(hash).or_insert(pin);
         if self.staged.len() >= BATCH {
             self.objects.place(std::mem::take(&mut self.staged))?;
         }

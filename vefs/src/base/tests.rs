@@ -608,3 +608,120 @@ proptest! {
         let _ = load_bytes(&page, root);
     }
 }
+
+/// A collection that looks for uses before a tree is there, and removes after the import's pins are gone, took the tree's objects
+/// away: its marks outlived the pins. Checks G26.
+#[test]
+fn marks_made_during_an_import_do_not_outlive_it() {
+    let (_disk, objects) = objects();
+    let mut b = BaseBuilder::new(objects.clone());
+    let big = b.add_content(&mut &vec![1u8; 100_000][..], false, false).unwrap();
+    b.add_file(ROOT, b"f", &attrs(0o644), big).unwrap();
+    objects.condemn([Hash::of(&vec![1u8; 100_000])]);
+    let built = b.build().unwrap();
+    let tree = BaseTree::open(&**objects.storage(), built.hash).unwrap();
+    assert_eq!(objects.sweep_condemned(|_| false).unwrap(), 0);
+    assert_eq!(read(&objects, &tree, InodeNo(2)), vec![1u8; 100_000]);
+    assert_eq!((built.inodes, built.bytes, built.new_bytes), (2, 100_000, 100_000));
+}
+
+/// The order in which small contents came decided what the packs were, and so the hash.
+#[test]
+fn order_of_small_contents_does_not_matter() {
+    let (disk, objects) = objects();
+    // More than is held in memory, so that some wait in a file; two packs.
+    let files: Vec<(String, Vec<u8>)> =
+        (0..320u32).map(|i| (format!("{i:03}"), i.to_le_bytes().repeat(14_000))).collect();
+    let tree = |order: &mut dyn Iterator<Item = &(String, Vec<u8>)>| {
+        let mut b = BaseBuilder::new(objects.clone());
+        for (name, bytes) in order {
+            text(&mut b, ROOT, name, bytes);
+        }
+        b.build().unwrap()
+    };
+    let (one, two) = (tree(&mut files.iter()), tree(&mut files.iter().rev()));
+    assert_eq!(one.hash, two.hash);
+    assert_eq!((one.new_bytes, two.new_bytes), (320 * 56_000, 0), "nothing is stored twice");
+    let loaded = BaseTree::open(&*disk, one.hash).unwrap();
+    assert_eq!(loaded.objects().len(), 2);
+    for (name, bytes) in &files {
+        assert_eq!(&read(&objects, &loaded, path(&loaded, name).unwrap()), bytes);
+    }
+    assert!(disk.paths().iter().all(|path| !path.starts_with("staging/")));
+}
+
+#[test]
+fn equal_contents_are_counted_and_stored_once() {
+    let (disk, objects) = objects();
+    let bytes = vec![3u8; 70_000];
+    let twice = || {
+        let mut b = BaseBuilder::new(objects.clone());
+        for name in ["a", "b"] {
+            text(&mut b, ROOT, name, &bytes);
+        }
+        b.build().unwrap()
+    };
+    assert_eq!((twice().new_bytes, twice().new_bytes), (70_000, 0));
+    assert!(disk.paths().iter().all(|path| !path.starts_with("staging/")));
+}
+
+#[test]
+fn a_small_library_has_an_object_of_its_own() {
+    let (_disk, objects) = objects();
+    let tree = build(&objects, |b| {
+        text(b, ROOT, "lib", b"\x7fELF...");
+        text(b, ROOT, "text", b"...");
+    });
+    assert_eq!(tree.objects().len(), 2);
+    assert_eq!(read(&objects, &tree, path(&tree, "lib").unwrap()), b"\x7fELF...");
+}
+
+/// Pieces with holes between them make what the same bytes make in one go, wherever they are cut.
+#[test]
+fn pieces_make_what_the_whole_makes() {
+    const CHUNK: u64 = 64 << 10;
+    let (_disk, objects) = objects();
+    for (size, parts) in [
+        (0, &[][..]),
+        (10, &[(3, 4)]),
+        (CHUNK, &[(0, 1)]),
+        (CHUNK + 1, &[(CHUNK, 1)]),
+        (10 * CHUNK, &[(5, 10), (3 * CHUNK - 1, 2), (7 * CHUNK, CHUNK)]),
+        (10 * CHUNK + 7, &[(CHUNK, CHUNK), (10 * CHUNK, 3)]),
+        (3 * CHUNK, &[(0, 3 * CHUNK)]),
+    ] {
+        let mut whole = vec![0u8; size as usize];
+        parts.iter().for_each(|(at, len): &(u64, u64)| whole[*at as usize..(at + len) as usize].fill(7));
+        for cut in [1_000_000, 1000] {
+            let mut b = BaseBuilder::new(objects.clone());
+            let want = b.add_content(&mut &whole[..], false, true).unwrap();
+            let mut pieces = b.begin_content(false, true);
+            for (at, len) in parts {
+                for (i, part) in whole[*at as usize..(at + len) as usize].chunks(cut).enumerate() {
+                    pieces.write(at + (i * cut) as u64, part).unwrap();
+                }
+            }
+            assert_eq!(b.end_content(pieces, size).unwrap(), want, "{size} {parts:?} {cut}");
+        }
+    }
+}
+
+#[test]
+fn pieces_out_of_order_or_bounds_are_refused() {
+    let (_disk, objects) = objects();
+    let mut b = BaseBuilder::new(objects);
+    let mut dense = b.begin_content(false, false);
+    dense.write(0, b"abc").unwrap();
+    assert!(matches!(dense.write(4, b"x"), Err(BaseError::Rule(RuleError::Runs))), "a hole");
+    assert!(matches!(dense.write(2, b"x"), Err(BaseError::Rule(RuleError::Runs))), "once more");
+    assert!(matches!(b.end_content(dense, 5), Err(BaseError::Rule(RuleError::Runs))), "too short");
+    let mut sparse = b.begin_content(false, true);
+    assert!(matches!(sparse.write(u64::MAX, b"xx"), Err(BaseError::Rule(RuleError::Size))));
+    sparse.write(1 << 61, b"x").unwrap();
+    assert!(matches!(b.end_content(sparse, 10), Err(BaseError::Rule(RuleError::Runs))), "shorter than what came");
+    let hole = b.begin_content(false, true);
+    let content = b.end_content(hole, crate::limits::FILE_SIZE_MAX).unwrap();
+    assert_eq!(content.size(), crate::limits::FILE_SIZE_MAX);
+    let other = b.begin_content(false, true);
+    assert!(matches!(b.end_content(other, u64::MAX), Err(BaseError::Rule(RuleError::Size))));
+}

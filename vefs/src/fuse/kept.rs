@@ -114,6 +114,17 @@ pub struct Exchange {
     pub reply: Vec<u8>,
 }
 
+/// What a memfd held when it was taken over.
+#[derive(Debug)]
+pub struct Left {
+    /// The memfd.
+    pub kept: Kept,
+    /// The exchange of FUSE_INIT; `None` for a mount that was never served.
+    pub exchange: Option<Exchange>,
+    /// Slots in use, with their numbers.
+    pub slots: Vec<(u32, Slot)>,
+}
+
 /// The memfd.
 #[derive(Debug)]
 pub struct Kept {
@@ -121,12 +132,12 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// Takes the memfd over and reads what is in it: `None` for the exchange of a mount that was never served.
-    pub fn read(fd: OwnedFd) -> Result<(Kept, Option<Exchange>, Vec<(u32, Slot)>), KeptError> {
+    /// Takes the memfd over and reads what is in it.
+    pub fn read(fd: OwnedFd) -> Result<Left, KeptError> {
         let len = u64::try_from(fstat(&fd).map_err(io::Error::from)?.st_size).unwrap_or(0);
         let kept = Kept { fd };
         if len == 0 {
-            return Ok((kept, None, Vec::new()));
+            return Ok(Left { kept, exchange: None, slots: Vec::new() });
         }
         let mut head = vec![0; HEAD as usize];
         kept.read_at(&mut head, 0)?;
@@ -156,7 +167,7 @@ impl Kept {
                 slots.push((index, slot));
             }
         }
-        Ok((kept, Some(exchange), slots))
+        Ok(Left { kept, exchange: Some(exchange), slots })
     }
 
     /// Another descriptor of the same.
@@ -220,7 +231,7 @@ mod tests {
     #[test]
     fn what_was_kept_is_read_again() {
         let fd = memfd();
-        let (kept, exchange, slots) = Kept::read(fd.try_clone().unwrap()).unwrap();
+        let Left { kept, exchange, slots } = Kept::read(fd.try_clone().unwrap()).unwrap();
         assert_eq!((exchange, slots.len()), (None, 0));
         let exchange = Exchange { request: vec![1; 104], reply: vec![2; 80] };
         kept.put_exchange(&exchange).unwrap();
@@ -235,8 +246,8 @@ mod tests {
             requests: [4, 5, 6, u64::MAX],
         };
         kept.put_slot(7, &slot).unwrap();
-        let (_, again, slots) = Kept::read(fd).unwrap();
-        assert_eq!((again, slots), (Some(exchange), vec![(7, slot)]));
+        let left = Kept::read(fd).unwrap();
+        assert_eq!((left.exchange, left.slots), (Some(exchange), vec![(7, slot)]));
     }
 
     #[test]
@@ -247,7 +258,7 @@ mod tests {
             assert!(Kept::read(fd).is_err(), "{why}");
         }
         let fd = memfd();
-        let (kept, ..) = Kept::read(fd.try_clone().unwrap()).unwrap();
+        let kept = Kept::read(fd.try_clone().unwrap()).unwrap().kept;
         kept.put_exchange(&Exchange { request: vec![1], reply: vec![2] }).unwrap();
         pwrite(&fd, &7u32.to_le_bytes(), 8).unwrap();
         assert!(matches!(Kept::read(fd), Err(KeptError::Format(7))));

@@ -34,15 +34,15 @@ struct World {
 impl World {
     fn new() -> World {
         let fd = rustix::fs::memfd_create("kept", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
-        let (kept, ..) = Kept::read(fd.try_clone().unwrap()).unwrap();
+        let kept = Kept::read(fd.try_clone().unwrap()).unwrap().kept;
         kept.put_exchange(&crate::fuse::kept::Exchange { request: vec![1], reply: vec![1] }).unwrap();
         World { fd, nodes: Nodes::new(kept, Vec::new()), kernel: Kernel::default(), request: 0 }
     }
 
     /// The daemon is replaced.
     fn take_over(&mut self) {
-        let (kept, _, slots) = Kept::read(self.fd.try_clone().unwrap()).unwrap();
-        self.nodes = Nodes::new(kept, slots);
+        let left = Kept::read(self.fd.try_clone().unwrap()).unwrap();
+        self.nodes = Nodes::new(left.kept, left.slots);
     }
 
     fn open(&mut self, node: NodeId, write: bool) -> Result<Opened, Refused> {

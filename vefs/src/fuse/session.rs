@@ -21,7 +21,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use super::counters::{Counters, Figures};
 use super::fs::Fs;
 use super::invalidate::Invalidator;
-use super::kept::{Exchange, Kept, KeptError};
+use super::kept::{Exchange, Kept, KeptError, Left};
 use super::nodes::Nodes;
 use super::objects::Registry;
 use super::sys;
@@ -116,7 +116,7 @@ pub(super) fn serve(
     kept: OwnedFd,
     options: &Options,
 ) -> Result<Mounted, ServeError> {
-    let (kept, exchange, slots) = Kept::read(kept)?;
+    let Left { kept, exchange, slots } = Kept::read(kept)?;
     let kept_again = kept.try_clone()?;
     let request = match &exchange {
         Some(e) => e.request.clone(),

@@ -49,8 +49,10 @@ pub struct Journal {
     segments: VecDeque<Arc<Segment>>,
     /// A zero-filled file for the next segment: (path, file, capacity).
     spare: Option<(String, Arc<dyn File>, u64)>,
-    /// Somebody was asked to make a spare, or does.
+    /// Somebody was asked to make a spare.
     spare_asked: bool,
+    /// Somebody makes one.
+    spare_under_way: bool,
     /// Bytes that a new segment may take beyond the smallest, for what is left on the disk.
     growth: u64,
     /// Whether the last segment is of this run: older ones are never appended to.
@@ -97,6 +99,7 @@ impl Journal {
             segments: tail.segments.into(),
             spare: None,
             spare_asked: false,
+            spare_under_way: false,
             growth: 0,
             writable: false,
             unflushed: Vec::new(),
@@ -217,18 +220,26 @@ impl Journal {
     }
 
     /// Path and capacity of the spare segment that should be made ready with [`create_segment`] and given to
-    /// [`Journal::take_spare`], so that no operation waits for its zeros, and so that there is one left to erase files with when
-    /// the disk is full (promise G4).
+    /// [`Journal::take_spare`] or given up with [`Journal::no_spare`], so that no operation waits for its zeros, and so that there is
+    /// one left to erase files with when the disk is full (promise G4). `None` also while somebody makes one.
     pub fn spare_wanted(&mut self) -> Option<(String, u64)> {
+        if !self.wants_spare() || self.spare_under_way {
+            return None;
+        }
+        (self.spare_asked, self.spare_under_way) = (true, true);
         let last = self.segments.back().map_or(0, |s| s.header.capacity);
-        let wanted = self.wants_spare().then(|| (self.new_path(), self.capacity(last * 2)));
-        self.spare_asked |= wanted.is_some();
-        wanted
+        Some((self.new_path(), self.capacity(last * 2)))
+    }
+
+    /// No spare could be made.
+    pub fn no_spare(&mut self) {
+        self.spare_under_way = false;
     }
 
     /// Takes a file that [`create_segment`] made as the spare; its name and its zeros are durable. Removes it when there has come to be
     /// another.
     pub fn take_spare(&mut self, path: String, file: Arc<dyn File>, capacity: u64) -> Result<()> {
+        self.spare_under_way = false;
         if !self.wants_spare() {
             return match self.storage.remove(&path) {
                 // Whoever destroyed the VE was quicker.
@@ -240,8 +251,15 @@ impl Journal {
         Ok(())
     }
 
+    /// A path that no segment has: what is created is emptied.
     fn new_path(&self) -> String {
-        format!("{}/{:016x}", folder(self.ve), self.entropy.next_u64())
+        loop {
+            let path = format!("{}/{:016x}", folder(self.ve), self.entropy.next_u64());
+            let spare = self.spare.iter().map(|(path, ..)| path);
+            if self.segments.iter().map(|s| &s.path).chain(spare).all(|p| *p != path) {
+                return path;
+            }
+        }
     }
 
     fn create(&mut self, capacity: u64) -> Result<(String, Arc<dyn File>, u64)> {

@@ -487,3 +487,21 @@ proptest! {
         }
     }
 }
+
+// checks G26: a pin keeps a tree, also after it is gone, until it is condemned anew
+#[test]
+fn trees_are_removed_when_marked_and_neither_pinned_nor_named() {
+    let (_disk, store) = store();
+    let [a, b, c, d]: [Hash; 4] = std::array::from_fn(|i| Hash([i as u8; 32]));
+    let _pin = store.pin(a);
+    store.condemn_trees([a, b, c, d]);
+    drop(store.pin(b));
+    let mut gone = Vec::new();
+    let mut remove = |hash| -> Result<(), ()> {
+        gone.push(hash);
+        Ok(())
+    };
+    assert_eq!(store.sweep_trees(|hash| *hash == c, &mut remove), Ok(1));
+    assert_eq!(store.sweep_trees(|_| false, &mut remove), Ok(0), "marks are for one sweep");
+    assert_eq!(gone, [d]);
+}

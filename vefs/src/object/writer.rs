@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::format::{ChunkHasher, OBJECT_LEN_MAX};
 use super::place::{self, Staged, Staging};
-use super::store::Shared;
+use super::store::{ObjectStore, Pin, Shared};
 use super::{ObjectError, io_at};
 use crate::ids::Hash;
 
@@ -81,6 +81,30 @@ impl ObjectWriter {
             self.flush(&[])?;
         }
         Staged::written(&self.shared, self.staging, &self.hasher.finish())
+    }
+
+    /// As [`ObjectWriter::seal`], but when an equal object is there and usable, nothing more is written, and nothing staged. The pin
+    /// keeps the object either way.
+    ///
+    /// # Errors
+    /// `WriterFailed`, `Io`.
+    pub(crate) fn seal_unless_known(mut self) -> Result<(Pin, Option<Staged>), ObjectError> {
+        if self.failed {
+            return Err(ObjectError::WriterFailed);
+        }
+        let sums = std::mem::replace(&mut self.hasher, ChunkHasher::new()).finish();
+        let objects = ObjectStore { shared: self.shared.clone() };
+        // Pinned before the look: what is seen then stays.
+        let pin = objects.pin(sums.root());
+        match objects.open(sums.root()) {
+            Ok(_) => return Ok((pin, None)),
+            Err(ObjectError::Io { path, source }) => return Err(ObjectError::Io { path, source }),
+            Err(_) => {}
+        }
+        if !self.buffer.is_empty() {
+            self.flush(&[])?;
+        }
+        Ok((pin, Some(Staged::written(&self.shared, self.staging, &sums)?)))
     }
 
     /// Ends the body and gives it its name: body, sidecar and names are durable on return. An equal object that is

@@ -8,8 +8,6 @@ mod reclaim;
 mod shared;
 mod stacks;
 mod templates;
-#[cfg(test)]
-mod templates_tests;
 mod trees;
 
 use std::collections::BTreeMap;
@@ -50,6 +48,11 @@ pub struct Store {
     /// Where checkpoints of the metadata go.
     checkpoints: PathBuf,
     checkpoint_state: Mutex<shared::CheckpointState>,
+    /// Held over a collection, and over the destruction of a VE: a collection removes files of the VEs that it has looked at, by number,
+    /// and a VE made anew under the same identifier has the same numbers.
+    collecting: Mutex<()>,
+    /// Held over the making of a checkpoint.
+    checkpointing: Mutex<()>,
     /// Keeps others out of the folder.
     _lock: Option<StoreLock>,
 }
@@ -131,6 +134,8 @@ impl Store {
             ves: Mutex::new(BTreeMap::new()),
             checkpoints: parts.checkpoints,
             checkpoint_state: Mutex::new(checkpoint_state),
+            collecting: Mutex::default(),
+            checkpointing: Mutex::default(),
             _lock: None,
         })
     }
@@ -170,7 +175,7 @@ impl Store {
             base,
             epoch: Epoch(1),
         };
-        let ve = Ve::open(&self.shared, identity)?;
+        let ve = Ve::open(&self.shared, identity, false)?;
         ve.set_settings(settings)?;
         ve.commit()?;
         // Last: a VE never exists without its quota, whatever interrupts this.
@@ -187,7 +192,7 @@ impl Store {
         }
         let identity = self.read_identity(id)?.ok_or_else(|| Error::Store(format!("there is no VE {id}")))?;
         self.drop_foreign_rows(&identity)?;
-        let ve = Ve::open(&self.shared, identity)?;
+        let ve = Ve::open(&self.shared, identity, true)?;
         ves.insert(id, ve.clone());
         Ok(ve)
     }
@@ -233,17 +238,14 @@ impl Store {
     /// under the same identifier or by [`Store::sweep`].
     pub fn destroy_ve(&self, id: VeId) -> Result<()> {
         let ve = self.ve(id)?;
+        let _collecting = self.collecting.lock();
         let mut ves = self.ves.lock();
         let _publishing = ve.publishing.lock();
         ve.state.lock().journal.poison("the VE was destroyed".into());
         let path = identity_path(id);
         self.shared.storage.remove(&path).map_err(Error::io("removing", path))?;
         self.shared.storage.sync_dir(&format!("ves/{id}")).map_err(Error::io("flushing", format!("ves/{id}")))?;
-        {
-            let s = ve.state.lock();
-            let layers = [Some(&s.tables.active), s.tables.frozen.as_deref()];
-            self.shared.space.release(layers.into_iter().flatten().map(|o| o.inline).sum());
-        }
+        self.shared.space.release(ve.state.lock().inline());
         ves.remove(&id);
         self.erase(id)
     }

@@ -8,8 +8,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::Store;
-use crate::base::BaseError;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ids::Hash;
 use crate::ve::{Collected, Retention};
 
@@ -27,6 +26,7 @@ pub struct Reclaimed {
 impl Store {
     /// Forgets what nothing keeps in every VE, and unlinks what then nothing names.
     pub fn collect_garbage(&self, retention: &Retention) -> Result<Reclaimed> {
+        let _collecting = self.collecting.lock();
         self.open_all()?;
         let mut done = Reclaimed::default();
         for ve in self.opened() {
@@ -79,12 +79,7 @@ impl Store {
     fn objects_in_use(&self) -> Result<BTreeSet<Hash>> {
         let mut used = BTreeSet::new();
         for hash in self.trees()? {
-            match self.shared.base(hash) {
-                Ok(tree) => used.extend(tree.objects()),
-                // Another collection was quicker.
-                Err(Error::Base(BaseError::NotFound { .. })) => {}
-                Err(e) => return Err(e),
-            }
+            used.extend(self.shared.base(hash)?.objects());
         }
         for ve in self.opened() {
             ve.objects_in_use(&mut used)?;

@@ -57,7 +57,7 @@ impl Default for Options {
             overlay_soft: 16 << 20,
             overlay_hard: 64 << 20,
             recovery_memory: 256 << 20,
-            persist_bytes: 128 << 20,
+            persist_bytes: 96 << 20,
             checkpoint_bytes: 512 << 20,
             reserve: limits::RESERVE_BYTES,
             flush_files_max: 2,
@@ -338,6 +338,7 @@ impl Store {
     /// Publishes, persists and keeps a copy of the metadata, from which with the journals since everything can be rebuilt
     /// (promise G32). Older copies go once the new one is complete.
     pub fn checkpoint(&self) -> Result<()> {
+        let _checkpointing = self.checkpointing.lock();
         self.publish_all()?;
         self.shared.meta.persist()?;
         let mut covered = HashMap::new();

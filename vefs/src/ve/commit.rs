@@ -85,6 +85,11 @@ impl State {
         self.open = Open::after(seal.chain, txn);
     }
 
+    /// Inline payload bytes that publishing has yet to copy: what this VE holds of the store's space.
+    pub fn inline(&self) -> u64 {
+        self.tables.active.inline + self.tables.frozen.as_ref().map_or(0, |f| f.inline)
+    }
+
     /// Whether everything that was written is durable; an error when nothing will be any more.
     pub fn is_durable(&self) -> Result<bool> {
         self.journal.check()?;

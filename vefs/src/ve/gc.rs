@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Ve;
+use super::marks::Marks;
 use crate::change::Hold;
 use crate::clock::Timestamp;
 use crate::codec;
@@ -73,42 +74,6 @@ impl Kept {
 /// Receives a row's key and value.
 type EachRow<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), MetaError> + 'a;
 
-/// Live payload bytes: disjoint ranges, start → end offset within a transaction.
-#[derive(Default)]
-struct Marks(BTreeMap<PayloadId, u64>);
-
-impl Marks {
-    fn mark(&mut self, id: PayloadId, len: u64) {
-        let (mut start, mut end) = (id.offset, id.offset.saturating_add(len));
-        while let Some((s, e)) =
-            self.0.range(..=PayloadId { txn: id.txn, offset: end }).next_back().map(|(s, e)| (*s, *e))
-        {
-            if s.txn != id.txn || e < start {
-                break;
-            }
-            start = start.min(s.offset);
-            end = end.max(e);
-            self.0.remove(&s);
-        }
-        self.0.insert(PayloadId { txn: id.txn, offset: start }, end);
-    }
-
-    /// The live parts of a range.
-    fn live(&self, id: PayloadId, len: u64) -> Vec<(PayloadId, u64)> {
-        let end = id.offset + len;
-        let before = self.0.range(..=id).next_back().filter(|(s, e)| s.txn == id.txn && **e > id.offset);
-        let first = before.map_or(id, |(s, _)| *s);
-        let mut out = Vec::new();
-        for (s, e) in self.0.range(first..PayloadId { txn: id.txn, offset: end }) {
-            let (from, to) = (s.offset.max(id.offset), (*e).min(end));
-            if from < to {
-                out.push((PayloadId { txn: id.txn, offset: from }, to - from));
-            }
-        }
-        out
-    }
-}
-
 impl Ve {
     /// Forgets what the retention, the history cap, holds and readers do not keep, and cleans extent files. Extent files
     /// that came free are removed by the store after its next checkpoint.
@@ -116,45 +81,51 @@ impl Ve {
         self.publish()?;
         let _one = self.publishing.lock();
         let mut done = Collected::default();
-        let kept = self.withdraw(retention, &mut done)?;
+        let mut kept = self.withdraw(retention, false, &mut done)?;
         let mut marks = Marks::default();
         self.sweep_history(&kept, &mut marks, &mut done)?;
+        let cap = self.settings().history_bytes;
+        // Nobody knows beforehand what a version costs: half of them at a time, until it is enough (promise G33).
+        while done.history > cap {
+            let before = done.versions;
+            kept = self.withdraw(retention, true, &mut done)?;
+            if done.versions == before {
+                break;
+            }
+            marks = Marks::default();
+            self.sweep_history(&kept, &mut marks, &mut done)?;
+        }
         self.mark_current(&mut marks)?;
         self.sweep_changes(&kept)?;
         self.clean(&marks, &mut done)?;
         Ok(done)
     }
 
-    /// Phase one: decides which versions stay, removes the rows of the others, durably.
-    fn withdraw(&self, retention: &Retention, done: &mut Collected) -> Result<Kept> {
+    /// Phase one: decides which versions stay, removes the rows of the others, durably. With `halve` the older half of those that
+    /// only the retention keeps goes as well.
+    fn withdraw(&self, retention: &Retention, halve: bool, done: &mut Collected) -> Result<Kept> {
         // Nobody begins to read while the decision is made.
         let readers = self.readers.lock();
         let mut txns = Vec::new();
         self.txn_rows(&mut |txn, row| txns.push((txn, row.time)))?;
         let now = self.shared.clock.wall();
         let published = self.published()?;
-        let mut keep = chosen(retention, &txns, now);
-        keep.insert(published);
-        let (history, cap) = {
-            let s = self.state.lock();
-            (s.head.history, s.settings.history_bytes)
-        };
-        if history > cap {
-            // Over the cap the oldest unheld go first; half of them at a time, as nobody knows what each one costs.
-            let oldest: Vec<TxnNo> = keep.iter().copied().take(keep.len() / 2).collect();
-            oldest.iter().for_each(|t| {
-                keep.remove(t);
-            });
-        }
+        let mut pinned: BTreeSet<TxnNo> = readers.keys().copied().collect();
+        pinned.insert(published);
         let mut floor = published;
         for (_, Hold { txn, onwards, .. }) in self.holds()? {
-            keep.insert(txn);
+            pinned.insert(txn);
             if onwards {
                 floor = floor.min(txn);
             }
         }
-        keep.extend(readers.keys().copied());
-        keep.extend(txns.iter().map(|(t, _)| *t).filter(|t| *t >= floor));
+        pinned.extend(txns.iter().map(|(t, _)| *t).filter(|t| *t >= floor));
+        let mut keep: BTreeSet<TxnNo> = &chosen(retention, &txns, now) - &pinned;
+        if halve {
+            let last = keep.len().div_ceil(2);
+            keep = keep.into_iter().skip(last).collect();
+        }
+        keep.extend(pinned);
         // The empty state at the beginning has no row: it is kept while nothing was ever forgotten.
         if self.state.lock().head.floor == TxnNo(0) && keep.len() == txns.len() {
             keep.insert(TxnNo(0));
@@ -198,7 +169,7 @@ impl Ve {
             let former = rows::former_row(&key, birth, v)?;
             if kept.reads(birth, former.death) {
                 history += former_cost(k.len(), v.len(), &former.value);
-                mark(marks, &former.value);
+                marks.mark_value(&former.value);
             } else {
                 batch.delete(Table::History, k.to_vec());
                 done.rows += 1;
@@ -213,7 +184,7 @@ impl Ve {
 
     fn mark_current(&self, marks: &mut Marks) -> Result<()> {
         self.each(Table::Current, &mut |k, v| {
-            mark(marks, &rows::current_row(&rows::parse_current(k)?, v)?.value);
+            marks.mark_value(&rows::current_row(&rows::parse_current(k)?, v)?.value);
             Ok(())
         })
     }
@@ -366,14 +337,6 @@ impl Ve {
     }
 }
 
-fn mark(marks: &mut Marks, value: &Value) {
-    if let Value::Extent(e) = value
-        && let Source::Payload(id) = e.source
-    {
-        marks.mark(id, e.len);
-    }
-}
-
 fn object_of(value: &Value) -> Option<Hash> {
     match value {
         Value::Extent(e) => match e.source {
@@ -403,23 +366,6 @@ fn chosen(retention: &Retention, txns: &[(TxnNo, Timestamp)], now: Timestamp) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn id(txn: u64, offset: u64) -> PayloadId {
-        PayloadId { txn: TxnNo(txn), offset }
-    }
-
-    #[test]
-    fn marks_join_and_cut() {
-        let mut m = Marks::default();
-        m.mark(id(1, 10), 10);
-        m.mark(id(1, 30), 10);
-        m.mark(id(2, 0), 5);
-        assert_eq!(m.live(id(1, 0), 100), [(id(1, 10), 10), (id(1, 30), 10)]);
-        assert_eq!(m.live(id(1, 15), 20), [(id(1, 15), 5), (id(1, 30), 5)]);
-        assert!(m.live(id(1, 20), 10).is_empty());
-        m.mark(id(1, 15), 20);
-        assert_eq!(m.live(id(1, 0), 100), [(id(1, 10), 30)]);
-    }
 
     #[test]
     fn retention_thins_with_age() {

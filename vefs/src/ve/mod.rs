@@ -11,6 +11,7 @@ mod gc;
 pub(crate) mod hashing;
 mod holds;
 mod housekeep;
+mod marks;
 mod mounting;
 mod publish;
 mod reading;

@@ -112,11 +112,15 @@ impl Ve {
         };
         let made = journal::create_segment(storage, &path, capacity)
             .and_then(|file| {
-                flush(&*file).map_err(Error::io("flushing journal segment", path.clone()))?;
-                Ok(file)
+                let flushed = flush(&*file).map_err(Error::io("flushing journal segment", path.clone()));
+                if flushed.is_err() {
+                    let _ = storage.remove(&path);
+                }
+                flushed.map(|()| file)
             })
             .and_then(|file| self.state.lock().journal.take_spare(path, file, capacity));
         if let Err(e) = made {
+            self.state.lock().journal.no_spare();
             tracing::warn!(ve = %self.id, error = %e, "no spare journal segment");
             // Any other error says nothing about space: writers of other VEs must not be refused for it.
             if matches!(e, Error::NoSpace { .. }) {

@@ -52,12 +52,13 @@ enum Replay {
 }
 
 impl Ve {
-    /// Opens a VE whose identity is known. Everything that is in files is durable before this is called.
-    pub(crate) fn open(shared: &Arc<Shared>, identity: Identity) -> Result<Arc<Ve>> {
+    /// Opens a VE whose identity is known; `stored` says that it is in the store already, which comes about when its first frame is
+    /// durable. Everything that is in files is durable before this is called.
+    pub(crate) fn open(shared: &Arc<Shared>, identity: Identity, stored: bool) -> Result<Arc<Ve>> {
         let base = shared.base(identity.base)?;
         let mut cut = None;
         let state = loop {
-            match replay(shared, &identity, &base, cut)? {
+            match replay(shared, &identity, stored, &base, cut)? {
                 Replay::Done(state) => break *state,
                 Replay::Cut(position, seq) => {
                     tracing::warn!(ve = %identity.ve, position, "journal tail names bytes that are not there, dropped");
@@ -74,7 +75,11 @@ impl Ve {
             publishing: Mutex::new(()),
             readers: Mutex::default(),
         });
-        ve.finish_open()?;
+        if let Err(e) = ve.finish_open() {
+            // Nobody will ever publish what this one has read.
+            shared.space.release(ve.state.lock().inline());
+            return Err(e);
+        }
         Ok(ve)
     }
 
@@ -121,6 +126,7 @@ fn first_head(identity: &Identity) -> Head {
 fn begin<'a>(
     shared: &'a Arc<Shared>,
     identity: &Identity,
+    stored: bool,
     base: &Arc<BaseTree>,
 ) -> Result<(Loader<'a>, Scanner, Recent)> {
     let ve = identity.ve;
@@ -137,7 +143,9 @@ fn begin<'a>(
         Some(row) => Some(rows::decode::<(u64, u64)>("system", &row)?),
     };
     let storage = shared.storage.clone();
-    let scanner = Scanner::open(storage.clone(), shared.store, ve, head.journal, head.seq, head.journal, clean)?;
+    // A journal without any frame is damage, also where no metadata says so.
+    let marker = head.journal.max(u64::from(stored));
+    let scanner = Scanner::open(storage.clone(), shared.store, ve, head.journal, head.seq, marker, clean)?;
     let files = ExtentFiles::open(ve, shared.store, storage, shared.options.extent_target)?;
     let tables = Tables {
         ve,
@@ -159,8 +167,14 @@ fn begin<'a>(
     Ok((loader, scanner, answered))
 }
 
-fn replay(shared: &Arc<Shared>, identity: &Identity, base: &Arc<BaseTree>, cut: Option<(u64, u64)>) -> Result<Replay> {
-    let (mut loader, mut scanner, mut answered) = begin(shared, identity, base)?;
+fn replay(
+    shared: &Arc<Shared>,
+    identity: &Identity,
+    stored: bool,
+    base: &Arc<BaseTree>,
+    cut: Option<(u64, u64)>,
+) -> Result<Replay> {
+    let (mut loader, mut scanner, mut answered) = begin(shared, identity, stored, base)?;
     let published = loader.head.journal;
     loop {
         let synced = match scanner.next_frame()? {

@@ -166,6 +166,24 @@ pub fn read(
     Ok(kind)
 }
 
+/// Reads a tar archive, compressed or not, from its first byte to its last, as [`read`] does; `place` is what errors call it. An image in it is
+/// not recognized: its parts may come in any order.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_tar(
+    place: &str,
+    from: impl io::Read,
+    progress: &mut dyn FnMut(Progress),
+    emit: Emit<'_>,
+) -> Result<SourceKind> {
+    let mut out = Out { emit, progress, now: Progress::default(), told: (0, 0) };
+    tar::read(place, from, None, &mut out)?;
+    out.event(Event::End)?;
+    out.tell();
+    Ok(SourceKind::Tar)
+}
+
 fn read_file(path: &Path, file: File, options: &Options, out: &mut Out<'_>) -> Result<SourceKind> {
     match oci::Blobs::archive(path, &file)? {
         Some(blobs) => {
@@ -173,7 +191,8 @@ fn read_file(path: &Path, file: File, options: &Options, out: &mut Out<'_>) -> R
             Ok(SourceKind::Oci)
         }
         None => {
-            tar::read(path, file, out)?;
+            let total = file.metadata().map_err(io_at("looking at", path))?.len();
+            tar::read(&path.display().to_string(), file, Some(total), out)?;
             Ok(SourceKind::Tar)
         }
     }

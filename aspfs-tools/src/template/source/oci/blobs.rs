@@ -120,7 +120,9 @@ impl Blobs {
 
     /// The layout's index, after a look at the layout's version.
     pub fn index(&self) -> Result<ImageIndex> {
-        let bad = |what: &str, e: &dyn std::fmt::Display| SourceError::Image(format!("{what} cannot be read: {e}"));
+        let bad = |what: &str, e: &dyn std::error::Error| {
+            SourceError::Image(format!("{what} cannot be read: {}", super::why(e)))
+        };
         let layout = OciLayout::from_reader(&self.small("oci-layout")?[..]).map_err(|e| bad("oci-layout", &e))?;
         let version = layout.image_layout_version();
         if !version.starts_with("1.") {

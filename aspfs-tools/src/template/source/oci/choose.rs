@@ -110,7 +110,7 @@ fn nested(
     }
     let bytes = blobs.document(descriptor)?;
     let index = ImageIndex::from_reader(&bytes[..])
-        .map_err(|e| SourceError::Image(format!("index {} cannot be read: {e}", descriptor.digest())))?;
+        .map_err(|e| SourceError::Image(format!("index {} cannot be read: {}", descriptor.digest(), super::why(&e))))?;
     collect(blobs, &index, name, depth + 1, out)
 }
 

@@ -28,7 +28,7 @@ pub(super) fn read(blobs: Blobs, options: &Options, out: &mut Out<'_>) -> Result
     let chosen = choose::manifest(&blobs, options.image.as_deref())?;
     let bytes = blobs.document(&chosen)?;
     let manifest = ImageManifest::from_reader(&bytes[..])
-        .map_err(|e| SourceError::Image(format!("manifest {} cannot be read: {e}", chosen.digest())))?;
+        .map_err(|e| SourceError::Image(format!("manifest {} cannot be read: {}", chosen.digest(), why(&e))))?;
     let layers = manifest.layers();
     if layers.len() > LAYERS_MAX {
         return Err(SourceError::Image(format!("it has {} layers, over the limit of {LAYERS_MAX}", layers.len())));
@@ -43,6 +43,17 @@ pub(super) fn read(blobs: Blobs, options: &Options, out: &mut Out<'_>) -> Result
         before = before.saturating_add(layer.size());
     }
     Ok(())
+}
+
+/// An error with all its reasons.
+fn why(error: &dyn std::error::Error) -> String {
+    let mut out = error.to_string();
+    let mut next = error.source();
+    while let Some(reason) = next {
+        out = format!("{out}: {reason}");
+        next = reason.source();
+    }
+    out
 }
 
 /// Refuses what is no layer of files.

@@ -71,7 +71,9 @@ fn entry(part: &[u8]) -> Result<(u16, u16, u32), String> {
         false => NOBODY,
         true => {
             let number = super::pax::number(number.unwrap_or(who)).and_then(|n| u32::try_from(n).ok());
-            let say = || format!("its ACL names {:?}: make the archive with numbers", String::from_utf8_lossy(who));
+            let who_shown = String::from_utf8_lossy(who);
+            let say =
+                || format!("its ACL names {who_shown:?}, not a number: archive with --xattrs --xattrs-include='*' too");
             number.or((who == b"root").then_some(0)).ok_or_else(say)?
         }
     };

@@ -11,26 +11,27 @@ pub(super) mod sparse;
 pub(super) mod unpack;
 
 use std::cell::Cell;
-use std::fs::File;
 use std::io::Read;
-use std::path::Path;
 use std::rc::Rc;
 
 use super::super::event::Event;
 use super::names::{NameError, Names};
-use super::{Out, Result, SourceError, io_at, shown};
+use super::{Out, Result, SourceError, shown};
 use members::{Body, Member, Members, TarError};
 
-/// Reads a tar archive.
-pub(super) fn read(path: &Path, file: File, out: &mut Out<'_>) -> Result<()> {
-    let total = file.metadata().map_err(io_at("looking at", path))?.len();
-    let counted = Counted { inner: file, read: Rc::default() };
+/// Reads a tar archive, of `total` bytes where that is known.
+pub(super) fn read(place: &str, from: impl Read, total: Option<u64>, out: &mut Out<'_>) -> Result<()> {
+    let counted = Counted { inner: from, read: Rc::default() };
     let read = counted.read.clone();
-    let place = path.display().to_string();
-    let unpacked = unpack::open(Box::new(counted)).map_err(|e| TarError::from(e).at(&place))?;
+    let unpacked = unpack::open(Box::new(counted)).map_err(|e| TarError::from(e).at(place))?;
     let mut names = Names::new();
-    let mut archive = Archive { place, names: &mut names, layered: false };
-    archive.read(unpacked, &mut |out| out.read(read.get(), total), out)
+    let mut archive = Archive { place: place.to_owned(), names: &mut names, layered: false };
+    let mut note = |out: &mut Out<'_>| {
+        if let Some(total) = total {
+            out.read(read.get(), total);
+        }
+    };
+    archive.read(unpacked, &mut note, out)
 }
 
 /// Counts what is read.

@@ -1,0 +1,133 @@
+//! What a run has set up and must take down again, whatever happens: at the end, after an error, and when it is interrupted.
+//!
+//! Invariant: what is set up is entered here first, so that there is no moment in which it would be left behind.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::unistd::Pid;
+use parking_lot::Mutex;
+
+/// How long a process may take to end by itself.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One thing to be undone.
+enum Action {
+    /// Something is, or may be, mounted there.
+    Unmount(PathBuf),
+    /// A process of ours.
+    Stop(Child),
+    /// A daemon's holder.
+    Holder(i32),
+    /// A folder.
+    Remove(PathBuf),
+}
+
+/// The list, undone from its end.
+#[derive(Clone, Default)]
+pub struct Undo(Arc<Mutex<Vec<Action>>>);
+
+impl Undo {
+    /// An empty list that is also undone when the process is told to end.
+    pub fn watched() -> Result<Undo> {
+        let undo = Undo::default();
+        let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
+        signals.thread_block().context("blocking signals")?;
+        let mine = undo.clone();
+        std::thread::Builder::new().name("interrupted".into()).spawn(move || {
+            if let Ok(signal) = signals.wait() {
+                mine.all();
+                std::process::exit(128 + signal as i32);
+            }
+        })?;
+        Ok(undo)
+    }
+
+    /// A place where something is about to be mounted.
+    pub fn unmount(&self, place: PathBuf) {
+        self.0.lock().push(Action::Unmount(place));
+    }
+
+    /// A folder with all that is in it.
+    pub fn remove(&self, folder: PathBuf) {
+        self.0.lock().push(Action::Remove(folder));
+    }
+
+    /// A process: asked to end by SIGTERM.
+    pub fn stop(&self, child: Child) {
+        self.0.lock().push(Action::Stop(child));
+    }
+
+    /// A holder that ends by itself once its mounts and its daemon have ended, and else is killed: undone after everything else.
+    pub fn holder(&self, pid: i32) {
+        self.0.lock().insert(0, Action::Holder(pid));
+    }
+
+    /// How far the list is now.
+    pub fn mark(&self) -> usize {
+        self.0.lock().len()
+    }
+
+    /// Undoes what came after a mark.
+    pub fn back_to(&self, mark: usize) {
+        let mut actions = self.0.lock();
+        while actions.len() > mark {
+            actions.pop().into_iter().for_each(run);
+        }
+    }
+
+    /// Undoes everything.
+    pub fn all(&self) {
+        self.back_to(0);
+    }
+}
+
+fn run(action: Action) {
+    match action {
+        Action::Unmount(place) => unmount(&place),
+        Action::Stop(mut child) => {
+            let _ = kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM);
+            let start = Instant::now();
+            while start.elapsed() < PATIENCE {
+                if !matches!(child.try_wait(), Ok(None)) {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        Action::Holder(pid) => {
+            let start = Instant::now();
+            let name = format!("/proc/{pid}/comm");
+            let there = || std::fs::read_to_string(&name).is_ok_and(|n| n.trim() == "aspfs-holder");
+            while there() && start.elapsed() < Duration::from_secs(3) {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            if there() {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+        }
+        Action::Remove(folder) => {
+            let _ = std::fs::remove_dir_all(folder);
+        }
+    }
+}
+
+/// Unmounts, at once where possible, else as soon as nobody uses it.
+fn unmount(place: &std::path::Path) {
+    for lazy in [false, true] {
+        let mut umount = Command::new("umount");
+        if lazy {
+            umount.arg("-l");
+        }
+        let done = umount.arg(place).stderr(Stdio::null()).status();
+        if done.is_ok_and(|s| s.success()) {
+            return;
+        }
+    }
+}

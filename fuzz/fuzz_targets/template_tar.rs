@@ -1,0 +1,4 @@
+//! Hostile bytes: a tar archive as a template.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| aspfs_tests::hostile::run("template_tar", data));

@@ -1,0 +1,9 @@
+//! The programs: what they say, what they refuse, how they start and stop, and mounts through all of them.
+
+#![allow(clippy::unwrap_used)]
+
+mod cli;
+mod control;
+mod daemon;
+mod mounts;
+mod takeover;

@@ -1,0 +1,114 @@
+//! The daemon dies or stops under mounts, and the next one goes on. Root and `/dev/fuse` only.
+
+use std::io::{Read, Seek, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use aspfs_tests::needs_mounts;
+use aspfs_tests::node::Node;
+
+/// checks G7
+#[test]
+fn a_writer_goes_on_over_kills_of_the_daemon() {
+    needs_mounts!();
+    let mut node = Node::start();
+    let dir = node.mounted("0000002A");
+    let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let writer = {
+        let (stop, written, path) = (stop.clone(), written.clone(), dir.join("log"));
+        std::thread::spawn(move || -> std::io::Result<u64> {
+            let mut log = std::fs::File::options().create(true).append(true).open(path)?;
+            let mut n = 0u64;
+            while !stop.load(Ordering::Relaxed) {
+                log.write_all(&n.to_le_bytes())?;
+                n += 1;
+                written.store(n, Ordering::Relaxed);
+            }
+            Ok(n)
+        })
+    };
+    let holder = node.holder();
+    for _ in 0..5 {
+        let before = written.load(Ordering::Relaxed);
+        node.wait_for("some writes", |_| (written.load(Ordering::Relaxed) > before + 50).then_some(()));
+        node.kill();
+        node.up();
+        assert_eq!(node.holder(), holder);
+    }
+    stop.store(true, Ordering::Relaxed);
+    let n = writer.join().unwrap().unwrap();
+    let bytes = std::fs::read(dir.join("log")).unwrap();
+    let wanted: Vec<u8> = (0..n).flat_map(u64::to_le_bytes).collect();
+    assert!(bytes == wanted, "{} bytes of {}", bytes.len(), wanted.len());
+    node.aspfs(&["umount", "0000002A"]).ok();
+}
+
+/// checks G7
+#[test]
+fn what_is_open_survives_a_stop_and_a_kill() {
+    needs_mounts!();
+    let mut node = Node::start();
+    let dir = node.mounted("0000002A");
+    let mut file =
+        std::fs::File::options().create(true).truncate(true).read(true).write(true).open(dir.join("f")).unwrap();
+    file.write_all(b"before").unwrap();
+    std::fs::remove_file(dir.join("f")).unwrap();
+    assert_eq!(node.term(), 0);
+    assert!(Node::runs(node.holder()), "the holder keeps the mount");
+    assert_eq!(node.mounts().len(), 1);
+    // A program that comes meanwhile waits.
+    let waiting = std::thread::spawn({
+        let dir = dir.clone();
+        move || std::fs::write(dir.join("meanwhile"), "x")
+    });
+    node.up();
+    waiting.join().unwrap().unwrap();
+    file.write_all(b" after").unwrap();
+    node.kill();
+    node.up();
+    let mut text = String::new();
+    file.rewind().unwrap();
+    file.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "before after");
+    assert!(node.aspfs(&["status"]).ok().contains("mounts    1"));
+    drop(file);
+    node.aspfs(&["umount", "0000002A"]).ok();
+    assert!(node.mounts().is_empty());
+}
+
+#[test]
+fn a_mount_that_ended_without_a_daemon_is_forgotten() {
+    needs_mounts!();
+    let mut node = Node::start();
+    let (a, _b) = (node.mounted("0000002A"), node.mounted("0000002B"));
+    std::fs::write(a.join("f"), "x").unwrap();
+    node.kill();
+    // Detached, as nobody could answer for what an orderly unmount asks.
+    rustix::mount::unmount(&a, rustix::mount::UnmountFlags::DETACH).unwrap();
+    node.up();
+    node.wait_for("the end of the mount", |node| {
+        let status: aspfs_tools::control::message::Status =
+            node.client().call(&aspfs_tools::control::message::Request::Status {}).unwrap();
+        (status.mounts.len() == 1).then_some(())
+    });
+    assert_eq!(node.aspfs(&["cat", "0000002A", "/f"]).ok(), "x");
+    node.aspfs(&["ve", "destroy", "0000002A"]).ok();
+}
+
+#[test]
+fn many_mounts_are_taken_over() {
+    needs_mounts!();
+    let mut node = Node::start();
+    let dirs: Vec<_> = (1..=20).map(|n| node.mounted(&format!("{n:08X}"))).collect();
+    for (n, dir) in dirs.iter().enumerate() {
+        std::fs::write(dir.join("n"), n.to_string()).unwrap();
+    }
+    node.kill();
+    node.up();
+    for (n, dir) in dirs.iter().enumerate() {
+        assert_eq!(std::fs::read_to_string(dir.join("n")).unwrap(), n.to_string());
+        std::fs::write(dir.join("more"), "x").unwrap();
+    }
+    node.aspfs(&["daemon", "stop", "--unmount"]).ok();
+    assert_eq!(node.ended(), 0);
+}
