@@ -354,6 +354,8 @@ fn what_was_replayed_is_persisted_by_the_next_tick() {
 fn journal_begin(world: &World) -> u64 {
     let row = world.meta.get(Table::System, &rows::head(VeId(1))).unwrap();
     row.map_or(0, |row| rows::head_row(&row).unwrap().journal)
+}
+
 /// A segment whose header is gone holds frames that nobody can check. It is neither taken for a spare and removed, nor for a VE
 /// that never began (checks G5).
 #[test]
