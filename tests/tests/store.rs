@@ -324,6 +324,38 @@ fn an_impossible_time_is_refused_before_it_is_written() {
     assert!(matches!(got, Err(Error::Posix(Errno::EINVAL))), "{got:?}");
 }
 
+/// A daemon that was killed about every second replayed everything since the last start that had lived long enough to persist: what a replay had
+/// read did not count as written, so each life began its count anew and the journal grew with every kill.
+#[test]
+fn what_was_replayed_is_persisted_by_the_next_tick() {
+    let mut world = World::create(Arc::new(MemStorage::new()), 1, small_options()).unwrap();
+    let store = world.open().unwrap();
+    create_ve(&store, 1, u64::MAX, u64::MAX).unwrap();
+    drop(store);
+    let begun = journal_begin(&world);
+    for life in 0..3 {
+        let store = world.open().unwrap();
+        let ve = store.ve(VeId(1)).unwrap();
+        let ino = create(&ve, &format!("f{life}"));
+        // Less than what a single life persists at.
+        (0..50).for_each(|n| write(&ve, ino, n * 4000, vec![life; 4000]));
+        drop((ve, store));
+        world.lose_unpersisted();
+    }
+    assert_eq!(journal_begin(&world), begun, "one life writes too little to persist");
+    let store = world.open().unwrap();
+    store.ve(VeId(1)).unwrap();
+    store.tick().unwrap();
+    world.lose_unpersisted();
+    assert!(journal_begin(&world) > begun + 500_000, "{} after {begun}", journal_begin(&world));
+}
+
+/// Where a replay of the VE begins.
+fn journal_begin(world: &World) -> u64 {
+    let row = world.meta.get(Table::System, &rows::head(VeId(1))).unwrap();
+    row.map_or(0, |row| rows::head_row(&row).unwrap().journal)
+}
+
 /// A segment whose header is gone holds frames that nobody can check. It is neither taken for a spare and removed, nor for a VE
 /// that never began (checks G5).
 #[test]

@@ -7,6 +7,8 @@
 
 mod conformance;
 mod kills;
+mod mirror;
+mod tree;
 mod writer;
 
 use std::time::Duration;

@@ -25,8 +25,7 @@ use crate::format::identity::Identity;
 use crate::format::record::FrameKind;
 use crate::ids::{Epoch, Hash, InodeNo, TxnNo};
 use crate::journal::{Journal, Recovered, Scanner};
-use crate::meta::Table;
-use crate::meta::rows::{self, Head};
+use crate::meta::{Table, rows, rows::Head};
 use crate::state::apply::apply;
 use crate::state::key::{Key, Value};
 use crate::state::publish;
@@ -175,6 +174,7 @@ fn replay(
     cut: Option<(u64, u64)>,
 ) -> Result<Replay> {
     let (mut loader, mut scanner, mut answered) = begin(shared, identity, stored, base)?;
+    let published = loader.head.journal;
     loop {
         let synced = match scanner.next_frame()? {
             None => break,
@@ -205,12 +205,13 @@ fn replay(
     let (storage, entropy) = (shared.storage.clone(), shared.entropy.clone());
     let journal = Journal::new(identity.ve, shared.store, storage, entropy, sizes, scanner.into_tail()?);
     let Loader { tables, files, head, open, .. } = loader;
-    let settings = Settings::default();
     Ok(Replay::Done(Box::new(State {
+        // What was replayed counts: else starts that are killed early would replay more and more, and never persist it.
+        written: journal.position().saturating_sub(published),
         tables,
         journal,
         files,
-        settings,
+        settings: Settings::default(),
         head,
         open,
         epoch,
@@ -218,7 +219,6 @@ fn replay(
         answered,
         written_at: Default::default(),
         garbage: Vec::new(),
-        written: 0,
     })))
 }
 
