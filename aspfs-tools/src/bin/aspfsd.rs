@@ -22,7 +22,7 @@ fn run() -> anyhow::Result<()> {
         Asked::Print(text) => Ok(std::io::stdout().write_all(text.as_bytes())?),
         Asked::Run(config) => {
             tracing_subscriber::fmt().with_max_level(config.log).with_ansi(false).with_writer(std::io::stderr).init();
-            aspfs_tools::sys::map_large_buffers();
+            aspfs_tools::sys::tune_allocator();
             Ok(aspfs_tools::daemon::run(*config)?)
         }
     }
