@@ -18,7 +18,7 @@ help: ## Show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 test: lint ## Format, lints as errors, all tests (what CI runs)
-	$(CARGO) test $(BUILD) --workspace
+	tools=$$(scripts/conformance-tools); ASPFS_CONFORMANCE_TOOLS=$$tools $(CARGO) test $(BUILD) --workspace
 
 build: packages rocksdb ## Build everything (target/release)
 	$(CARGO) build $(BUILD) --workspace
@@ -31,7 +31,8 @@ bench: packages rocksdb ## Run a benchmark: make bench BENCH_ARGS="noise --round
 	@$(CARGO) run $(BUILD) -p aspfs-benches --bin aspfs-bench -- $(BENCH_ARGS)
 
 nightly: lint ## As test, with the long tests too
-	ASPFS_NIGHTLY=1 $(CARGO) test $(BUILD) --workspace
+	tools=$$(scripts/conformance-tools); ASPFS_CONFORMANCE_TOOLS=$$tools ASPFS_NIGHTLY=1 $(CARGO) test $(BUILD) --workspace
+	scripts/posix-extra cpython
 
 fuzz: packages rocksdb ## Run each fuzz target for FUZZ_SECONDS (60); needs cargo-fuzz
 	@command -v cargo-fuzz >/dev/null || { echo 'cargo install cargo-fuzz --locked' >&2; exit 1; }

@@ -5,7 +5,10 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod coherence;
 mod conformance;
+mod corners;
+mod extra;
 mod kills;
 mod mirror;
 mod tree;
