@@ -213,6 +213,8 @@ fn a_script_that_grows_while_it_runs() {
     let Some(bed) = Bed::make(PROGRAM, Duration::from_secs(120)) else { return };
     let source = tempfile::tempdir().unwrap();
     let text = "echo x > started\nwhile [ ! -e go ]; do sleep 0.02; done\necho old >> said\n";
+    // Small files share an object, unless there is only one.
+    fs::write(source.path().join("another"), "another").unwrap();
     for (name, mode) in [("plain", 0o644), ("executable", 0o755)] {
         fs::write(source.path().join(name), text).unwrap();
         fs::set_permissions(source.path().join(name), PermissionsExt::from_mode(mode)).unwrap();
