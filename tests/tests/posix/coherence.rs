@@ -165,6 +165,25 @@ fn writing_what_is_read_by_passthrough() {
     });
 }
 
+/// A descriptor has no name to be looked up again: the listed deviation's one error. What is changed by name is not affected.
+#[test]
+fn opening_a_passthrough_reader_again_for_writing() {
+    let Some((bed, ve, _source)) = bed() else { return };
+    let old = File::open(ve.join("large")).unwrap();
+    let link = format!("/proc/self/fd/{}", old.as_raw_fd());
+    let again = OpenOptions::new().write(true).open(&link).map(|_| ()).map_err(|e| e.raw_os_error());
+    assert_eq!(again, Err(Some(libc::ESTALE)));
+    assert_eq!(File::open(&link).unwrap_err().raw_os_error(), Some(libc::ESTALE), "the file has moved");
+    assert!(fs::read(ve.join("large")).unwrap() == pattern(LARGE, 0));
+    writable(&ve.join("large")).write_all_at(b"x", 0).unwrap();
+    assert!(read_all(&old, LARGE) == pattern(LARGE, 0));
+    let small = File::open(ve.join("log")).unwrap();
+    writable(Path::new(&format!("/proc/self/fd/{}", small.as_raw_fd()))).write_all_at(b"x", 0).unwrap();
+    assert_eq!(read_all(&small, 1), b"x");
+    drop((old, small));
+    bed.finish();
+}
+
 #[test]
 fn truncating_by_path_what_is_read_by_passthrough() {
     meets_passthrough(|path| nix::unistd::truncate(path, 1000).unwrap(), &|mut bytes| {

@@ -18,12 +18,12 @@ const PYTHON: &str = "/usr/bin/python3.11";
 const PYTHON_TESTS: &str = "/usr/lib/python3.11/test/test_os.py";
 
 /// Stressors, and how many operations each does; with `--verify` they check what they read.
-const STRESSORS: [(&str, u32); 26] = [
+const STRESSORS: [(&str, u32); 34] = [
     ("access", 50),
-    ("chdir", 200),
+    ("chdir", 10),
     ("chmod", 50),
     ("chown", 200),
-    ("copy-file", 30),
+    ("copy-file", 4),
     ("dentry", 2000),
     ("dir", 2000),
     ("dirdeep", 200),
@@ -33,18 +33,26 @@ const STRESSORS: [(&str, u32); 26] = [
     ("file-ioctl", 100),
     ("filename", 200),
     ("flock", 2000),
-    ("fpunch", 20),
     ("fstat", 500),
     ("getdent", 200),
+    ("handle", 200),
     ("hdd", 30),
-    ("link", 20),
+    ("inotify", 5),
+    ("io", 20),
+    ("link", 1),
+    ("locka", 500),
     ("lockf", 500),
+    ("lockofd", 500),
     ("mknod", 20),
+    ("open", 2000),
+    ("readahead", 50),
     ("rename", 500),
-    ("symlink", 20),
+    ("seek", 500),
+    ("sync-file", 20),
+    ("symlink", 1),
     ("touch", 200),
     ("utime", 200),
-    ("xattr", 50),
+    ("xattr", 2),
 ];
 
 /// How each stressor ended in a folder.
@@ -52,8 +60,8 @@ fn stress(dir: &Path) -> BTreeMap<&'static str, (Option<i32>, String)> {
     let run = |(name, operations): (&'static str, u32)| {
         let mut command = Command::new(STRESS);
         command.arg(format!("--{name}")).arg("2").arg(format!("--{name}-ops")).arg(operations.to_string());
-        command.args(["--verify", "--timeout", "20", "--hdd-bytes", "16m", "--temp-path"]).arg(dir);
-        command.args(["--fallocate-bytes", "16m", "--copy-file-bytes", "8m"]);
+        command.args(["--verify", "--timeout", "10", "--hdd-bytes", "16m", "--temp-path"]).arg(dir);
+        command.args(["--fallocate-bytes", "16m", "--copy-file-bytes", "128m"]);
         let done = outcome(&mut command, Duration::from_secs(90)).unwrap();
         let failures = done.stdout.lines().chain(done.stderr.lines()).filter(|l| l.contains("fail:"));
         (name, (done.status.code(), failures.collect::<Vec<_>>().join("\n")))
@@ -71,14 +79,15 @@ fn stressors_end_as_on_ext4() {
     let Some(right) = reference() else { return };
     let Some((bed, ve)) = bed(600) else { return };
     let here = stress(&ve);
-    let failed = |all: &BTreeMap<_, (Option<i32>, _)>| all.values().filter(|(code, _)| *code != Some(0)).count();
-    if failed(&here) > 0 {
+    let well = |all: &BTreeMap<_, (Option<i32>, _)>| all.values().filter(|(code, _)| *code == Some(0)).count();
+    if well(&here) < here.len() {
         let expected = stress(right.path());
         let worse: Vec<_> =
             here.iter().filter(|(name, end)| end.0 != Some(0) && expected[*name].0 == Some(0)).collect();
         assert!(worse.is_empty(), "well on ext4, and not here: {worse:#?}");
     }
-    println!("stress-ng: {} stressors, {} fail here", here.len(), failed(&here));
+    println!("stress-ng: {} of {} stressors end well", well(&here), here.len());
+    assert!(well(&here) > here.len() / 2);
     bed.finish();
 }
 

@@ -8,6 +8,7 @@
 mod coherence;
 mod conformance;
 mod corners;
+mod documentation;
 mod extra;
 mod kills;
 mod mirror;
