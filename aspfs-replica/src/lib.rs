@@ -9,6 +9,6 @@
 //!   Sockets and threads belong to thin shells around them.
 //! - Positions are compared whole ([`vefs::ids::Position`]), never by transaction number alone: numbers repeat on a
 //!   branch.
-//!
-//! The crate exports nothing so far: one node with its journal comes first, because a replica is one that journals
-//! what it receives.
+
+pub mod node;
+pub mod window;
