@@ -12,3 +12,4 @@
 
 pub mod node;
 pub mod window;
+pub mod wire;

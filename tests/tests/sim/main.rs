@@ -1,0 +1,5 @@
+//! Replication: the bytes on the wire, and what the machines that speak them promise.
+
+#![allow(clippy::unwrap_used)]
+
+mod wire;
