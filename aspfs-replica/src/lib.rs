@@ -10,6 +10,11 @@
 //! - Positions are compared whole ([`vefs::ids::Position`]), never by transaction number alone: numbers repeat on a
 //!   branch.
 
+pub mod apply;
+pub mod fair;
+pub mod log;
 pub mod node;
+pub mod session;
+pub mod ship;
 pub mod window;
 pub mod wire;

@@ -2,4 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod double;
+mod stream;
+mod turned_away;
 mod wire;
