@@ -148,7 +148,8 @@ fn a_stranger_raises_no_epoch() {
             h.base = Hash([7; 32]);
         }
     };
-    let edits: [(&mut dyn FnMut(&mut Envelope, &mut Message), Refusal); 2] =
+    type Edit<'a> = &'a mut dyn FnMut(&mut Envelope, &mut Message);
+    let edits: [(Edit<'_>, Refusal); 2] =
         [(&mut { foreign_lineage }, Refusal::ForeignLineage), (&mut { foreign_base }, Refusal::ForeignBase)];
     for (edit, why) in edits {
         let (_, actions) = Side::new().talk_edited(&log, &mut f, &mut r, edit);
