@@ -12,6 +12,8 @@ use vefs::ids::{Epoch, Hash, Lineage, VeId};
 use crate::double::{Bug, Copy};
 
 const VE: VeId = VeId(7);
+type Edit = fn(&mut Envelope, &mut Message);
+
 const T: Duration = Duration::ZERO;
 
 /// Carries frames until neither side has anything to say. `edit` may change what the primary sends.
@@ -138,21 +140,26 @@ fn another_history_is_not_continued() {
 fn a_stranger_raises_no_epoch() {
     let (mut f, mut r) = replica();
     let log = primary(1000, 1, 1);
-    let foreign_lineage = |_: &mut Envelope, m: &mut Message| {
-        if let Message::Hello(h) = m {
-            h.position.lineage = Lineage([1; 16]);
-        }
-    };
-    let foreign_base = |_: &mut Envelope, m: &mut Message| {
-        if let Message::Hello(h) = m {
-            h.base = Hash([7; 32]);
-        }
-    };
-    type Edit<'a> = &'a mut dyn FnMut(&mut Envelope, &mut Message);
-    let edits: [(Edit<'_>, Refusal); 2] =
-        [(&mut { foreign_lineage }, Refusal::ForeignLineage), (&mut { foreign_base }, Refusal::ForeignBase)];
+    let edits: [(Edit, Refusal); 2] = [
+        (
+            |_, m| {
+                if let Message::Hello(h) = m {
+                    h.position.lineage = Lineage([1; 16])
+                }
+            },
+            Refusal::ForeignLineage,
+        ),
+        (
+            |_, m| {
+                if let Message::Hello(h) = m {
+                    h.base = Hash([7; 32])
+                }
+            },
+            Refusal::ForeignBase,
+        ),
+    ];
     for (edit, why) in edits {
-        let (_, actions) = Side::new().talk_edited(&log, &mut f, &mut r, edit);
+        let (_, actions) = Side::new().talk_edited(&log, &mut f, &mut r, &mut { edit });
         assert_eq!(actions, [Action::TurnedAway(1, why)]);
         assert_eq!((f.epoch, f.txns.len()), (Epoch(1), 0));
     }
@@ -164,7 +171,6 @@ fn a_stranger_raises_no_epoch() {
 /// was kept staged, announced in the next session and so found corrupt for ever.
 #[test]
 fn hostile_sessions_are_closed_by_name() {
-    type Edit = fn(&mut Envelope, &mut Message);
     let cases: [(Edit, Refusal); 9] = [
         (|e, _| e.seq += u64::from(e.seq > 1), Refusal::Gap),
         (
