@@ -8,11 +8,11 @@ MAKEFLAGS += --no-print-directory
 # One profile for everything: what is tested is what is measured and shipped.
 CARGO := scripts/with-rocksdb cargo
 BUILD := --release --locked
-FUZZ_TARGETS := acl base_tree codec control extent_header frame identity ids journal key metadata object segment_file segment_header superblock template_events template_label template_tar
+FUZZ_TARGETS := acl base_tree codec control extent_header frame identity ids journal key metadata object segment_file segment_header superblock template_events template_label template_tar wire
 FUZZ_SECONDS ?= 60
 BENCH_ARGS ?= noise
 
-.PHONY: help test build demo bench nightly fuzz deny clean packages rocksdb lint
+.PHONY: help test build demo bench nightly fuzz sim deny clean packages rocksdb lint
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -41,6 +41,10 @@ fuzz: packages rocksdb ## Run each fuzz target for FUZZ_SECONDS (60); needs carg
 	for target in $(FUZZ_TARGETS); do \
 	  RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS); \
 	done
+
+SEEDS ?= 2000
+sim: packages rocksdb ## Replication over a faulty link: make sim SEEDS=10000, or SEED=n to replay one
+	ASPFS_SIM_SEEDS=$(SEEDS) $(if $(SEED),ASPFS_SIM_SEED=$(SEED)) $(CARGO) test $(BUILD) -p aspfs-tests --test sim
 
 deny: ## Check licences and banned crates; needs cargo-deny. ADVISORIES=1 fetches the advisory database too
 	@command -v cargo-deny >/dev/null || { echo 'cargo install cargo-deny --locked' >&2; exit 1; }

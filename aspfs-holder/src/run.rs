@@ -58,6 +58,8 @@ pub fn main() -> io::Result<()> {
     let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
     rustix::process::chdir("/")?;
     raise_descriptor_limit();
+    // The daemon waits for signals with all its threads' masks shut, and its children inherit that.
+    let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
     let mut holder = Holder { listener, daemon: None, next: None, mounts: Vec::new(), quit: false };
     while !holder.quit {
         holder.turn()?;

@@ -9,6 +9,12 @@
 //!   Sockets and threads belong to thin shells around them.
 //! - Positions are compared whole ([`vefs::ids::Position`]), never by transaction number alone: numbers repeat on a
 //!   branch.
-//!
-//! The crate exports nothing so far: one node with its journal comes first, because a replica is one that journals
-//! what it receives.
+
+pub mod apply;
+pub mod fair;
+pub mod log;
+pub mod node;
+pub mod session;
+pub mod ship;
+pub mod window;
+pub mod wire;

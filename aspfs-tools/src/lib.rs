@@ -11,6 +11,7 @@ pub mod cli;
 pub mod client;
 pub mod control;
 pub mod daemon;
+pub mod sys;
 pub mod template;
 pub mod units;
 

@@ -25,5 +25,10 @@ fn main() -> std::io::Result<()> {
     for (n, bytes) in aspfs_tests::hostile_control::seeds().into_iter().enumerate() {
         std::fs::write(folder.join(format!("conversation-{n}")), bytes)?;
     }
+    let folder = corpus.join("wire");
+    std::fs::create_dir_all(&folder)?;
+    for (name, bytes) in aspfs_tests::hostile_wire::encoded() {
+        std::fs::write(folder.join(name), bytes)?;
+    }
     Ok(())
 }

@@ -10,6 +10,7 @@ pub mod hostile_control;
 mod hostile_input;
 pub mod hostile_template;
 mod hostile_ve;
+pub mod hostile_wire;
 pub mod model;
 pub mod mounted;
 pub mod node;

@@ -184,6 +184,13 @@ impl Node {
         *self.holders.last().expect("a daemon ran")
     }
 
+    /// Kills the daemon and does not wait for its end.
+    pub fn kill_and_run(&mut self) -> Option<Child> {
+        let mut daemon = self.daemon.take()?;
+        let _ = daemon.kill();
+        Some(daemon)
+    }
+
     /// Kills the daemon, as a crash does.
     pub fn kill(&mut self) {
         if let Some(mut daemon) = self.daemon.take() {
@@ -254,7 +261,7 @@ impl Drop for Node {
             let is_ours =
                 std::fs::read_link(format!("/proc/{holder}/exe")).is_ok_and(|exe| exe.ends_with("aspfs-holder"));
             if let Some(pid) = Pid::from_raw(*holder as i32).filter(|_| is_ours) {
-                let _ = rustix::process::kill_process(pid, Signal::KILL);
+                let _ = rustix::process::kill_process(pid, Signal::TERM);
             }
         }
     }

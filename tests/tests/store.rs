@@ -496,3 +496,33 @@ fn checkpoints_exclude_each_other() {
     });
     assert_eq!(std::fs::read_dir(folder.path().join("checkpoints")).unwrap().count(), 1);
 }
+
+/// One VE that an error had made read-only stopped the collection of all: the node filled up.
+#[test]
+fn a_read_only_ve_does_not_stop_the_collection_of_others() {
+    let plan = FaultPlan::new();
+    let storage = Arc::new(FaultStorage::new(Arc::new(MemStorage::new()), plan.clone()));
+    let mut world = World::create(storage, 5, small_options()).unwrap();
+    let store = world.open().unwrap();
+    let (bad, good) =
+        (create_ve(&store, 1, u64::MAX, u64::MAX).unwrap(), create_ve(&store, 2, u64::MAX, u64::MAX).unwrap());
+    let kept = create(&bad, "kept");
+    write(&bad, kept, 0, vec![3; 100_000]);
+    bad.commit().unwrap();
+    let ino = create(&good, "file");
+    for n in 0..20u8 {
+        write(&good, ino, 0, vec![n; 100_000]);
+        good.commit().unwrap();
+    }
+    plan.fail(Call::Write, 1, ErrorKind::Other);
+    let op = Op::Unlink { parent: InodeNo::ROOT, name: b"kept".to_vec() };
+    assert!(bad.execute(&op, Request::default()).is_err());
+    plan.heal();
+    assert!(bad.read_only_reason().is_some());
+    let retention = vefs::ve::Retention { steps: Vec::new() };
+    let done = store.collect_garbage(&retention).unwrap();
+    assert_eq!(done.skipped, 1);
+    assert!(done.ves.files > 0, "{done:?}");
+    assert_eq!(bad.read(kept, 0, 100_000).unwrap(), vec![3; 100_000]);
+    assert_eq!(good.read(ino, 0, 100_000).unwrap(), vec![19; 100_000]);
+}

@@ -23,6 +23,7 @@ pub mod fuse;
 pub mod ids;
 pub mod journal;
 pub mod limits;
+pub(crate) mod lock;
 pub mod meta;
 pub mod object;
 pub mod op;

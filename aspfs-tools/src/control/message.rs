@@ -382,7 +382,7 @@ pub struct Status {
     pub size: u64,
     /// Ordinary writers are stopped: the disk is full up to the reserve.
     pub tight: bool,
-    /// VEs that take no changes, with the reason.
+    /// Mounted VEs that take no changes, with the reason.
     pub read_only: Vec<(Id, String)>,
 }
 

@@ -20,12 +20,15 @@ mod session;
 mod templates;
 mod ves;
 
-use std::io;
+use std::io::{self, Read};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 use vefs::Store;
 use vefs::format::superblock::{self, Superblock};
 use vefs::store::Background;
@@ -93,6 +96,7 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
     runtime_folder(&config.runtime_dir)?;
     let in_store = |source| DaemonError::Store { path: config.store.clone(), source };
     create_if_empty(&config.store).map_err(in_store)?;
+    wait_for_predecessor(&config);
     let store = Arc::new(Store::open(&config.store, config.options.clone()).map_err(in_store)?);
     let listener = server::listen(&config.socket)?;
     let link = Link::open(&config.runtime_dir, &store_identity(&config.store)?, &config.holder)?;
@@ -125,6 +129,30 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
     drop(background);
     let store = daemon.config.store.clone();
     daemon.store.close().map_err(|source| DaemonError::Store { path: store, source })
+}
+
+/// How long a daemon that was killed may take to end: it has thousands of threads to end first.
+const PREDECESSOR: Duration = Duration::from_secs(5);
+
+/// Waits for the end of a daemon that has the store, unless it answers. Whether the store is free is found out when it is opened.
+fn wait_for_predecessor(config: &Config) {
+    let Ok(lock) = std::fs::File::options().read(true).write(true).open(config.store.join("lock")) else { return };
+    let taken = || rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK);
+    let until = Instant::now() + PREDECESSOR;
+    let mut told = false;
+    while taken() && !answers(&config.socket) && Instant::now() < until {
+        if !told {
+            tracing::info!(store = %config.store.display(), "waiting for the process that has the store to end");
+            told = true;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Whether a daemon greets whoever connects. One that is being killed still has its socket for a while, but says nothing.
+fn answers(socket: &Path) -> bool {
+    let Ok(mut stream) = UnixStream::connect(socket) else { return false };
+    stream.set_read_timeout(Some(Duration::from_millis(500))).is_ok() && matches!(stream.read(&mut [0]), Ok(1))
 }
 
 /// Makes an empty or missing folder a store. One with anything in it is left as it is.

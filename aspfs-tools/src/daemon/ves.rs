@@ -7,7 +7,7 @@ use vefs::ids::{Hash, TxnNo, VeId};
 
 use super::Daemon;
 use super::refuse::{Answer, about, refusal};
-use crate::control::message::{At, Change, Collected, Counted, HoldRow, Id, Status, VeRow, Version, Why};
+use crate::control::message::{At, Change, Collected, Counted, HoldRow, Id, MountRow, Status, VeRow, Version, Why};
 use crate::units::show_time;
 
 impl Daemon {
@@ -77,14 +77,10 @@ impl Daemon {
         let disk = rustix::fs::statvfs(&self.config.store)
             .map_err(|e| refusal(Why::Failed, format!("{}: {e}", self.config.store.display())))?;
         let ves = self.store.list()?;
-        let mut read_only = Vec::new();
-        for id in &ves {
-            match self.store.ve(*id).map(|ve| ve.read_only_reason()) {
-                Ok(None) => {}
-                Ok(Some(why)) => read_only.push((Id(*id), why)),
-                Err(e) => read_only.push((Id(*id), e.to_string())),
-            }
-        }
+        // Those that are mounted are open: asking the others would open them all.
+        let mounts = self.mounts.rows();
+        let why = |row: &MountRow| Some((row.ve, self.store.ve(row.ve.0).ok()?.read_only_reason()?));
+        let mut read_only: Vec<(Id, String)> = mounts.iter().filter_map(why).collect();
         read_only.extend(self.mounts.broken());
         Ok(Status {
             release: crate::version().into(),
@@ -92,7 +88,7 @@ impl Daemon {
             store: self.config.store.display().to_string(),
             uptime: self.started.elapsed().as_secs(),
             ves: ves.len() as u64,
-            mounts: self.mounts.rows(),
+            mounts,
             counted: counted(self.mounts.figures()),
             holder: self.mounts.holder(),
             free: disk.f_bavail.saturating_mul(disk.f_frsize),

@@ -10,7 +10,7 @@ use vefs::Store;
 use vefs::base::{Attrs, BaseBuilder, BaseError, NodeId, Pieces};
 use vefs::ids::Hash;
 use vefs::limits::{FILE_SIZE_MAX, XATTR_NAME_MAX};
-use vefs::object::Pin;
+use vefs::object::{ObjectError, Pin};
 use vefs::types::{Kind, mode};
 
 use super::event::{DATA_MAX, Event, Meta, What};
@@ -47,10 +47,23 @@ pub enum ImportError {
     },
     /// The tree cannot be built.
     #[error(transparent)]
-    Base(#[from] BaseError),
+    Base(BaseError),
     /// The store failed, or is full.
     #[error(transparent)]
     Store(#[from] vefs::Error),
+}
+
+impl From<BaseError> for ImportError {
+    /// A full disk is told of as such, whoever met it.
+    fn from(e: BaseError) -> ImportError {
+        let full = |io: &std::io::Error| io.kind() == std::io::ErrorKind::StorageFull;
+        match e {
+            BaseError::Io { source, .. } | BaseError::Object(ObjectError::Io { source, .. }) if full(&source) => {
+                ImportError::Store(vefs::Error::NoSpace { what: "a template" })
+            }
+            e => ImportError::Base(e),
+        }
+    }
 }
 
 /// What an import has made.

@@ -67,8 +67,11 @@ impl Runner {
 
     fn base_tree(&mut self) -> Result<Option<Hash>, String> {
         if self.base.is_none() {
-            match tree::build(self.store().objects(), &sample_tree()) {
-                Ok(hash) => self.base = Some(hash),
+            let built = tree::build(self.store().objects(), &sample_tree()).map_err(|e| e.to_string());
+            // Without a name it would go with the last VE over it.
+            let named = built.and_then(|hash| self.store().template_put("sample", hash, "").map_err(|e| e.to_string()));
+            match named {
+                Ok(template) => self.base = Some(template.root),
                 Err(_) if self.world.fuse().is_blown() => {}
                 Err(e) => return Err(format!("building the base tree: {e}")),
             }

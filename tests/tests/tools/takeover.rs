@@ -95,6 +95,21 @@ fn a_mount_that_ended_without_a_daemon_is_forgotten() {
     node.aspfs(&["ve", "destroy", "0000002A"]).ok();
 }
 
+/// A daemon with three threads a mount takes a while to end when it is killed; one that was started at once found the store in use, gave up,
+/// and left every mount waiting.
+#[test]
+fn a_daemon_may_be_started_before_the_one_before_it_has_ended() {
+    needs_mounts!();
+    let mut node = Node::start();
+    let dirs: Vec<_> = (1..=8).map(|n| node.mounted(&format!("{n:08X}"))).collect();
+    for _ in 0..3 {
+        let killed = node.kill_and_run();
+        node.up();
+        killed.unwrap().wait().unwrap();
+        dirs.iter().for_each(|dir| std::fs::write(dir.join("f"), "x").unwrap());
+    }
+}
+
 #[test]
 fn many_mounts_are_taken_over() {
     needs_mounts!();

@@ -614,15 +614,22 @@ proptest! {
 #[test]
 fn marks_made_during_an_import_do_not_outlive_it() {
     let (_disk, objects) = objects();
+    let bytes = vec![1u8; 100_000];
+    let hash = objects.put(&bytes).unwrap();
     let mut b = BaseBuilder::new(objects.clone());
-    let big = b.add_content(&mut &vec![1u8; 100_000][..], false, false).unwrap();
-    b.add_file(ROOT, b"f", &attrs(0o644), big).unwrap();
-    objects.condemn([Hash::of(&vec![1u8; 100_000])]);
+    text(&mut b, ROOT, "f", &bytes);
+    // What came into being here is marked as well, between its placing and the end.
+    for i in 0..100u8 {
+        text(&mut b, ROOT, &format!("g{i}"), &vec![i + 2; 70_000]);
+    }
+    objects.condemn([hash, Hash::of(&vec![2; 70_000])]);
     let built = b.build().unwrap();
+    assert_eq!((built.inodes, built.bytes, built.new_bytes), (102, 7_100_000, 7_000_000));
     let tree = BaseTree::open(&**objects.storage(), built.hash).unwrap();
+    drop(built);
     assert_eq!(objects.sweep_condemned(|_| false).unwrap(), 0);
-    assert_eq!(read(&objects, &tree, InodeNo(2)), vec![1u8; 100_000]);
-    assert_eq!((built.inodes, built.bytes, built.new_bytes), (2, 100_000, 100_000));
+    assert_eq!(read(&objects, &tree, path(&tree, "f").unwrap()), bytes);
+    assert_eq!(read(&objects, &tree, path(&tree, "g0").unwrap()), [2; 70_000]);
 }
 
 /// The order in which small contents came decided what the packs were, and so the hash.

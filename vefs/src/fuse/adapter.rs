@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, IoctlFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, INodeNo, IoctlFlags,
     KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyBmap,
     ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
     ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
@@ -16,41 +16,14 @@ use fuser::{
 use super::attrs::{BLOCK, Wanted};
 use super::convert::{FOR_EVER, attributes, errno, file_type, number};
 use super::files::{CACHED, PASSTHROUGH};
-use super::fs::{Found, Fs};
+use super::fs::Fs;
 use super::negotiate;
 use super::nodes::{NodeId, Opened};
-use super::reply;
-use crate::errno::Errno;
+use super::reply::{self, GENERATION, empty, entry, xattr};
 use crate::limits;
-
-/// Inode numbers are never used twice.
-const GENERATION: Generation = Generation(0);
 
 fn node(n: INodeNo) -> NodeId {
     NodeId(n.0)
-}
-
-fn entry(reply: ReplyEntry, found: Result<Found, Errno>) {
-    match found {
-        Ok(f) => reply.entry_with_ttls(&f.ttl(), &FOR_EVER, &f.attributes(), GENERATION),
-        Err(e) => reply.error(errno(e)),
-    }
-}
-
-fn empty(reply: ReplyEmpty, done: Result<(), Errno>) {
-    match done {
-        Ok(()) => reply.ok(),
-        Err(e) => reply.error(errno(e)),
-    }
-}
-
-fn xattr(reply: ReplyXattr, size: u32, value: Result<Vec<u8>, Errno>) {
-    match value {
-        Ok(v) if size == 0 => reply.size(v.len() as u32),
-        Ok(v) if v.len() <= size as usize => reply.data(&v),
-        Ok(_) => reply.error(errno(Errno::ERANGE)),
-        Err(e) => reply.error(errno(e)),
-    }
 }
 
 /// The kernel need not tell of each close(2).

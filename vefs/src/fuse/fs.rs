@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use fuser::Request;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 
 use super::convert;
 use super::counters::{Counters, count};
@@ -14,6 +14,7 @@ use super::syncing::Syncing;
 use crate::errno::Errno;
 use crate::error::Error;
 use crate::ids::InodeNo;
+use crate::lock::Mutex;
 use crate::op::{Op, Reply};
 use crate::types::Inode;
 use crate::ve::{self, Memo, Ve};

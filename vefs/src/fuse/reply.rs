@@ -2,12 +2,44 @@
 
 use std::time::Duration;
 
-use fuser::{FileAttr, FileHandle, FopenFlags, Generation, ReplyCreate, ReplyOpen};
+use fuser::{FileAttr, FileHandle, FopenFlags, Generation, ReplyCreate, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyXattr};
 
+use super::convert::{FOR_EVER, errno};
+use super::fs::Found;
 use super::sys;
 use crate::clock::Timestamp;
+use crate::errno::Errno;
 use crate::ids::InodeNo;
 use crate::types::{Inode, mode};
+
+/// Inode numbers are never used twice.
+pub const GENERATION: Generation = Generation(0);
+
+/// An inode under a name.
+pub fn entry(reply: ReplyEntry, found: Result<Found, Errno>) {
+    match found {
+        Ok(f) => reply.entry_with_ttls(&f.ttl(), &FOR_EVER, &f.attributes(), GENERATION),
+        Err(e) => reply.error(errno(e)),
+    }
+}
+
+/// Success, or an error.
+pub fn empty(reply: ReplyEmpty, done: Result<(), Errno>) {
+    match done {
+        Ok(()) => reply.ok(),
+        Err(e) => reply.error(errno(e)),
+    }
+}
+
+/// A value of getxattr(2) or listxattr(2), or how long it is where there is no room for it.
+pub fn xattr(reply: ReplyXattr, size: u32, value: Result<Vec<u8>, Errno>) {
+    match value {
+        Ok(v) if size == 0 => reply.size(v.len() as u32),
+        Ok(v) if v.len() <= size as usize => reply.data(&v),
+        Ok(_) => reply.error(errno(Errno::ERANGE)),
+        Err(e) => reply.error(errno(e)),
+    }
+}
 
 /// Attributes of nothing.
 pub fn nothing() -> Inode {
@@ -50,6 +82,6 @@ pub fn created_passthrough(
     backing: u32,
 ) {
     let id = sys::wrap_for_create(&reply, backing);
-    reply.created_passthrough(ttl, attr, Generation(0), handle, flags, &id);
+    reply.created_passthrough(ttl, attr, GENERATION, handle, flags, &id);
     let _ = id.into_raw();
 }

@@ -14,7 +14,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use fuser::{Config, Notifier, Session, SessionACL};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
@@ -29,6 +29,7 @@ use super::{Host, Options};
 use crate::errno::Errno as Posix;
 use crate::error::Error as CoreError;
 use crate::ids::VeId;
+use crate::lock::Mutex;
 use crate::op::Op;
 use crate::ve::{self, Ve};
 

@@ -13,6 +13,11 @@ use crate::ids::{Epoch, TxnNo, VeId};
 use crate::limits;
 use crate::storage::{File, Storage};
 
+/// The kernel caches files in pages of at least this many bytes, aligned.
+const PAGE: u64 = 4096;
+/// What follows a frame: up to its alignment, and up to the page's end.
+static ZEROS: [u8; PAGE as usize + 8] = [0; PAGE as usize + 8];
+
 /// Where a frame was written.
 #[derive(Clone, Debug)]
 pub struct Written {
@@ -63,6 +68,8 @@ pub struct Journal {
     names: u64,
     names_durable: u64,
     next_order: u64,
+    /// Offset in the last segment's file up to which this run has written whole pages.
+    filled: u64,
     position: u64,
     durable: u64,
     seq: u64,
@@ -106,6 +113,7 @@ impl Journal {
             names: 0,
             names_durable: 0,
             next_order: tail.next_order,
+            filled: 0,
             position: tail.position,
             durable: tail.position,
             seq: tail.seq,
@@ -179,18 +187,26 @@ impl Journal {
         let parts = Parts { kind, txn, seq: self.seq, epoch, synced_upto: self.durable, body, envelope, payload };
         let payload_crc = record::crc(segment.header.incarnation, payload);
         let header = parts.header(segment.header.incarnation, payload_crc);
-        let padding = [0u8; 8];
         let used = header.len() + body.len() + envelope.len() + payload.len();
-        let pad = &padding[..need as usize - used];
         let at = DATA_START + (self.position - segment.header.base);
+        let end = self.fill_to(at + need, segment.header.capacity);
+        let pad = &ZEROS[..(end - at) as usize - used];
         let io = [&header[..], body, envelope, payload, pad].map(IoSlice::new);
         if let Err(e) = segment.file.write_at(&io, at) {
             return Err(self.poison(format!("writing {} at {at}: {e}", segment.path)));
         }
+        self.filled = self.filled.max(end);
         self.position += need;
         self.seq += 1;
         let payload_offset = at + (header.len() + body.len() + envelope.len()) as u64;
         Ok(Written { segment, payload_offset, payload_crc, end: self.position })
+    }
+
+    /// Where a write ends whose frame ends at `end`. A frame that reaches a page for the first time fills it with zeros: a page that was
+    /// written in part only, and had left the page cache since its file was made, would be read from the disk first. What is overwritten is
+    /// no frame of this incarnation.
+    fn fill_to(&self, end: u64, capacity: u64) -> u64 {
+        if end <= self.filled { end } else { end.next_multiple_of(PAGE).min(DATA_START + capacity).max(end) }
     }
 
     /// Bytes left in the segment that is being written. A segment of an earlier run has none: see the module's invariants.
@@ -291,9 +307,10 @@ impl Journal {
             first_seq: self.seq,
             capacity,
         };
-        let mut block = [0; COPY_AT + HEADER_LEN];
+        // A whole page: see `fill_to`.
+        let mut block = [0; DATA_START as usize];
         block[..HEADER_LEN].copy_from_slice(&header.to_bytes());
-        block[COPY_AT..].copy_from_slice(&header.to_bytes());
+        block[COPY_AT..COPY_AT + HEADER_LEN].copy_from_slice(&header.to_bytes());
         if let Err(e) = file.write_at(&[IoSlice::new(&block)], 0) {
             return Err(self.poison(format!("writing the header of {path}: {e}")));
         }
@@ -303,6 +320,7 @@ impl Journal {
             self.unflushed.push((last.file.clone(), self.position));
         }
         self.writable = true;
+        self.filled = DATA_START;
         self.next_order += 1;
         self.segments.push_back(Arc::new(Segment { path, file, header }));
         Ok(())
@@ -363,3 +381,7 @@ impl Journal {
         frame_len(limits::BODY_MAX, limits::ENVELOPE_MAX, limits::INLINE_MAX)
     }
 }
+
+#[cfg(test)]
+#[path = "write_tests.rs"]
+mod tests;

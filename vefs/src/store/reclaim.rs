@@ -21,28 +21,42 @@ pub struct Reclaimed {
     pub trees: u64,
     /// Bytes of objects removed.
     pub objects: u64,
+    /// VEs that could not be collected: read-only after an error, or damaged. The reason is in the log.
+    pub skipped: u64,
 }
 
 impl Store {
     /// Forgets what nothing keeps in every VE, and unlinks what then nothing names.
     pub fn collect_garbage(&self, retention: &Retention) -> Result<Reclaimed> {
         let _collecting = self.collecting.lock();
-        self.open_all()?;
-        let mut done = Reclaimed::default();
+        let unread = self.open_what_opens()?;
+        let mut done = Reclaimed { skipped: unread, ..Reclaimed::default() };
+        let mut collected = Vec::new();
         for ve in self.opened() {
-            let c = ve.collect(retention)?;
-            done.ves.versions += c.versions;
-            done.ves.rows += c.rows;
-            done.ves.history += c.history;
-            done.ves.moved += c.moved;
-            done.ves.files += c.files;
+            // One VE's trouble is not the others': they get their space back.
+            match ve.collect(retention) {
+                Ok(c) => {
+                    done.ves.versions += c.versions;
+                    done.ves.rows += c.rows;
+                    done.ves.history += c.history;
+                    done.ves.moved += c.moved;
+                    done.ves.files += c.files;
+                    collected.push(ve);
+                }
+                Err(e) => {
+                    tracing::warn!(ve = %ve.id(), error = %e, "not collected");
+                    done.skipped += 1;
+                }
+            }
         }
         // Before objects are looked at: those of a tree that goes, go with it.
         done.trees = self.collect_trees()?;
         self.shared.meta.persist()?;
         // What is garbage by now is garbage in the checkpoint as well.
-        let garbage: Vec<_> = self.opened().into_iter().map(|ve| (ve.take_garbage(), ve)).collect();
-        let condemned = self.condemn_objects()?;
+        // Files of a VE whose collection broke off may still be named: they stay.
+        let garbage: Vec<_> = collected.into_iter().map(|ve| (ve.take_garbage(), ve)).collect();
+        // What a VE that does not open would name is not known: then no object goes.
+        let condemned = unread == 0 && self.condemn_objects()?;
         self.checkpoint()?;
         for (files, ve) in &garbage {
             ve.remove_files(files)?;
@@ -52,6 +66,18 @@ impl Store {
             done.objects = self.shared.objects.sweep_condemned(|hash| used.contains(hash))?;
         }
         Ok(done)
+    }
+
+    /// Opens every VE, and answers how many did not.
+    fn open_what_opens(&self) -> Result<u64> {
+        let mut unread = 0;
+        for id in self.list()? {
+            if let Err(e) = self.ve(id) {
+                tracing::warn!(ve = %id, error = %e, "not opened for collection: no object is removed");
+                unread += 1;
+            }
+        }
+        Ok(unread)
     }
 
     /// Seals and coalesces quiet files in every open VE; returns how many files changed.

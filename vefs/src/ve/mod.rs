@@ -21,8 +21,6 @@ mod recover;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 pub use envelope::{Envelope, Memo};
 pub use execute::Request;
 pub use gc::{Collected, Retention};
@@ -35,6 +33,7 @@ use crate::error::Result;
 use crate::format::identity::Identity;
 use crate::ids::{Hash, Position, TxnNo, VeId};
 use crate::journal::Journal;
+use crate::lock::Mutex;
 use crate::meta::rows::Head;
 use crate::state::tables::Tables;
 use crate::store::Shared;

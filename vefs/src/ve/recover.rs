@@ -6,8 +6,6 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use super::commit::chain_hash;
 use super::envelope::Envelope;
 use super::hashing::PendingHash;
@@ -25,6 +23,7 @@ use crate::format::identity::Identity;
 use crate::format::record::FrameKind;
 use crate::ids::{Epoch, Hash, InodeNo, TxnNo};
 use crate::journal::{Journal, Recovered, Scanner};
+use crate::lock::Mutex;
 use crate::meta::{Table, rows, rows::Head};
 use crate::state::apply::apply;
 use crate::state::key::{Key, Value};

@@ -1,0 +1,118 @@
+//! The two sides' histories as the machines see them: [`Log`] at a primary, [`Follower`] at a replica. A VE implements them over
+//! its journal; a simulator in memory.
+
+use bytes::Bytes;
+use vefs::ids::{Epoch, Hash, PayloadId, Position, TxnNo};
+
+/// A payload of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Payload {
+    /// Its bytes.
+    Inline(Bytes),
+    /// To be read by [`Log::payload`], or staged by [`Follower::stage`]: its id and length in bytes.
+    Bulk(PayloadId, u64),
+}
+
+/// A record as journalled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogRecord {
+    /// The encoded body: the bytes under the chain hash.
+    pub body: Bytes,
+    /// Its payload.
+    pub payload: Option<Payload>,
+}
+
+/// A sealed transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogTxn {
+    /// The position after it.
+    pub position: Position,
+    /// Chain hash before it.
+    pub previous: Hash,
+    /// In order.
+    pub records: Vec<LogRecord>,
+    /// The encoded seal.
+    pub seal: Bytes,
+}
+
+/// What lies behind a transaction in a history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogRead {
+    /// The next transaction.
+    Txn(LogTxn),
+    /// Nothing that is durable.
+    AtEnd,
+    /// The journal does not reach back so far.
+    Gone,
+}
+
+/// Whether a history has a position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    /// It has a transaction of this number, with this position.
+    Here(Position),
+    /// It has not come so far.
+    Beyond,
+    /// It is too long ago to be known.
+    Gone,
+}
+
+/// The history could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the VE's history cannot be read: {0}")]
+pub struct LogError(pub String);
+
+/// A primary's history. Only what is durable on its own disk is in it (promise G12).
+pub trait Log {
+    /// The last sealed and durable transaction.
+    fn durable(&self) -> Position;
+    /// The epoch in which it writes; never below that of `durable`.
+    fn epoch(&self) -> Epoch;
+    /// Root hash of the base tree.
+    fn base(&self) -> Hash;
+    /// The position after the transaction `txn`. Transaction 0 is the empty state: chain hash zero.
+    fn position_at(&self, txn: TxnNo) -> At;
+    /// The transaction after `after`.
+    fn read(&self, after: TxnNo) -> Result<LogRead, LogError>;
+    /// Bytes of a bulk payload.
+    fn payload(&self, id: PayloadId, offset: u64, len: usize) -> Result<Bytes, LogError>;
+}
+
+/// Why a replica's store did not take a transaction.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FollowError {
+    /// What it holds is not what its hashes say. Nothing was changed.
+    #[error("transaction {} is not what its hashes say: {detail}", .txn.0)]
+    Corrupt {
+        /// Which.
+        txn: TxnNo,
+        /// What was found.
+        detail: String,
+    },
+    /// The store failed or is full. Nothing was acknowledged.
+    #[error("the replica's store failed: {0}")]
+    Store(String),
+}
+
+/// A replica's history and its store.
+pub trait Follower {
+    /// Root hash of the base tree.
+    fn base(&self) -> Hash;
+    /// The last transaction taken, durable or not.
+    fn head(&self) -> Position;
+    /// The last transaction that is durable.
+    fn durable(&self) -> Position;
+    /// The highest epoch ever seen, as it is on disk.
+    fn highest_epoch(&self) -> Epoch;
+    /// Raises it. Durable when this returns (promise G10).
+    fn note_epoch(&mut self, epoch: Epoch) -> Result<(), FollowError>;
+    /// Puts bytes of a bulk payload aside, at this offset in it. They may be dropped at a restart.
+    fn stage(&mut self, id: PayloadId, total: u64, offset: u64, bytes: &[u8]) -> Result<(), FollowError>;
+    /// Drops everything that is staged.
+    fn unstage_all(&mut self);
+    /// Takes the transaction behind the head: proves it against its chain hash and payload hashes, journals and applies it. All or
+    /// nothing. Bulk payloads are staged whole before, and are taken or dropped.
+    fn receive(&mut self, txn: &LogTxn) -> Result<(), FollowError>;
+    /// Makes everything received durable, and says up to where.
+    fn sync(&mut self) -> Result<Position, FollowError>;
+}

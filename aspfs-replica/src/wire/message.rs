@@ -1,0 +1,241 @@
+//! What the two sides of a replica's stream say to each other.
+//!
+//! Record bodies and seals travel as the bytes that the journal has: they are what the chain hash covers, so they are neither
+//! decoded nor encoded again here.
+
+use bincode::{Decode, Encode};
+use vefs::ids::{Epoch, Hash, PayloadId, Position, TxnNo};
+use vefs::limits;
+
+use super::WireError;
+use crate::node::NodeId;
+
+/// Most payload bytes in one chunk.
+pub const CHUNK_MAX: usize = 256 << 10;
+/// Most bytes of bodies and inline payloads that a batch of records holds, unless it is one record.
+pub const BATCH_TARGET: usize = 256 << 10;
+/// Most payloads that a replica can say it has staged.
+pub const STAGED_MAX: usize = 1024;
+/// Bytes that a message may take beside what it carries.
+const SLACK: usize = 4096;
+
+/// A record as the journal has it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct WireRecord {
+    /// The encoded body: the bytes under the chain hash.
+    pub body: Vec<u8>,
+    /// Its payload.
+    pub payload: Option<WirePayload>,
+}
+
+/// Where a record's payload is.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum WirePayload {
+    /// Here.
+    Inline(Vec<u8>),
+    /// In chunks that were sent before, under this id and of this length.
+    Staged(PayloadId, u64),
+}
+
+/// The primary's first word in a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Hello {
+    /// Who speaks.
+    pub node: NodeId,
+    /// How far it is, durably. Its lineage is the one it will ship.
+    pub position: Position,
+    /// Root hash of the VE's base tree.
+    pub base: Hash,
+}
+
+/// The replica's answer.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Welcome {
+    /// Who speaks.
+    pub node: NodeId,
+    /// How far it is, durably.
+    pub position: Position,
+    /// Payloads of the primary's epoch that are staged whole, so that they need not be sent again.
+    pub staged: Vec<(PayloadId, u64)>,
+}
+
+/// A transaction begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Begin {
+    /// The position after it.
+    pub position: Position,
+    /// Chain hash before it.
+    pub previous: Hash,
+    /// Number of its records.
+    pub records: u32,
+}
+
+/// Part of a payload, ahead of its record.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Chunk {
+    /// Which payload.
+    pub id: PayloadId,
+    /// Bytes of the whole payload.
+    pub total: u64,
+    /// Where in the payload this begins.
+    pub offset: u64,
+    /// The bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// Why a side does not go on. Counted by name; the session ends with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub enum Refusal {
+    /// The history is another VE's.
+    ForeignLineage,
+    /// The base tree is another one, or not here.
+    ForeignBase,
+    /// A higher epoch than the sender's has been seen.
+    OldEpoch,
+    /// The transaction does not follow the head.
+    NotNext,
+    /// Frames are missing before this one.
+    Gap,
+    /// Something out of turn.
+    OutOfTurn,
+    /// A payload is not staged.
+    PayloadMissing,
+    /// More is staged than allowed.
+    StagingFull,
+    /// What the transaction holds is not what its hashes say.
+    Corrupt,
+    /// More records or bytes than one transaction has.
+    TooLarge,
+    /// The replica's store failed or is full.
+    Store,
+    /// Both histories went on from a common position.
+    Diverged,
+}
+
+/// A message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// From the primary, first.
+    Hello(Hello),
+    /// From the replica, in answer.
+    Welcome(Welcome),
+    /// From the primary.
+    Begin(Begin),
+    /// From the primary, between `Begin` and `End`.
+    Records(Vec<WireRecord>),
+    /// From the primary: the encoded seal; the transaction is whole.
+    End(Vec<u8>),
+    /// From the primary, at any time after `Welcome`.
+    Chunk(Chunk),
+    /// From the replica: durable up to here (promise G11).
+    Ack(Position),
+    /// From either side: there is an epoch higher than yours.
+    EpochNotice(Epoch),
+    /// From either side.
+    Refused(Refusal, TxnNo),
+    /// From either side, answered by `Pong` with the same number.
+    Ping(u64),
+    /// The answer.
+    Pong(u64),
+}
+
+impl Message {
+    /// The number of its kind.
+    pub fn kind(&self) -> u8 {
+        match self {
+            Message::Hello(_) => 1,
+            Message::Welcome(_) => 2,
+            Message::Begin(_) => 3,
+            Message::Records(_) => 4,
+            Message::End(_) => 5,
+            Message::Chunk(_) => 6,
+            Message::Ack(_) => 7,
+            Message::EpochNotice(_) => 8,
+            Message::Refused(..) => 9,
+            Message::Ping(_) => 10,
+            Message::Pong(_) => 11,
+        }
+    }
+
+    /// Longest body of a kind in bytes, before compression; `None` for a kind that is not known.
+    pub fn bound(kind: u8) -> Option<usize> {
+        match kind {
+            1 | 3 | 7..=11 => Some(SLACK),
+            2 => Some(SLACK + STAGED_MAX * 32),
+            4 => Some(limits::BODY_MAX + limits::INLINE_TOTAL_MAX + SLACK),
+            // A seal: a hash of 32 bytes for each of at most `TXN_PAYLOAD_MAX / INLINE_MAX` bulk payloads.
+            5 => Some(SLACK + 32 * (limits::TXN_PAYLOAD_MAX as usize / limits::INLINE_MAX + 1)),
+            6 => Some(CHUNK_MAX + SLACK),
+            _ => None,
+        }
+    }
+
+    /// Bytes that it carries, about: what shares of a link are counted in.
+    pub fn cost(&self) -> u64 {
+        let carried = match self {
+            Message::Records(records) => records.iter().map(WireRecord::len).sum(),
+            Message::End(seal) => seal.len(),
+            Message::Chunk(chunk) => chunk.bytes.len(),
+            _ => 64,
+        };
+        (super::HEADER_LEN + carried) as u64
+    }
+
+    /// Checks what the encoding alone does not say.
+    pub(super) fn check(self) -> Result<Message, WireError> {
+        let bad = match &self {
+            Message::Welcome(w) if w.staged.len() > STAGED_MAX => Some("staged payloads"),
+            Message::Begin(b) if b.records == 0 || b.records > limits::TXN_RECORDS_MAX => Some("records"),
+            Message::Begin(b) if b.position.txn.0 == 0 || b.position.txn.0 > limits::COUNTER_MAX => Some("transaction"),
+            Message::Records(r) if r.is_empty() => Some("records"),
+            Message::Records(r) => r.iter().find_map(WireRecord::fault),
+            Message::Chunk(c) => c.fault(),
+            _ => None,
+        };
+        bad.map_or(Ok(self), |field| Err(WireError::Field(field)))
+    }
+}
+
+impl WireRecord {
+    /// Bytes of body and inline payload.
+    pub fn len(&self) -> usize {
+        let inline = match &self.payload {
+            Some(WirePayload::Inline(bytes)) => bytes.len(),
+            _ => 0,
+        };
+        self.body.len() + inline
+    }
+
+    /// Whether it has no bytes at all, which no record of a journal is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn fault(&self) -> Option<&'static str> {
+        match &self.payload {
+            _ if self.body.is_empty() || self.body.len() > limits::BODY_MAX => Some("body"),
+            Some(WirePayload::Inline(bytes)) if bytes.is_empty() || bytes.len() > limits::INLINE_TOTAL_MAX => {
+                Some("payload")
+            }
+            Some(WirePayload::Staged(id, len)) => payload_fault(*id, *len),
+            _ => None,
+        }
+    }
+}
+
+impl Chunk {
+    fn fault(&self) -> Option<&'static str> {
+        let len = self.bytes.len() as u64;
+        if self.bytes.is_empty() || self.bytes.len() > CHUNK_MAX {
+            return Some("chunk");
+        }
+        let inside = self.offset.checked_add(len).is_some_and(|end| end <= self.total);
+        if !inside { Some("chunk") } else { payload_fault(self.id, self.total) }
+    }
+}
+
+fn payload_fault(id: PayloadId, len: u64) -> Option<&'static str> {
+    let bad_id = id.txn.0 > limits::COUNTER_MAX || id.offset > limits::TXN_PAYLOAD_MAX + limits::WRITE_MAX as u64;
+    let bad_len = len == 0 || len > limits::WRITE_MAX as u64;
+    if bad_id || bad_len { Some("payload") } else { None }
+}

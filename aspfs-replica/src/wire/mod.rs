@@ -1,0 +1,160 @@
+//! Bytes on the wire between a VE's primary and a replica: frames with messages in them. See `docs/format/wire.md`.
+//!
+//! Every length is bounded before anything is allocated, every byte is under a checksum, an unknown format and an unknown kind are
+//! refused by their number, and nothing follows a message in its body (promises G28, G29).
+
+mod frame;
+mod message;
+
+#[cfg(test)]
+mod tests;
+
+use bincode::{Decode, Encode};
+use vefs::codec::{self, CodecError};
+
+pub use frame::{Envelope, FORMAT, HEADER_LEN, Header, MAGIC};
+pub use message::{
+    BATCH_TARGET, Begin, CHUNK_MAX, Chunk, Hello, Message, Refusal, STAGED_MAX, Welcome, WirePayload, WireRecord,
+};
+
+/// Bodies shorter than this are not compressed.
+const ZSTD_MIN: usize = 512;
+/// The level: what keeps up with a fast link on one core.
+const ZSTD_LEVEL: i32 = 1;
+
+/// Why bytes are not a frame.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// Too few bytes, so far.
+    #[error("{got} bytes where {need} are needed")]
+    Short {
+        /// Bytes there are.
+        got: usize,
+        /// Bytes needed.
+        need: usize,
+    },
+    /// Something else.
+    #[error("magic bytes do not match")]
+    Magic,
+    /// A damaged header.
+    #[error("the header's checksum does not match")]
+    HeaderChecksum,
+    /// A damaged body.
+    #[error("the body's checksum does not match")]
+    BodyChecksum,
+    /// Another program's format.
+    #[error("wire format {found}, this program knows {FORMAT}")]
+    Format {
+        /// The number met.
+        found: u16,
+    },
+    /// A message that this program does not know.
+    #[error("unknown kind of message {0}")]
+    Kind(u8),
+    /// Longer than its kind may be.
+    #[error("a body of {len} bytes for a message of kind {kind}, which has at most {max}")]
+    Long {
+        /// The message's kind.
+        kind: u8,
+        /// Bytes of its body.
+        len: usize,
+        /// The bound.
+        max: usize,
+    },
+    /// A field is out of its range.
+    #[error("field {0} is out of range")]
+    Field(&'static str),
+    /// The body does not decompress to what it says.
+    #[error("malformed compression")]
+    Zstd,
+    /// The body is not the encoding of a message of its kind.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+}
+
+/// The frame of a message. `compress`: where that makes it smaller.
+pub fn encode(message: &Message, envelope: Envelope, compress: bool) -> Vec<u8> {
+    let body = match message {
+        Message::Hello(m) => codec::encode(m),
+        Message::Welcome(m) => codec::encode(m),
+        Message::Begin(m) => codec::encode(m),
+        Message::Records(m) => codec::encode(m),
+        Message::End(m) => codec::encode(m),
+        Message::Chunk(m) => codec::encode(m),
+        Message::Ack(m) => codec::encode(m),
+        Message::EpochNotice(m) => codec::encode(m),
+        Message::Refused(why, at) => codec::encode(&(*why, *at)),
+        Message::Ping(n) | Message::Pong(n) => codec::encode(n),
+    };
+    match compress.then(|| compressed(&body)).flatten() {
+        Some(smaller) => frame::write(message.kind(), true, envelope, &smaller),
+        None => frame::write(message.kind(), false, envelope, &body),
+    }
+}
+
+/// A frame with a right header and any body: what a hostile peer can send.
+pub fn frame_of(kind: u8, zstd: bool, envelope: Envelope, body: &[u8]) -> Vec<u8> {
+    frame::write(kind, zstd, envelope, body)
+}
+
+/// The compressed body, where an eighth or more is saved.
+fn compressed(body: &[u8]) -> Option<Vec<u8>> {
+    if body.len() < ZSTD_MIN {
+        return None;
+    }
+    let packed = zstd::bulk::compress(body, ZSTD_LEVEL).ok()?;
+    let out = [&(body.len() as u32).to_le_bytes()[..], &packed].concat();
+    (out.len() < body.len() - body.len() / 8).then_some(out)
+}
+
+fn decompressed(body: &[u8], max: usize) -> Result<Vec<u8>, WireError> {
+    let Some((len, packed)) = body.split_first_chunk::<4>() else { return Err(WireError::Zstd) };
+    let len = u32::from_le_bytes(*len) as usize;
+    if len > max {
+        return Err(WireError::Field("length before compression"));
+    }
+    let plain = zstd::bulk::decompress(packed, len).map_err(|_| WireError::Zstd)?;
+    if plain.len() == len { Ok(plain) } else { Err(WireError::Zstd) }
+}
+
+/// Checks the header at the start of `bytes`: what a stream's reader does with the first [`HEADER_LEN`] bytes, before it makes
+/// room for the body.
+pub fn header(bytes: &[u8]) -> Result<Header, WireError> {
+    Header::parse(bytes, Message::bound)
+}
+
+/// Reads the frame at the start of `bytes`; also how long it is.
+pub fn decode(bytes: &[u8]) -> Result<(Envelope, Message, usize), WireError> {
+    let header = header(bytes)?;
+    let (body, used) = header.body(bytes)?;
+    let message = if header.zstd {
+        let max = Message::bound(header.kind).unwrap_or(0);
+        parse(header.kind, &decompressed(body, max)?)?
+    } else {
+        parse(header.kind, body)?
+    };
+    Ok((header.envelope, message.check()?, used))
+}
+
+fn parse(kind: u8, body: &[u8]) -> Result<Message, WireError> {
+    fn get<T: Decode<()> + Encode>(body: &[u8]) -> Result<T, WireError> {
+        Ok(codec::decode(body)?)
+    }
+    Ok(match kind {
+        1 => Message::Hello(get(body)?),
+        2 => Message::Welcome(get(body)?),
+        3 => Message::Begin(get(body)?),
+        4 => Message::Records(get(body)?),
+        5 => Message::End(get(body)?),
+        6 => Message::Chunk(get(body)?),
+        7 => Message::Ack(get(body)?),
+        8 => Message::EpochNotice(get(body)?),
+        9 => {
+            let (why, at) = get(body)?;
+            Message::Refused(why, at)
+        }
+        10 => Message::Ping(get(body)?),
+        11 => Message::Pong(get(body)?),
+        other => return Err(WireError::Kind(other)),
+    })
+}

@@ -1,0 +1,8 @@
+//! Replication: the bytes on the wire, and what the machines that speak them promise.
+
+#![allow(clippy::unwrap_used)]
+
+mod double;
+mod stream;
+mod turned_away;
+mod wire;
