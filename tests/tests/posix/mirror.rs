@@ -373,14 +373,23 @@ fn mirror(sides: &mut [Side; 2], seed: u64, steps: u32) {
         }
         if step % 250 == 249 {
             tree::compare(&sides[0].root, &sides[1].root, &context);
-            // What was moved away, so that there is always something to work on.
-            for folder in &FOLDERS[1..] {
-                let make = Op::Mkdir(folder.into(), 0o755);
-                assert_eq!(sides[0].run(&make), sides[1].run(&make), "{context}, then {make:?}");
-            }
+        }
+        if step % 50 == 49 {
+            restock(sides, &context);
         }
     }
     tree::compare(&sides[0].root, &sides[1].root, &format!("seed {seed}, end"));
     println!("seed {seed}: {steps} operations, {failed} of them failed, as on ext4");
     assert!(failed > steps / 20 && failed < steps / 10 * 9);
+}
+
+/// Makes again what was moved away, so that there is always something to work on.
+fn restock(sides: &mut [Side; 2], context: &str) {
+    for folder in &FOLDERS {
+        let files =
+            ["log", "tool", "large"].map(|name| Op::Write(Path::new(folder).join(name), libc::O_CREAT, 0, 9000));
+        for op in [Op::Mkdir(folder.into(), 0o755)].into_iter().chain(files) {
+            assert_eq!(sides[0].run(&op), sides[1].run(&op), "{context}, then {op:?}");
+        }
+    }
 }
