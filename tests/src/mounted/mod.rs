@@ -102,14 +102,44 @@ impl Bed {
 
     /// Starts the daemon.
     pub fn spawn(&self) {
+        self.spawn_by(Command::new(self.path("aspfsd")));
+    }
+
+    /// Starts a daemon that is killed when one of its threads is about to give its `nth` answer to the kernel: what was asked is done by then. Needs
+    /// strace(1).
+    pub fn spawn_to_die_answering(&self, nth: u64) {
+        let mut command = Command::new("strace");
+        // -D: strace is not the parent. All the daemon writes with writev(2) is its answers.
+        command.args(["-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=writev", "-e"]);
+        command.arg(format!("inject=writev:signal=KILL:when={nth}")).arg(self.path("aspfsd"));
+        self.spawn_by(command);
+    }
+
+    fn spawn_by(&self, mut command: Command) {
         let log = OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
-        let mut command = Command::new(self.path("aspfsd"));
         command.arg("--store").arg(self.path("store")).arg("--socket").arg(self.path("socket"));
         command.arg("--runtime-dir").arg(self.path("run")).arg("--holder").arg(self.path("aspfs-holder"));
         command.args(["--gc-interval", "2s"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let child = command.spawn().unwrap();
         self.janitor.lock().process(child.id());
         *self.daemon.lock() = Some(child);
+    }
+
+    /// Waits until the daemon ends by itself; tells what its mounts had counted when they were asked last.
+    pub fn outlive(&self, limit: Duration) -> Counted {
+        let mut child = self.daemon.lock().take().unwrap();
+        let until = Instant::now() + limit;
+        let mut counted = Counted::default();
+        while child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < until, "the daemon lives\n{}", self.log());
+            if let Ok(mut client) = Client::connect(&self.path("socket"))
+                && let Ok(status) = client.call::<Status>(&Request::Status {})
+            {
+                counted = status.counted;
+            }
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        counted
     }
 
     /// Starts the daemon and waits until it hears.
