@@ -17,8 +17,9 @@ const STRESS: &str = "/usr/bin/stress-ng";
 const PYTHON: &str = "/usr/bin/python3.11";
 const PYTHON_TESTS: &str = "/usr/lib/python3.11/test/test_os.py";
 
-/// Stressors, and how many operations each does; with `--verify` they check what they read.
-const STRESSORS: [(&str, u32); 34] = [
+/// Stressors, and how many operations each does; with `--verify` they check what they read. `io` is not among them: it is sync(2), which waits
+/// for whatever else the machine has to write.
+const STRESSORS: [(&str, u32); 33] = [
     ("access", 50),
     ("chdir", 10),
     ("chmod", 50),
@@ -38,7 +39,6 @@ const STRESSORS: [(&str, u32); 34] = [
     ("handle", 200),
     ("hdd", 30),
     ("inotify", 5),
-    ("io", 20),
     ("link", 1),
     ("locka", 500),
     ("lockf", 500),
