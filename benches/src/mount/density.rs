@@ -32,7 +32,7 @@ pub fn child(root: &Path) -> Result<()> {
 
 /// A figure of proc_pid_status(5) in MiB.
 fn memory(pid: u32, field: &str) -> Result<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).context("the daemon is gone")?;
     kib(&status, field).map(|k| k / 1024.0)
 }
 
@@ -114,10 +114,11 @@ fn same_program(undo: &Undo, folder: &Path, ves: u32) -> Result<Vec<Figure>> {
 
 fn begin(undo: &Undo, folder: &Path, ve: u32) -> Result<()> {
     let mut command = Command::new("chroot");
-    command.arg(folder.join(format!("root-{ve}"))).args(["/usr/bin/python3", "-B", "-c", PROGRAM]).env_clear();
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    command.arg(folder.join(format!("root-{ve}"))).args(["/usr/bin/python3", "-B", "-c", PROGRAM]);
+    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("chroot")?;
     let out = child.stdout.take().context("no output");
-    undo.stop(child);
+    undo.kill(child);
     let mut byte = [0];
     std::io::Read::read_exact(&mut out?, &mut byte).context("the program did not start")
 }

@@ -200,7 +200,8 @@ fn child(place: &Place, group: &Group, aux: &Path, ground: &Ground) -> Result<Ve
 
 /// A process's standard output, which is short; an error when it fails or takes too long.
 fn output(command: &mut Command) -> Result<String> {
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn()?;
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn();
+    let mut child = child.with_context(|| format!("starting {}", command.get_program().display()))?;
     let start = Instant::now();
     let status = loop {
         if let Some(status) = child.try_wait()? {

@@ -3,7 +3,7 @@
 //! Invariant: what is set up is entered here first, so that there is no moment in which it would be left behind.
 
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 use parking_lot::Mutex;
+use rustix::mount::UnmountFlags;
 
 /// How long a process may take to end by itself.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -19,8 +20,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 enum Action {
     /// Something is, or may be, mounted there.
     Unmount(PathBuf),
-    /// A process of ours.
+    /// A daemon.
     Stop(Child),
+    /// A program that waits to be killed.
+    Kill(Child),
     /// A daemon's holder.
     Holder(i32),
     /// A folder.
@@ -57,7 +60,12 @@ impl Undo {
         self.0.lock().push(Action::Remove(folder));
     }
 
-    /// A process: asked to end by SIGTERM.
+    /// A program that waits in a place. It inherits that signals are blocked, so it is killed.
+    pub fn kill(&self, child: Child) {
+        self.0.lock().push(Action::Kill(child));
+    }
+
+    /// A daemon: asked to end by SIGTERM.
     pub fn stop(&self, child: Child) {
         self.0.lock().push(Action::Stop(child));
     }
@@ -74,9 +82,13 @@ impl Undo {
 
     /// Undoes what came after a mark.
     pub fn back_to(&self, mark: usize) {
-        let mut actions = self.0.lock();
-        while actions.len() > mark {
-            actions.pop().into_iter().for_each(run);
+        // The lock is not held meanwhile: who is interrupted goes on with what is left.
+        let next = || {
+            let mut actions = self.0.lock();
+            if actions.len() > mark { actions.pop() } else { None }
+        };
+        while let Some(action) = next() {
+            run(action);
         }
     }
 
@@ -101,6 +113,10 @@ fn run(action: Action) {
             let _ = child.kill();
             let _ = child.wait();
         }
+        Action::Kill(mut child) => {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
         Action::Holder(pid) => {
             let start = Instant::now();
             let name = format!("/proc/{pid}/comm");
@@ -118,16 +134,7 @@ fn run(action: Action) {
     }
 }
 
-/// Unmounts, at once where possible, else as soon as nobody uses it.
+/// Unmounts, as soon as nobody uses it. Without mount(8)'s umount, which looks at the place first and would wait for a daemon that is gone.
 fn unmount(place: &std::path::Path) {
-    for lazy in [false, true] {
-        let mut umount = Command::new("umount");
-        if lazy {
-            umount.arg("-l");
-        }
-        let done = umount.arg(place).stderr(Stdio::null()).status();
-        if done.is_ok_and(|s| s.success()) {
-            return;
-        }
-    }
+    let _ = rustix::mount::unmount(place, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
 }

@@ -357,7 +357,9 @@ impl Journal {
     pub fn recycle(&mut self, position: u64) -> Result<()> {
         while self.segments.len() > 1 {
             let end = self.segments[1].header.base;
-            if end > position || end > self.durable || Arc::strong_count(&self.segments[0]) > 1 {
+            // Something of the next segment has to be durable, and with it its header: else the journal of a VE whose flush failed begins
+            // nowhere after a power cut.
+            if end > position || end >= self.durable || Arc::strong_count(&self.segments[0]) > 1 {
                 break;
             }
             let Some(old) = self.segments.pop_front() else { break };
