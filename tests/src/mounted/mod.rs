@@ -119,7 +119,7 @@ impl Bed {
         let log = OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
         command.arg("--store").arg(self.path("store")).arg("--socket").arg(self.path("socket"));
         command.arg("--runtime-dir").arg(self.path("run")).arg("--holder").arg(self.path("aspfs-holder"));
-        command.args(["--gc-interval", "2s"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command.args(["--gc-interval", "5s"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let child = command.spawn().unwrap();
         self.janitor.lock().process(child.id());
         *self.daemon.lock() = Some(child);
@@ -175,6 +175,11 @@ impl Bed {
     /// The daemon's process.
     pub fn daemon(&self) -> u32 {
         self.daemon.lock().as_ref().unwrap().id()
+    }
+
+    /// Ends everything at once, after a failure: whatever waits for the mounts gets an error.
+    pub fn abort(&self) {
+        self.janitor.lock().clean();
     }
 
     /// What the daemon says of itself.

@@ -184,6 +184,9 @@ fn nothing_breaks_when_the_daemon_is_killed() {
             });
         }));
         over.store(true, Ordering::Relaxed);
+        if done.is_err() {
+            bed.abort();
+        }
         let ends: Vec<_> = threads.into_iter().map(|t| t.join()).collect();
         ends.into_iter().for_each(|end| end.unwrap_or_else(|e| std::panic::resume_unwind(e)));
         done.unwrap_or_else(|e| std::panic::resume_unwind(e));
@@ -241,6 +244,9 @@ fn what_was_done_and_not_answered_is_not_done_again() {
             bed.run();
         }));
         over.store(true, Ordering::Relaxed);
+        if done.is_err() {
+            bed.abort();
+        }
         let ends: Vec<_> = threads.into_iter().map(|t| t.join()).collect();
         ends.into_iter().for_each(|end| end.unwrap_or_else(|e| std::panic::resume_unwind(e)));
         done.unwrap_or_else(|e| std::panic::resume_unwind(e));
