@@ -6,6 +6,7 @@
 pub mod extent;
 pub mod identity;
 pub mod record;
+pub mod role;
 mod sealed;
 pub mod segment;
 pub mod stack;

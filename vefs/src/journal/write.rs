@@ -373,6 +373,11 @@ impl Journal {
         Ok(())
     }
 
+    /// The segments, oldest first.
+    pub(super) fn segments(&self) -> impl DoubleEndedIterator<Item = &Arc<Segment>> + ExactSizeIterator {
+        self.segments.iter()
+    }
+
     /// Reads inline payload bytes back.
     pub fn segment(&self, order: u64) -> Option<Arc<Segment>> {
         self.segments.iter().find(|s| s.header.order == order).cloned()

@@ -172,6 +172,26 @@ pub fn answers(ve: VeId) -> Vec<u8> {
     k
 }
 
+/// The prefix of a VE's cursors.
+pub fn cursor_prefix(ve: VeId) -> Vec<u8> {
+    let mut k = b"U".to_vec();
+    k.extend_from_slice(&ve.0.to_be_bytes());
+    k
+}
+
+/// The row of a follower's cursor: (transaction, journal position behind it, whether it lost its hold).
+pub fn cursor(ve: VeId, node: [u8; 16]) -> Vec<u8> {
+    let mut k = cursor_prefix(ve);
+    k.extend_from_slice(&node);
+    k
+}
+
+/// The node at the end of a cursor's row.
+pub fn parse_cursor(row: &[u8]) -> Result<[u8; 16], MetaError> {
+    let bad = || MetaError::Damaged { table: "system", detail: format!("cursor key of {} bytes", row.len()) };
+    row.get(5..).and_then(|node| node.try_into().ok()).ok_or_else(bad)
+}
+
 /// The row of a transaction.
 pub fn txn(ve: VeId, txn: TxnNo) -> Vec<u8> {
     let mut k = b"T".to_vec();

@@ -324,7 +324,7 @@ pub fn base_value(base: &BaseTree, key: &Key) -> Option<Value> {
         KeyKind::Cookie => base.entry_by_cookie(ino, key.number()).map(|(name, d)| base_entry(name, d)),
         KeyKind::Target => base.target(ino).map(|t| Value::Bytes(t.into())),
         KeyKind::Xattr => base.xattr(ino, key.rest()).map(|v| Value::Bytes(v.into())),
-        KeyKind::Extent | KeyKind::Orphan | KeyKind::Hold | KeyKind::Settings => None,
+        KeyKind::Extent | KeyKind::Orphan | KeyKind::Hold | KeyKind::Settings | KeyKind::Policy => None,
     }
 }
 

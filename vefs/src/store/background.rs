@@ -72,7 +72,7 @@ impl Background {
             "prepare",
             Box::new(move || {
                 while let Ok(id) = to_prepare.recv() {
-                    if let Some(ve) = s.opened().into_iter().find(|ve| ve.id() == id) {
+                    if let Some(ve) = s.opened().into_iter().find(|ve| ve.slot == id) {
                         ve.prepare_spare();
                     }
                 }

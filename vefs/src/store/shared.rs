@@ -40,6 +40,8 @@ pub struct Options {
     pub persist_bytes: u64,
     /// A checkpoint of the metadata is made when the journals have grown by this many bytes since the last.
     pub checkpoint_bytes: u64,
+    /// Most bytes of journal and payloads that a VE keeps for a replica that does not come along.
+    pub cursor_bytes: u64,
     /// Free bytes that ordinary writers leave alone.
     pub reserve: u64,
     /// Up to this many dirty VEs a tick flushes file by file, above it the whole file system at once.
@@ -59,6 +61,7 @@ impl Default for Options {
             recovery_memory: 256 << 20,
             persist_bytes: 96 << 20,
             checkpoint_bytes: 512 << 20,
+            cursor_bytes: 1 << 30,
             reserve: limits::RESERVE_BYTES,
             flush_files_max: 2,
             rebuild: false,
@@ -172,6 +175,18 @@ impl Shared {
             preparer: Mutex::default(),
             hashes: HashQueue::default(),
         }
+    }
+
+    /// A base tree, loaded once for all VEs.
+    pub fn base(&self, hash: Hash) -> Result<Arc<BaseTree>> {
+        let mut bases = self.bases.lock();
+        if let Some(tree) = bases.get(&hash).and_then(Weak::upgrade) {
+            return Ok(tree);
+        }
+        let empty = BaseTree::empty();
+        let tree = if hash == empty.hash() { empty } else { BaseTree::open(&*self.storage, hash)? };
+        bases.insert(hash, Arc::downgrade(&tree));
+        Ok(tree)
     }
 
     /// Compares free space with the reserve.

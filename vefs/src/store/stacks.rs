@@ -1,6 +1,7 @@
 //! Stacks: templates composed into one tree, once, and the memory of which they were.
 
-use super::{Store, read_whole, write_whole};
+use super::Store;
+use super::files::{read_whole, write_whole};
 use crate::base::{self, BaseTree};
 use crate::error::{Error, Result};
 use crate::format::FormatError;

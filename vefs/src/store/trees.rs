@@ -26,7 +26,13 @@ impl Store {
             if let Some(identity) = self.read_identity(id)? {
                 out.entry(identity.base).or_default().push(id);
             }
+            for name in self.branch_names(id)? {
+                if let Some(identity) = self.read_branch(id, &name)? {
+                    out.entry(identity.base).or_default().push(id);
+                }
+            }
         }
+        out.values_mut().for_each(|ves| ves.dedup());
         Ok(out)
     }
 

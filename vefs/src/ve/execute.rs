@@ -54,7 +54,9 @@ impl Ve {
             place: None,
         };
         s.record(&self.shared, Purpose::Operation, plan.changes, plan.payload, envelope)?;
-        let full = s.open.records >= limits::TXN_RECORDS_MAX || s.open.payload >= limits::TXN_PAYLOAD_MAX;
+        let full = s.open.records >= limits::TXN_RECORDS_MAX
+            || s.open.payload >= limits::TXN_PAYLOAD_MAX
+            || s.open.bodies >= limits::TXN_BODIES_MAX;
         // While something is being published already, more transactions would help nobody; only memory's limit counts.
         let bound =
             if s.tables.frozen.is_none() { self.shared.options.overlay_soft } else { self.shared.options.overlay_hard };
@@ -71,7 +73,7 @@ impl Ve {
     }
 
     /// The overlay has grown: seals, freezes, and sees to it that it is published.
-    fn relieve(&self) -> Result<()> {
+    pub(crate) fn relieve(&self) -> Result<()> {
         self.make_hashes();
         let mut s = self.state.lock();
         s.seal(&self.shared)?;
@@ -123,6 +125,7 @@ impl State {
         payload: Option<Bytes>,
         mut envelope: Envelope,
     ) -> Result<()> {
+        self.check_writer()?;
         if changes.len() > limits::CHANGES_MAX {
             return Err(Errno::EINVAL.into());
         }

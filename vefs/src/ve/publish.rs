@@ -59,7 +59,7 @@ impl Ve {
         let moved = publish::move_inline(&overlay, &mut |bytes| self.state.lock().files.append_packed(bytes))?;
         self.sync()?;
         let target = publish::Target {
-            ve: self.id,
+            ve: self.slot,
             meta: &*self.shared.meta,
             base: &self.state.lock().tables.base.clone(),
             fresh_from,
@@ -68,7 +68,8 @@ impl Ve {
         let history = self.state.lock().head.history;
         let before = rows::Head { history, ..head };
         let (mut batch, after) = publish::rows(&target, &overlay, &moved, before)?;
-        batch.put(Table::System, rows::answers(self.id), codec::encode(&answered.to_row()));
+        batch.put(Table::System, rows::answers(self.slot), codec::encode(&answered.to_row()));
+        self.state.lock().cursor_rows(&mut batch);
         self.shared.meta.write(batch)?;
         let mut s = self.state.lock();
         s.head.history = after.history;
@@ -108,7 +109,7 @@ impl Ve {
         // Flushed here, name and all, or the first fsync after the roll-over would have to wait for that.
         let flush = |file: &dyn crate::storage::File| {
             file.sync()?;
-            storage.sync_dir(&journal::folder(self.id))
+            storage.sync_dir(&journal::folder(self.slot))
         };
         let made = journal::create_segment(storage, &path, capacity)
             .and_then(|file| {
@@ -131,7 +132,7 @@ impl Ve {
 
     /// Where the metadata store says the journal may begin, as far as that is durable.
     pub(crate) fn persisted_journal(&self) -> Result<u64> {
-        match self.shared.meta.get_persisted(Table::System, &rows::head(self.id))? {
+        match self.shared.meta.get_persisted(Table::System, &rows::head(self.slot))? {
             None => Ok(0),
             Some(row) => Ok(rows::head_row(&row)?.journal),
         }
@@ -140,6 +141,7 @@ impl Ve {
     /// Gives back journal segments that end before `position`.
     pub(crate) fn recycle_journal(&self, position: u64) -> Result<()> {
         let mut s = self.state.lock();
-        s.journal.recycle(position)
+        let held = s.cursor_floor(self.shared.options.cursor_bytes);
+        s.journal.recycle(held.map_or(position, |h| h.min(position)))
     }
 }

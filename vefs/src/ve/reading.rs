@@ -140,12 +140,12 @@ impl Ve {
         }
         let reader = self.begin_reading(txn)?;
         let (meta, base) = (self.shared.meta.clone(), self.state.lock().tables.base.clone());
-        Ok(Snapshot { view: VersionView { ve: self.id, txn, meta, base }, reader })
+        Ok(Snapshot { view: VersionView { ve: self.slot, txn, meta, base }, reader })
     }
 
     /// The last transaction that the metadata store has.
     pub fn published(&self) -> Result<TxnNo> {
-        match self.shared.meta.get(Table::System, &rows::head(self.id))? {
+        match self.shared.meta.get(Table::System, &rows::head(self.slot))? {
             None => Ok(TxnNo(0)),
             Some(row) => Ok(rows::head_row(&row)?.txn),
         }

@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use super::commit::chain_hash;
 use super::envelope::Envelope;
+use super::feed::{Index, Sealed, load_cursors};
 use super::hashing::PendingHash;
 use super::recent::Recent;
-use super::{Open, State, Ve};
+use super::{Open, State, Ve, role};
 use crate::base::BaseTree;
 use crate::change::validate::validate;
 use crate::change::{Body, Seal, Settings};
@@ -21,7 +22,8 @@ use crate::content::{ExtentPlace, Location, Place};
 use crate::error::{Error, Result};
 use crate::format::identity::Identity;
 use crate::format::record::FrameKind;
-use crate::ids::{Epoch, Hash, InodeNo, TxnNo};
+use crate::format::role::{Role, RoleKind};
+use crate::ids::{Hash, InodeNo, Position, TxnNo};
 use crate::journal::{Journal, Recovered, Scanner};
 use crate::lock::Mutex;
 use crate::meta::{Table, rows, rows::Head};
@@ -53,10 +55,18 @@ impl Ve {
     /// Opens a VE whose identity is known; `stored` says that it is in the store already, which comes about when its first frame is
     /// durable. Everything that is in files is durable before this is called.
     pub(crate) fn open(shared: &Arc<Shared>, identity: Identity, stored: bool) -> Result<Arc<Ve>> {
+        let role = role::load(shared, &identity)?;
+        Ve::open_as(shared, identity, stored, role)
+    }
+
+    fn open_as(shared: &Arc<Shared>, identity: Identity, stored: bool, role: Role) -> Result<Arc<Ve>> {
         let base = shared.base(identity.base)?;
+        // The journal of a VE that was made here has a frame from its first moment on; that of a follower has none before it was
+        // sent something.
+        let stored = stored && role.epoch == crate::ids::Epoch(0);
         let mut cut = None;
         let state = loop {
-            match replay(shared, &identity, stored, &base, cut)? {
+            match replay(shared, &identity, &role, stored, &base, cut)? {
                 Replay::Done(state) => break *state,
                 Replay::Cut(position, seq) => {
                     tracing::warn!(ve = %identity.ve, position, "journal tail names bytes that are not there, dropped");
@@ -66,6 +76,7 @@ impl Ve {
         };
         let ve = Arc::new(Ve {
             id: identity.ve,
+            slot: identity.slot,
             identity,
             shared: shared.clone(),
             state: Mutex::new(state),
@@ -81,13 +92,20 @@ impl Ve {
         Ok(ve)
     }
 
+    /// Opens a state that was replaced and kept: it can be read and takes no changes.
+    pub(crate) fn open_frozen(shared: &Arc<Shared>, identity: Identity) -> Result<Arc<Ve>> {
+        let ve = Ve::open_as(shared, identity, true, role::alone(&identity))?;
+        ve.state.lock().role.kind = RoleKind::Superseded;
+        Ok(ve)
+    }
+
     /// What was answered but not sealed becomes a transaction of its own.
     fn finish_open(&self) -> Result<()> {
         let mut s = self.state.lock();
         if let Some(Value::Settings(settings)) = s.tables.get(&Key::settings())? {
             s.settings = settings;
         }
-        if s.open.records == 0 {
+        if s.open.records == 0 || s.check_writer().is_err() {
             return Ok(());
         }
         match s.seal(&self.shared) {
@@ -127,7 +145,7 @@ fn begin<'a>(
     stored: bool,
     base: &Arc<BaseTree>,
 ) -> Result<(Loader<'a>, Scanner, Recent)> {
-    let ve = identity.ve;
+    let ve = identity.slot;
     let head = match shared.meta.get(Table::System, &rows::head(ve))? {
         None => first_head(identity),
         Some(row) => rows::head_row(&row)?,
@@ -157,7 +175,9 @@ fn begin<'a>(
         maps: Default::default(),
         places: Default::default(),
     };
-    let loader = Loader { shared, tables, files, open: Open::after(head.chain, head.txn), head, unproven: vec![] };
+    let first = Position { lineage: head.lineage, epoch: head.epoch, txn: head.txn, chain: head.chain };
+    let open = Open::after(head.chain, head.txn);
+    let loader = Loader { shared, index: Index::new(first), tables, files, open, head, unproven: vec![] };
     let answered = match shared.meta.get(Table::System, &rows::answers(ve))? {
         None => Recent::default(),
         Some(row) => Recent::from_row(rows::decode("system", &row)?),
@@ -168,6 +188,7 @@ fn begin<'a>(
 fn replay(
     shared: &Arc<Shared>,
     identity: &Identity,
+    role: &Role,
     stored: bool,
     base: &Arc<BaseTree>,
     cut: Option<(u64, u64)>,
@@ -194,16 +215,21 @@ fn replay(
     if let Some((position, seq)) = loader.first_unproven()? {
         return Ok(Replay::Cut(position, seq));
     }
+    // What a follower has of a transaction that it did not take whole is nothing (promise G9).
+    if role.kind == RoleKind::Replica && loader.open.records > 0 {
+        return Ok(Replay::Cut(loader.head.journal, loader.head.seq));
+    }
     if let Some((position, seq)) = cut {
         scanner.reject(position, seq, "frame whose bytes are not there")?;
     }
     shared.space.hold(loader.tables.active.inline);
     // A restart that is no clean one may have lost transactions: their numbers come again, in a new epoch (promises G13, G18).
-    let epoch = if scanner.is_clean() { loader.head.epoch } else { Epoch(loader.head.epoch.0.saturating_add(1)) };
+    let seen = loader.head.epoch.max(role.epoch);
+    let epoch = if scanner.is_clean() { seen } else { seen.restarted() };
     let sizes = (shared.options.segment_min, shared.options.segment_max);
     let (storage, entropy) = (shared.storage.clone(), shared.entropy.clone());
-    let journal = Journal::new(identity.ve, shared.store, storage, entropy, sizes, scanner.into_tail()?);
-    let Loader { tables, files, head, open, .. } = loader;
+    let journal = Journal::new(identity.slot, shared.store, storage, entropy, sizes, scanner.into_tail()?);
+    let Loader { tables, files, head, open, index, .. } = loader;
     Ok(Replay::Done(Box::new(State {
         // What was replayed counts: else starts that are killed early would replay more and more, and never persist it.
         written: journal.position().saturating_sub(published),
@@ -218,11 +244,16 @@ fn replay(
         answered,
         written_at: Default::default(),
         garbage: Vec::new(),
+        role: *role,
+        index,
+        cursors: load_cursors(&*shared.meta, identity.slot)?,
+        staged: Default::default(),
     })))
 }
 
 struct Loader<'a> {
     shared: &'a Shared,
+    index: Index,
     tables: Tables,
     files: ExtentFiles,
     head: Head,
@@ -318,7 +349,10 @@ impl Loader<'_> {
 
     fn seal(&mut self, seal: &Seal, end: u64, seq: u64) {
         let txn = self.open.txn;
-        let row = rows::TxnRow { time: seal.time, chain: seal.chain, epoch: self.head.epoch };
+        let (begin, epoch, previous) = (self.head.journal, self.head.epoch, self.head.chain);
+        let sealed = Sealed { txn, epoch, chain: seal.chain, previous, begin, end, volume: 0 };
+        self.index.push(sealed, self.open.payload);
+        let row = rows::TxnRow { time: seal.time, chain: seal.chain, epoch };
         self.tables.active.txns.push((txn, row));
         self.head = Head {
             txn,

@@ -1,0 +1,6 @@
+//! Replication with real stores: what a VE hands to its followers, and what becomes of it there.
+
+#![allow(clippy::unwrap_used)]
+
+mod follow;
+mod pair;
