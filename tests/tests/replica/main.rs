@@ -3,4 +3,5 @@
 #![allow(clippy::unwrap_used)]
 
 mod follow;
+mod install;
 mod pair;

@@ -5,6 +5,7 @@
 
 pub mod extent;
 pub mod identity;
+pub mod incoming;
 pub mod record;
 pub mod role;
 mod sealed;

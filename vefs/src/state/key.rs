@@ -187,6 +187,13 @@ impl Key {
         }
     }
 
+    /// The first key that can follow this one.
+    pub fn following(&self) -> Key {
+        let mut k = self.0.clone();
+        k.push(0);
+        Key(k)
+    }
+
     /// Bytes on the heap beyond the value itself.
     pub fn heap_bytes(&self) -> usize {
         if self.0.spilled() { self.0.capacity() } else { 0 }

@@ -5,6 +5,7 @@
 
 mod background;
 pub(crate) mod files;
+mod install;
 mod reclaim;
 mod shared;
 mod slots;
@@ -20,6 +21,7 @@ use parking_lot::Mutex;
 
 pub use background::Background;
 use files::{read_small, read_whole, write_whole};
+pub use install::Install;
 pub use reclaim::Reclaimed;
 pub use shared::{Options, Shared, Space};
 pub use slots::is_branch_name;
@@ -258,7 +260,8 @@ impl Store {
         self.shared.storage.sync_dir(&format!("ves/{id}")).map_err(Error::io("flushing", format!("ves/{id}")))?;
         self.shared.space.release(ve.state.lock().inline());
         ves.remove(&id);
-        self.remove_small(&crate::ve::role::path(id))?;
+        self.bury(ve.identity().lineage)?;
+        self.remove_rest(id)?;
         self.erase(ve.slot)
     }
 

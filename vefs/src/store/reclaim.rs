@@ -111,6 +111,9 @@ impl Store {
         for ve in self.opened().into_iter().chain(self.open_branches()?) {
             ve.objects_in_use(&mut used)?;
         }
+        for incoming in self.all_incoming()? {
+            crate::ve::objects_of_rows(&*self.shared.meta, incoming.slot, &mut used)?;
+        }
         Ok(used)
     }
 }

@@ -21,6 +21,10 @@ fn branches(ve: VeId) -> String {
     format!("ves/{ve}/branches")
 }
 
+fn tombstone(lineage: Lineage) -> String {
+    format!("tombstones/{lineage}")
+}
+
 fn branch_path(ve: VeId, name: &str) -> String {
     format!("{}/{name}", branches(ve))
 }
@@ -32,6 +36,11 @@ pub fn is_branch_name(name: &str) -> bool {
 }
 
 impl Store {
+    /// Whether there is a VE of this identifier.
+    pub fn has_ve(&self, id: VeId) -> bool {
+        self.shared.storage.open(&identity_path(id)).is_ok()
+    }
+
     /// Makes a VE that follows another node's history from its beginning. Durable when this returns.
     pub fn create_follower(&self, id: VeId, lineage: Lineage, base: Hash, epoch: Epoch) -> Result<Arc<Ve>> {
         if id == VeId(0) {
@@ -138,6 +147,45 @@ impl Store {
         self.erase(branch.slot)?;
         self.give_slot_back(branch.slot);
         Ok(())
+    }
+
+    /// Removes everything that a destroyed VE has beside its state: role, branches, what was being made.
+    pub(super) fn remove_rest(&self, ve: VeId) -> Result<()> {
+        for name in self.branch_names(ve)? {
+            let identity = self.read_branch(ve, &name)?;
+            let open = self.branches.lock().remove(&(ve, name.clone()));
+            if let Some(open) = open {
+                open.state.lock().journal.poison("the VE was destroyed".into());
+                self.shared.space.release(open.state.lock().inline());
+            }
+            self.remove_small(&branch_path(ve, &name))?;
+            if let Some(identity) = identity {
+                self.erase(identity.slot)?;
+                self.give_slot_back(identity.slot);
+            }
+        }
+        if let Some(incoming) = self.read_incoming(ve)? {
+            self.abandon(&incoming)?;
+        }
+        self.remove_small(&role::path(ve))
+    }
+
+    /// Remembers that the VE of a lineage was destroyed, so that no node that comes back revives it (promise G34).
+    pub(super) fn bury(&self, lineage: Lineage) -> Result<()> {
+        write_whole(&*self.shared.storage, &tombstone(lineage), &[])
+    }
+
+    /// Whether the VE of this lineage was destroyed.
+    pub fn is_buried(&self, lineage: Lineage) -> bool {
+        self.shared.storage.open(&tombstone(lineage)).is_ok()
+    }
+
+    /// Takes over from another node that the VE of a lineage was destroyed: it is destroyed here as well, with its branches.
+    pub fn bury_ve(&self, ve: VeId, lineage: Lineage) -> Result<()> {
+        match self.read_identity(ve)? {
+            Some(identity) if identity.lineage == lineage => self.destroy_ve(ve),
+            _ => self.bury(lineage),
+        }
     }
 
     pub(super) fn give_slot_back(&self, slot: VeId) {

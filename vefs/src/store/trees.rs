@@ -39,6 +39,7 @@ impl Store {
     /// The trees that something on disk names. A label or identity that cannot be read is an error: nothing is removed then.
     fn trees_in_use(&self) -> Result<BTreeSet<Hash>> {
         let mut used: BTreeSet<Hash> = self.trees_of_ves()?.into_keys().collect();
+        used.extend(self.all_incoming()?.into_iter().map(|i| i.manifest.base));
         used.extend(self.template_list()?.iter().map(|template| template.root));
         Ok(used)
     }

@@ -16,9 +16,9 @@ use crate::codec;
 use crate::content::ExtentPlace;
 use crate::content::read::read_extent;
 use crate::error::{Error, Result};
-use crate::ids::{Hash, PayloadId, TxnNo};
+use crate::ids::{Hash, PayloadId, TxnNo, VeId};
 use crate::meta::rows;
-use crate::meta::{Batch, MetaError, Scan, Table, prefix_end};
+use crate::meta::{Batch, MetaError, MetaStore, Scan, Table, prefix_end};
 use crate::state::key::Value;
 use crate::state::publish::former_cost;
 use crate::types::Source;
@@ -303,15 +303,7 @@ impl Ve {
 
     /// Adds the objects that any kept state of this VE names.
     pub(crate) fn objects_in_use(&self, out: &mut BTreeSet<Hash>) -> Result<()> {
-        self.each(Table::Current, &mut |k, v| {
-            out.extend(object_of(&rows::current_row(&rows::parse_current(k)?, v)?.value));
-            Ok(())
-        })?;
-        self.each(Table::History, &mut |k, v| {
-            let (key, birth) = rows::parse_history(k)?;
-            out.extend(object_of(&rows::former_row(&key, birth, v)?.value));
-            Ok(())
-        })?;
+        objects_of_rows(&*self.shared.meta, self.slot, out)?;
         let s = self.state.lock();
         for layer in [Some(&s.tables.active), s.tables.frozen.as_deref()].into_iter().flatten() {
             out.extend(layer.slots().filter_map(|(_, s)| s.value.as_ref()).filter_map(object_of));
@@ -322,17 +314,7 @@ impl Ve {
 
     /// Visits all rows of this VE in a table.
     fn each(&self, table: Table, visit: &mut EachRow<'_>) -> Result<()> {
-        let from = rows::ve_prefix(self.slot);
-        let to = prefix_end(&from).unwrap_or_else(|| vec![0xff; 64]);
-        let mut bad = None;
-        self.shared.meta.scan(table, &from, &to, &mut |k, v| match visit(k, v) {
-            Ok(()) => Scan::Next,
-            Err(e) => {
-                bad = Some(Error::Meta(e));
-                Scan::Stop
-            }
-        })?;
-        bad.map_or(Ok(()), Err)
+        each_row(&*self.shared.meta, self.slot, table, visit)
     }
 
     /// Writes rows in their order, a part at a time.
@@ -349,6 +331,34 @@ impl Ve {
         }
         if part.rows.is_empty() { Ok(()) } else { Ok(self.shared.meta.write(part)?) }
     }
+}
+
+/// Visits all rows of a slot in a table.
+fn each_row(meta: &dyn MetaStore, slot: VeId, table: Table, visit: &mut EachRow<'_>) -> Result<()> {
+    let from = rows::ve_prefix(slot);
+    let to = prefix_end(&from).unwrap_or_else(|| vec![0xff; 64]);
+    let mut bad = None;
+    meta.scan(table, &from, &to, &mut |k, v| match visit(k, v) {
+        Ok(()) => Scan::Next,
+        Err(e) => {
+            bad = Some(Error::Meta(e));
+            Scan::Stop
+        }
+    })?;
+    bad.map_or(Ok(()), Err)
+}
+
+/// Adds the objects that the rows of a slot name.
+pub(crate) fn objects_of_rows(meta: &dyn MetaStore, slot: VeId, out: &mut BTreeSet<Hash>) -> Result<()> {
+    each_row(meta, slot, Table::Current, &mut |k, v| {
+        out.extend(object_of(&rows::current_row(&rows::parse_current(k)?, v)?.value));
+        Ok(())
+    })?;
+    each_row(meta, slot, Table::History, &mut |k, v| {
+        let (key, birth) = rows::parse_history(k)?;
+        out.extend(object_of(&rows::former_row(&key, birth, v)?.value));
+        Ok(())
+    })
 }
 
 fn object_of(value: &Value) -> Option<Hash> {

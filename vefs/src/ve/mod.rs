@@ -20,6 +20,7 @@ mod reading;
 mod recent;
 mod recover;
 pub(crate) mod role;
+mod snapshot;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,9 +29,11 @@ pub use envelope::{Envelope, Memo};
 pub use execute::Request;
 pub use feed::{Cursor, Feed, FeedPayload, FeedRecord, FeedTxn, Known};
 pub use follow::ReceiveError;
+pub(crate) use gc::objects_of_rows;
 pub use gc::{Collected, Retention};
 pub use holds::VersionRow;
 pub use reading::{Snapshot, Stat};
+pub use snapshot::{Page, RANGE_MAX};
 
 use crate::change::Settings;
 use crate::content::extent_file::ExtentFiles;

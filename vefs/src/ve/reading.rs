@@ -164,6 +164,11 @@ impl Snapshot {
         self.view.txn
     }
 
+    /// The VE.
+    pub(super) fn ve(&self) -> &Arc<Ve> {
+        &self.reader.ve
+    }
+
     /// The state itself.
     pub fn view(&self) -> &VersionView {
         &self.view

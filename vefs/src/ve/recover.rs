@@ -59,7 +59,8 @@ impl Ve {
         Ve::open_as(shared, identity, stored, role)
     }
 
-    fn open_as(shared: &Arc<Shared>, identity: Identity, stored: bool, role: Role) -> Result<Arc<Ve>> {
+    /// Opens it in this role.
+    pub(crate) fn open_as(shared: &Arc<Shared>, identity: Identity, stored: bool, role: Role) -> Result<Arc<Ve>> {
         let base = shared.base(identity.base)?;
         // The journal of a VE that was made here has a frame from its first moment on; that of a follower has none before it was
         // sent something.
