@@ -20,6 +20,7 @@ mod reading;
 mod recent;
 mod recover;
 pub(crate) mod role;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ pub use follow::ReceiveError;
 pub use gc::{Collected, Retention};
 pub use holds::VersionRow;
 pub use reading::{Snapshot, Stat};
+pub use watch::{Verdict, Watcher};
 
 use crate::change::Settings;
 use crate::content::extent_file::ExtentFiles;
@@ -57,6 +59,8 @@ pub struct Ve {
     pub(crate) publishing: Mutex<()>,
     /// Versions that are being read, with the number of readers.
     pub(crate) readers: Mutex<BTreeMap<TxnNo, usize>>,
+    /// Who follows it.
+    pub(crate) watch: watch::Watch,
 }
 
 /// What the lock protects.
@@ -88,6 +92,8 @@ pub(crate) struct State {
     pub cursors: BTreeMap<[u8; 16], feed::Cursor>,
     /// Bulk payloads that came ahead of their records, where this node follows.
     pub staged: BTreeMap<crate::ids::PayloadId, follow::Staged>,
+    /// Who follows it, and what forbids changes.
+    pub hooks: watch::Hooks,
 }
 
 /// What goes with a frozen overlay.
