@@ -163,7 +163,7 @@ fn a_fenced_ve_takes_no_change_and_wakes_who_waits() {
     let ino = create(&ve, "f").unwrap();
     let woken = Arc::new(AtomicU64::new(0));
     let counter = woken.clone();
-    ve.set_waker(Some(Box::new(move || drop(counter.fetch_add(1, Ordering::Relaxed)))));
+    ve.set_waker(Some(Box::new(move || _ = counter.fetch_add(1, Ordering::Relaxed))));
     assert_eq!((ve.admit(1), ve.complete()), (Verdict::Go, Verdict::Go));
 
     ve.fence("its lease ended");
