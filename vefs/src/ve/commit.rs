@@ -170,7 +170,7 @@ impl Ve {
         };
         let Some(job) = job else { return Ok(()) };
         let result = job.run(&*self.shared.storage);
-        self.state.lock().flushed(&job, result)
+        self.end_flush(&job, result)
     }
 
     /// Ends the open transaction, so that its state is a version. Not durable before [`Ve::sync`].
@@ -205,7 +205,20 @@ impl Ve {
 
     /// Ends such a flush.
     pub(crate) fn end_shared_flush(&self, job: &FlushJob, result: std::io::Result<()>) -> Result<()> {
-        self.state.lock().flushed(job, result)
+        self.end_flush(job, result)
+    }
+
+    fn end_flush(&self, job: &FlushJob, result: std::io::Result<()>) -> Result<()> {
+        let mut s = self.state.lock();
+        // A seal that was not durable may be so now. It need not be the last one: then more are on their way.
+        let sealed = s.journal.durable() < s.head.journal;
+        s.flushed(job, result)?;
+        let watcher = s.hooks.watcher.clone().filter(|_| sealed);
+        drop(s);
+        if let Some(watcher) = watcher {
+            watcher.durable();
+        }
+        Ok(())
     }
 }
 

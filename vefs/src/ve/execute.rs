@@ -95,6 +95,11 @@ impl Ve {
         let change = Change::PutSettings(settings.clone());
         s.record(&self.shared, Purpose::Operation, vec![change], None, Envelope::default())?;
         s.settings = settings;
+        let watcher = s.hooks.watcher.clone();
+        drop(s);
+        if let Some(watcher) = watcher {
+            watcher.durable();
+        }
         Ok(())
     }
 }
@@ -126,6 +131,7 @@ impl State {
         mut envelope: Envelope,
     ) -> Result<()> {
         self.check_writer()?;
+        self.check_fence()?;
         if changes.len() > limits::CHANGES_MAX {
             return Err(Errno::EINVAL.into());
         }
@@ -158,6 +164,7 @@ impl State {
         if let Some(bytes) = payload.as_ref().filter(|_| bulk) {
             self.open.pending.push(shared.hashes.hash(bytes));
         }
+        self.tell(&body, body_bytes.len() as u64, bulk);
         self.enter(&body, &body_bytes, envelope.place, written_place(&written, inline));
         if envelope.unique != 0
             && let Some(memo) = envelope.memo
@@ -169,6 +176,18 @@ impl State {
             return Err(self.journal.poison(format!("applying a record: {e}")));
         }
         Ok(())
+    }
+
+    /// Tells who follows of a record that the journal has and the open transaction has not yet.
+    fn tell(&self, body: &Body, len: u64, bulk: bool) {
+        let Some(watcher) = &self.hooks.watcher else { return };
+        let payload = body.payload.map_or(0, |p| p.len);
+        if bulk {
+            watcher.bulk(self.next_payload(), payload);
+        }
+        if body.purpose == Purpose::Operation {
+            watcher.accepted(self.open.txn, len + payload);
+        }
     }
 
     /// Writes a payload that does not belong into the journal to an extent file: bulk, and what continues a file's body.

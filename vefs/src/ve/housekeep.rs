@@ -44,7 +44,7 @@ impl State {
 impl Ve {
     /// Seals or coalesces the files that were written and then quiet for `quiet`. Returns how many it changed.
     pub fn housekeep(&self, quiet: std::time::Duration) -> Result<usize> {
-        if !self.is_writer() {
+        if !self.is_writer() || self.fenced().is_some() {
             return Ok(0);
         }
         let now = self.shared.clock.boot();

@@ -21,6 +21,7 @@ mod recent;
 mod recover;
 pub(crate) mod role;
 mod snapshot;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,6 +35,7 @@ pub use gc::{Collected, Retention};
 pub use holds::VersionRow;
 pub use reading::{Snapshot, Stat};
 pub use snapshot::{Page, RANGE_MAX};
+pub use watch::{Verdict, Watcher};
 
 use crate::change::Settings;
 use crate::content::extent_file::ExtentFiles;
@@ -60,6 +62,8 @@ pub struct Ve {
     pub(crate) publishing: Mutex<()>,
     /// Versions that are being read, with the number of readers.
     pub(crate) readers: Mutex<BTreeMap<TxnNo, usize>>,
+    /// Who follows it.
+    pub(crate) watch: watch::Watch,
 }
 
 /// What the lock protects.
@@ -91,6 +95,8 @@ pub(crate) struct State {
     pub cursors: BTreeMap<[u8; 16], feed::Cursor>,
     /// Bulk payloads that came ahead of their records, where this node follows.
     pub staged: BTreeMap<crate::ids::PayloadId, follow::Staged>,
+    /// Who follows it, and what forbids changes.
+    pub hooks: watch::Hooks,
 }
 
 /// What goes with a frozen overlay.

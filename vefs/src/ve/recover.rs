@@ -84,6 +84,7 @@ impl Ve {
             gate: Default::default(),
             publishing: Mutex::new(()),
             readers: Mutex::default(),
+            watch: Default::default(),
         });
         if let Err(e) = ve.finish_open() {
             // Nobody will ever publish what this one has read.
@@ -249,6 +250,7 @@ fn replay(
         index,
         cursors: load_cursors(&*shared.meta, identity.slot)?,
         staged: Default::default(),
+        hooks: Default::default(),
     })))
 }
 
