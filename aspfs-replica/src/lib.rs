@@ -11,6 +11,7 @@
 //!   branch.
 
 pub mod apply;
+pub mod cluster;
 pub mod fair;
 pub mod log;
 pub mod node;
