@@ -13,8 +13,10 @@
 pub mod apply;
 pub mod cluster;
 pub mod fair;
+pub mod local;
 pub mod log;
 pub mod node;
+pub mod runtime;
 pub mod session;
 pub mod ship;
 pub mod window;
