@@ -11,6 +11,7 @@
 //!   branch.
 
 pub mod apply;
+pub mod catchup;
 pub mod fair;
 pub mod log;
 pub mod node;
