@@ -12,6 +12,7 @@
 
 pub mod apply;
 pub mod cluster;
+pub mod catchup;
 pub mod fair;
 pub mod local;
 pub mod log;
