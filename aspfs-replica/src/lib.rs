@@ -14,6 +14,7 @@ pub mod apply;
 pub mod cluster;
 pub mod fair;
 pub mod log;
+pub mod net;
 pub mod node;
 pub mod session;
 pub mod ship;
