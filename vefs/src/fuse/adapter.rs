@@ -35,7 +35,7 @@ impl Filesystem for Fs {
     }
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let _open = self.gate.read();
+        let _serving = self.serving();
         match self.lookup(node(parent), name.as_bytes()) {
             // A name that is not there is remembered, too: node id 0 says so.
             Ok(None) => reply.entry(&FOR_EVER, &attributes(0, &reply::nothing()), GENERATION),
@@ -45,12 +45,13 @@ impl Filesystem for Fs {
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, _nlookup: u64) {
-        let _open = self.gate.read();
+        // Many of these come in one request.
+        let _serving = self.readers.serve(self.gate.read(), false);
         self.forgotten(node(ino));
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        let _open = self.gate.read();
+        let _serving = self.serving();
         match self.attributes(node(ino)) {
             Ok((attr, ttl)) => reply.attr(&ttl, &attr),
             Err(e) => reply.error(errno(e)),
@@ -75,7 +76,7 @@ impl Filesystem for Fs {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let _open = self.gate.read();
+        let _serving = self.serving();
         match self.set_attributes(req, node(ino), &Wanted { mode, uid, gid, size, atime, mtime }) {
             Ok((attr, ttl)) => reply.attr(&ttl, &attr),
             Err(e) => reply.error(errno(e)),
@@ -83,7 +84,7 @@ impl Filesystem for Fs {
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
-        let _open = self.gate.read();
+        let _serving = self.serving();
         match self.ve.readlink(node(ino).ino()) {
             Ok(target) => reply.data(&target),
             Err(e) => reply.error(errno(self.errno(&e))),
@@ -91,28 +92,28 @@ impl Filesystem for Fs {
     }
 
     fn mknod(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, rdev: u32, reply: ReplyEntry) {
-        let _open = self.gate.read();
+        let _serving = self.serving();
         entry(reply, self.create_node(req, node(parent), name.as_bytes(), mode, umask, rdev));
     }
 
     fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
-        let _open = self.gate.read();
+        let _serving = self.serving();
         let mode = crate::types::mode::IFDIR | (mode & crate::types::mode::PERM);
         entry(reply, self.create_node(req, node(parent), name.as_bytes(), mode, umask, 0));
     }
 
     fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _open = self.gate.read();
+        let _serving = self.serving();
         empty(reply, self.remove(req, node(parent), name.as_bytes(), false));
     }
 
     fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _open = self.gate.read();
+        let _serving = self.serving();
         empty(reply, self.remove(req, node(parent), name.as_bytes(), true));
     }
 
     fn symlink(&self, req: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
-        let _open = self.gate.read();
+        let _serving = self.serving();
         let target = target.as_os_str().as_bytes();
         entry(reply, self.create_symlink(req, node(parent), name.as_bytes(), target));
     }
@@ -127,18 +128,18 @@ impl Filesystem for Fs {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let _open = self.gate.read();
+        let _serving = self.serving();
         let (from, to) = ((node(parent), name.as_bytes()), (node(newparent), newname.as_bytes()));
         empty(reply, self.rename_node(req, from, to, flags));
     }
 
     fn link(&self, req: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
-        let _open = self.gate.read();
+        let _serving = self.serving();
         entry(reply, self.link_node(req, node(ino), node(newparent), newname.as_bytes()));
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let _open = self.gate.read();
+        let _serving = self.serving();
         match self.open_file(req, node(ino), flags) {
             Ok(Opened::Cached) => reply.opened(FileHandle(CACHED), OPEN_FLAGS | FopenFlags::FOPEN_KEEP_CACHE),
             // Passthrough and KEEP_CACHE exclude each other.
@@ -157,7 +158,7 @@ impl Filesystem for Fs {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let _open = self.gate.read();
+        let _serving = self.serving();
         match self.create_file(req, node(parent), name.as_bytes(), (mode, umask), OpenFlags(flags)) {
             Ok((f, Opened::Cached)) => {
                 let flags = OPEN_FLAGS | FopenFlags::FOPEN_KEEP_CACHE;
@@ -182,7 +183,7 @@ impl Filesystem for Fs {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let _open = self.gate.read();
+        let _serving = self.serving();
         match self.read_file(node(ino), offset, size) {
             Ok(data) => reply.data(&data),
             Err(e) => reply.error(errno(e)),
@@ -201,7 +202,7 @@ impl Filesystem for Fs {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let _open = self.gate.read();
+        let _serving = self.serving();
         match self.write_file(req, node(ino), offset, data, write_flags) {
             Ok(n) => reply.written(n),
             Err(e) => reply.error(errno(e)),
@@ -218,12 +219,12 @@ impl Filesystem for Fs {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        let _open = self.gate.read();
+        let _serving = self.serving();
         empty(reply, self.close_file(req, node(ino), fh.0));
     }
 
     fn fsync(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        let _open = self.gate.read();
+        let _serving = self.serving();
         super::counters::count(&self.counters.syncs, 1);
         self.syncing.sync(reply);
     }
@@ -238,7 +239,7 @@ impl Filesystem for Fs {
     }
 
     fn readdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let _open = self.gate.read();
+        let _serving = self.serving();
         let done = self.list(node(ino), offset, &mut |e| {
             reply.add(number(e.ino), e.cookie, file_type(e.kind), OsStr::from_bytes(e.name))
         });
@@ -249,7 +250,7 @@ impl Filesystem for Fs {
     }
 
     fn readdirplus(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
-        let _open = self.gate.read();
+        let _serving = self.serving();
         let done = self.list_with_inodes(node(ino), offset, &mut |e, found| {
             let name = OsStr::from_bytes(e.name);
             let (attr, ttl) = match &found {
@@ -304,7 +305,7 @@ impl Filesystem for Fs {
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        let _open = self.gate.read();
+        let _serving = self.serving();
         match self.room() {
             Ok(r) => {
                 let ((blocks, bfree), (files, ffree)) = (r.blocks, r.files);
@@ -325,22 +326,22 @@ impl Filesystem for Fs {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let _open = self.gate.read();
+        let _serving = self.serving();
         empty(reply, self.set_attribute(req, node(ino), name.as_bytes(), value, flags));
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        let _open = self.gate.read();
+        let _serving = self.serving();
         xattr(reply, size, self.attribute(node(ino), name.as_bytes()));
     }
 
     fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        let _open = self.gate.read();
+        let _serving = self.serving();
         xattr(reply, size, self.attribute_names(node(ino)));
     }
 
     fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _open = self.gate.read();
+        let _serving = self.serving();
         empty(reply, self.remove_attribute(req, node(ino), name.as_bytes()));
     }
 
@@ -354,12 +355,12 @@ impl Filesystem for Fs {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let _open = self.gate.read();
+        let _serving = self.serving();
         empty(reply, self.allocate(req, node(ino), (offset, length), mode));
     }
 
     fn lseek(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
-        let _open = self.gate.read();
+        let _serving = self.serving();
         match self.seek(node(ino), offset, whence) {
             Ok(at) => reply.offset(at),
             Err(e) => reply.error(errno(e)),
@@ -379,7 +380,7 @@ impl Filesystem for Fs {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        let _open = self.gate.read();
+        let _serving = self.serving();
         match self.copy_range(req, (node(ino_in), offset_in), (node(ino_out), offset_out), len) {
             Ok(n) => reply.written(n),
             Err(e) => reply.error(errno(e)),

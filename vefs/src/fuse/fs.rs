@@ -10,6 +10,7 @@ use super::counters::{Counters, count};
 use super::invalidate::Invalidator;
 use super::nodes::{NodeId, Nodes, RESENT, Refused};
 use super::objects::Registry;
+use super::readers::{Readers, Serving};
 use super::syncing::Syncing;
 use crate::errno::Errno;
 use crate::error::Error;
@@ -30,6 +31,7 @@ pub struct Fs {
     /// Held for reading by every request. Who has it for writing has stopped the mount: requests that were taken and are not answered
     /// come again to the next daemon.
     pub(super) gate: Arc<RwLock<()>>,
+    pub(super) readers: Arc<Readers>,
     /// Refuses every change with EROFS.
     pub(super) read_only: bool,
 }
@@ -58,6 +60,11 @@ impl Found {
 }
 
 impl Fs {
+    /// To be held while a request is served: the mount is not stopped meanwhile.
+    pub(super) fn serving(&self) -> Serving<'_> {
+        self.readers.serve(self.gate.read(), true)
+    }
+
     /// An inode with the node id that the kernel is to know it by.
     pub(super) fn found(&self, ino: InodeNo, inode: Inode) -> Found {
         let node = self.nodes.lock().node(ino);

@@ -7,7 +7,8 @@
 //! Invariants
 //! - `adapter` decodes, calls and replies; `names`, `files` and `attrs` say what each family of requests means; `nodes` decides who reads
 //!   a file how; `session` starts and takes over.
-//! - No request handler waits for a disk while another could be read: fsync waits in `syncing`.
+//! - No request handler waits for a disk while another could be read: `readers` lets another thread read then, and an fsync that comes while
+//!   one is under way waits in `syncing`.
 //! - Order of locks: a mount's gate, its nodes, then the VE's own.
 
 mod adapter;
@@ -22,6 +23,7 @@ mod names;
 mod negotiate;
 mod nodes;
 mod objects;
+mod readers;
 mod reply;
 mod session;
 mod syncing;
@@ -41,7 +43,7 @@ use crate::object::ObjectStore;
 use crate::store::Store;
 use crate::ve::Ve;
 
-/// Threads that read a mount's requests: one may wait for an fsync's flush.
+/// Threads that serve a mount: one reads, and another one while that waits (see `readers`).
 const THREADS: usize = 2;
 
 /// How a mount is served.
@@ -57,6 +59,13 @@ pub struct Host {
     objects: Arc<Objects>,
     store: ObjectStore,
     invalidate: Sender<invalidate::Forget>,
+    watch: Arc<readers::Watch>,
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.watch.end();
+    }
 }
 
 impl Host {
@@ -67,6 +76,7 @@ impl Host {
             objects: Arc::new(Objects::new(path)?),
             store: store.objects().clone(),
             invalidate: invalidate::start()?,
+            watch: readers::Watch::start()?,
         })
     }
 

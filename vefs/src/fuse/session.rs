@@ -24,6 +24,7 @@ use super::invalidate::Invalidator;
 use super::kept::{Exchange, Kept, KeptError, Left};
 use super::nodes::Nodes;
 use super::objects::Registry;
+use super::readers::Readers;
 use super::sys;
 use super::{Host, Options};
 use crate::errno::Errno as Posix;
@@ -141,6 +142,7 @@ pub(super) fn serve(
         invalidator: Invalidator::new(host.invalidate.clone(), notifier.clone()),
         counters: counters.clone(),
         gate: gate.clone(),
+        readers: Readers::new(super::THREADS, &host.watch),
         read_only: options.read_only,
     };
     // The gate is shut until the kernel knows all: nothing is served before.
