@@ -11,9 +11,13 @@
 //!   branch.
 
 pub mod apply;
+pub mod cluster;
+pub mod catchup;
 pub mod fair;
+pub mod local;
 pub mod log;
 pub mod node;
+pub mod runtime;
 pub mod session;
 pub mod ship;
 pub mod window;

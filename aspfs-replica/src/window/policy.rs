@@ -58,6 +58,20 @@ pub enum State {
     Diverged,
 }
 
+impl State {
+    /// Its name, as people and metrics have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Protected => "protected",
+            State::Lagging => "lagging",
+            State::Stalled => "stalled",
+            State::Unprotected => "unprotected",
+            State::Fenced => "fenced",
+            State::Diverged => "diverged",
+        }
+    }
+}
+
 /// Age of the oldest accepted change that is not acknowledged as durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exposure {

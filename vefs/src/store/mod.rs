@@ -4,6 +4,7 @@
 //! RocksDB's own care, `meta/` and `checkpoints/`.
 
 mod background;
+mod copies;
 pub(crate) mod files;
 mod install;
 mod reclaim;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 pub use background::Background;
+pub use copies::TreeCopy;
 use files::{read_small, read_whole, write_whole};
 pub use install::Install;
 pub use reclaim::Reclaimed;

@@ -36,6 +36,20 @@ pub fn is_branch_name(name: &str) -> bool {
 }
 
 impl Store {
+    /// Opens a follower anew whose taking of a transaction failed half-way: what it had of it is dropped (promise G9).
+    pub fn reopen_follower(&self, id: VeId) -> Result<Arc<Ve>> {
+        let mut ves = self.ves.lock();
+        if let Some(old) = ves.get(&id) {
+            if old.read_only_reason().is_none() || old.is_writer() {
+                return Ok(old.clone());
+            }
+            self.shared.space.release(old.state.lock().inline());
+            ves.remove(&id);
+        }
+        drop(ves);
+        self.ve(id)
+    }
+
     /// Whether there is a VE of this identifier.
     pub fn has_ve(&self, id: VeId) -> bool {
         self.shared.storage.open(&identity_path(id)).is_ok()

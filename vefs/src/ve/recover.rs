@@ -227,7 +227,9 @@ fn replay(
     shared.space.hold(loader.tables.active.inline);
     // A restart that is no clean one may have lost transactions: their numbers come again, in a new epoch (promises G13, G18).
     let seen = loader.head.epoch.max(role.epoch);
-    let epoch = if scanner.is_clean() { seen } else { seen.restarted() };
+    // Where others know of it, each restart of a writer is an epoch of its own: sessions are told apart by it.
+    let keeps = scanner.is_clean() && (role.epoch == crate::ids::Epoch(0) || role.kind != RoleKind::Primary);
+    let epoch = if keeps { seen } else { seen.restarted() };
     let sizes = (shared.options.segment_min, shared.options.segment_max);
     let (storage, entropy) = (shared.storage.clone(), shared.entropy.clone());
     let journal = Journal::new(identity.slot, shared.store, storage, entropy, sizes, scanner.into_tail()?);

@@ -82,6 +82,11 @@ impl Ve {
         self.edit_watch(|w| w.watcher = watcher);
     }
 
+    /// Whether somebody follows it.
+    pub fn is_followed(&self) -> bool {
+        self.watch.asks.load(Ordering::Relaxed) && self.watch.inner.read().watcher.is_some()
+    }
+
     /// Refuses every change from now on, and answers every operation that waits. What was accepted before is sealed and made durable as ever.
     pub fn fence(&self, reason: &str) {
         self.state.lock().hooks.fenced = Some(reason.to_owned());
