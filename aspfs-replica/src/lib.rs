@@ -11,8 +11,8 @@
 //!   branch.
 
 pub mod apply;
-pub mod cluster;
 pub mod catchup;
+pub mod cluster;
 pub mod fair;
 pub mod local;
 pub mod log;

@@ -9,6 +9,7 @@
 pub mod child;
 mod janitor;
 pub mod program;
+mod scripted;
 pub mod system;
 
 use std::fs::{self, File, OpenOptions};
@@ -185,6 +186,22 @@ impl Bed {
     /// What the daemon says of itself.
     pub fn status(&self) -> Status {
         Client::connect(&self.path("socket")).unwrap().call(&Request::Status {}).unwrap()
+    }
+
+    /// What every changing operation in a VE is told from now on: see [`scripted`]. To be said before the VE is mounted.
+    pub fn verdict(&self, says: &str) {
+        // At once: a file that is half written says nothing.
+        fs::write(self.path("verdict.new"), says).unwrap();
+        fs::rename(self.path("verdict.new"), self.path(scripted::FILE)).unwrap();
+    }
+
+    /// Waits until so many requests wait for a window.
+    pub fn until_parked(&self, requests: u64) {
+        let until = Instant::now() + SHORT;
+        while self.counted().parked != requests {
+            assert!(Instant::now() < until, "{} requests wait, not {requests}", self.counted().parked);
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// What the mounts have counted since the daemon runs.

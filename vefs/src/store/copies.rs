@@ -69,7 +69,8 @@ impl Store {
 
     /// All bytes are there: checks the whole tree and gives it its name, durably. The pin keeps it until something names it.
     pub fn place_tree(&self, copy: TreeCopy, hash: Hash) -> Result<Pin> {
-        BaseTree::check(&*copy.staging.file, copy.len, hash).map_err(|source| crate::base::BaseError::Tree { hash, source })?;
+        BaseTree::check(&*copy.staging.file, copy.len, hash)
+            .map_err(|source| crate::base::BaseError::Tree { hash, source })?;
         let pin = self.shared.objects.pin(hash);
         let path = copy.staging.path.clone();
         copy.staging.file.sync().map_err(Error::io("flushing base tree", path))?;
