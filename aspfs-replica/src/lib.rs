@@ -16,6 +16,7 @@ pub mod cluster;
 pub mod fair;
 pub mod local;
 pub mod log;
+pub mod net;
 pub mod node;
 pub mod runtime;
 pub mod session;

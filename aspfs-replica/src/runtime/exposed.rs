@@ -4,6 +4,7 @@
 //! the window's.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -78,6 +79,8 @@ pub struct Exposed {
     clock: Arc<dyn Clock>,
     window: Mutex<Window>,
     tails: Mutex<BTreeMap<NodeId, Arc<Tail>>>,
+    /// Writers wait: the VE is being handed over.
+    holding: AtomicBool,
 }
 
 impl Exposed {
@@ -92,6 +95,7 @@ impl Exposed {
             window: Mutex::new(Window::new(policy_of(policy), settled, now)),
             clock,
             tails: Mutex::default(),
+            holding: AtomicBool::new(false),
         });
         ve.set_watcher(Some(exposed.clone()));
         exposed
@@ -183,6 +187,12 @@ impl Exposed {
         self.with(|window, now| window.set_fenced(fenced, now));
     }
 
+    /// Lets writers wait, or go on.
+    pub fn hold(&self, holding: bool) {
+        self.holding.store(holding, Ordering::Release);
+        self.wake_writers();
+    }
+
     /// Time passed.
     pub fn tick(&self) {
         self.with(Window::tick);
@@ -199,6 +209,9 @@ impl Exposed {
 
 impl Watcher for Exposed {
     fn admit(&self, bytes: u64) -> Verdict {
+        if self.holding.load(Ordering::Acquire) {
+            return Verdict::Wait;
+        }
         match self.with(|w, now| w.admit(bytes, now)) {
             window::Verdict::Go => Verdict::Go,
             window::Verdict::Delay(by) => Verdict::Delay(by),

@@ -108,7 +108,8 @@ impl Shipping {
         machine.connect(&VeLog(self.ve.clone()), self.clock.boot().as_nanos() as u64, self.clock.boot());
         let (tx, rx) = mpsc::channel(ANSWERS);
         let answers = tokio::spawn(read(reader, tx));
-        let mut stream = Stream { on: self, machine, writer, rx, pays: Pays::default(), pace: Pace::new(self.replica.bandwidth) };
+        let mut stream =
+            Stream { on: self, machine, writer, rx, pays: Pays::default(), pace: Pace::new(self.replica.bandwidth) };
         let ended = stream.run().await;
         answers.abort();
         ended
@@ -249,7 +250,9 @@ fn ended(closed: Closed) -> Ended {
     match closed {
         Closed::Refused(Refusal::OldEpoch, _) => Ended::Closed("the replica has seen a higher epoch".into()),
         Closed::Refused(why, txn) => Ended::Closed(format!("refused at transaction {txn}: {}", why.name())),
-        Closed::TheyRefused(why, txn) => Ended::Closed(format!("refused by the replica at transaction {txn}: {}", why.name())),
+        Closed::TheyRefused(why, txn) => {
+            Ended::Closed(format!("refused by the replica at transaction {txn}: {}", why.name()))
+        }
         Closed::Silent => Ended::Closed("the replica is silent".into()),
     }
 }

@@ -3,7 +3,11 @@
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use vefs::ids::Position;
+use vefs::ids::{Position, VeId};
+
+use super::exposed::Standing;
+use super::follow::FollowFigures;
+use crate::window::ReplicaStatus;
 
 /// A stream's figures.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +26,28 @@ pub struct LinkFigures {
     pub acked: Option<Position>,
     /// Where the replica's history went another way.
     pub diverged: Option<Position>,
+}
+
+/// A replica of a VE that is written here.
+#[derive(Clone, Debug)]
+pub struct ReplicaFigures {
+    /// What the window says of it.
+    pub status: ReplicaStatus,
+    /// Its stream.
+    pub link: LinkFigures,
+}
+
+/// A replicated VE.
+#[derive(Clone, Debug)]
+pub struct VeFigures {
+    /// Which.
+    pub ve: VeId,
+    /// How far it is here, durably.
+    pub position: Position,
+    /// Where it is written here: its window, and its replicas.
+    pub led: Option<(Standing, Vec<ReplicaFigures>)>,
+    /// Where it follows.
+    pub followed: Option<FollowFigures>,
 }
 
 #[derive(Debug)]

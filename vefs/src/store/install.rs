@@ -62,6 +62,11 @@ impl Store {
         Ok(Some(incoming))
     }
 
+    /// The manifest of the state that is being made for a VE, if one is.
+    pub fn under_way(&self, ve: VeId) -> Result<Option<Manifest>> {
+        Ok(self.read_incoming(ve)?.map(|i| i.manifest))
+    }
+
     /// Every state that is being made.
     pub(super) fn all_incoming(&self) -> Result<Vec<Incoming>> {
         let names = self.shared.storage.list("ves").map_err(Error::io("listing", "ves"))?;

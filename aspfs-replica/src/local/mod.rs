@@ -1,4 +1,8 @@
-//! A store's VEs as the machines see them: [`VeLog`] is a primary's history, [`VeFollower`] a replica's.
+//! A store's VEs as the machines see them: [`VeLog`] is a primary's history, [`VeFollower`] a replica's, [`LocalSource`] serves whole states and
+//! [`LocalInstall`] takes them in.
+
+mod install;
+mod source;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,6 +11,9 @@ use bytes::Bytes;
 use vefs::Ve;
 use vefs::ids::{Epoch, Hash, PayloadId, Position, TxnNo};
 use vefs::ve::ReceiveError;
+
+pub use install::LocalInstall;
+pub use source::{HeldStates, LocalSource};
 
 use crate::log::{At, FollowError, Follower, Log, LogError, LogRead, LogTxn};
 
