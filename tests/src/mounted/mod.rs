@@ -238,6 +238,18 @@ impl Bed {
         self.mounted.lock().retain(|m| m != ve);
     }
 
+    /// Detaches a VE's mount from below its users (umount -l); `force` ends what they wait for before (umount -f).
+    pub fn detach(&self, ve: &str, force: bool) {
+        use rustix::mount::{UnmountFlags, unmount};
+        let dir = self.path(&format!("ve-{ve}"));
+        if force {
+            // The kernel says that the mount is in use, and ends its requests all the same.
+            let _ = unmount(&dir, UnmountFlags::FORCE | UnmountFlags::NOFOLLOW);
+        }
+        unmount(&dir, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).unwrap();
+        self.mounted.lock().retain(|m| m != ve);
+    }
+
     /// A program of this bed that does what [`child`] says under this name.
     pub fn child(&self, what: &str) -> Command {
         let mut command = Command::new(self.path("aspfs-child"));

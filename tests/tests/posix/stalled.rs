@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use aspfs_tests::mounted::{Bed, wait};
 use rustix::fs::{FallocateFlags, XattrFlags};
-use rustix::mount::{UnmountFlags, unmount};
 
 use crate::{PROGRAM, VE};
 
@@ -119,7 +118,7 @@ fn while_parked(bed: &Bed, writers: &[Writer], then: impl FnOnce(&AtomicUsize)) 
     })
 }
 
-fn all_done(writers: &[Writer], told: Vec<io::Result<()>>) {
+fn all_done(writers: Vec<Writer>, told: Vec<io::Result<()>>) {
     told.into_iter().for_each(|t| t.unwrap());
     assert!(writers.iter().all(Writer::is_done));
 }
@@ -158,7 +157,8 @@ fn who_changes_something_waits_and_who_reads_does_not() {
         assert_eq!(bed.counted().parked, writers.len() as u64);
         bed.verdict("go");
     });
-    all_done(&writers, told);
+    all_done(writers, told);
+    drop((open, synced));
     assert_eq!(bed.counted().parked, 0);
     bed.finish();
 }
@@ -169,13 +169,13 @@ fn delays_slow_writers_and_nothing_else() {
     let Some((bed, ve)) = bed() else { return };
     let writers = writers(&ve, 2 * KINDS);
     bed.verdict("delay 40");
-    let before = bed.counted().waited;
+    let (before, all) = (bed.counted().waited, writers.len() as u64);
     let told: Vec<_> = writers.iter().map(Writer::work).collect();
-    assert_eq!(bed.counted().waited - before, writers.len() as u64);
-    all_done(&writers, told);
+    assert_eq!(bed.counted().waited - before, all);
+    all_done(writers, told);
     fs::metadata(ve.join("w0/file")).unwrap();
     File::open(ve.join("w0/file")).unwrap();
-    assert_eq!(bed.counted().waited - before, writers.len() as u64);
+    assert_eq!(bed.counted().waited - before, all);
     bed.finish();
 }
 
@@ -195,7 +195,7 @@ fn a_fence_answers_a_hundred_stalled_writers() {
     fs::read(ve.join("w0/file")).unwrap();
     bed.verdict("go");
     let told = writers.iter().map(Writer::work).collect();
-    all_done(&writers, told);
+    all_done(writers, told);
     bed.finish();
 }
 
@@ -223,7 +223,7 @@ fn stalled_writers_survive_the_daemon() {
             assert_eq!(ended.load(Ordering::SeqCst), 0, "somebody was answered");
             bed.verdict("go");
         });
-        all_done(&writers, told);
+        all_done(writers, told);
         bed.finish();
     }
 }
@@ -258,13 +258,10 @@ fn stalled_programs_can_be_killed() {
         assert_eq!(fs::read_to_string(ve.join(format!("p{n}"))).unwrap(), "before");
     }
     // umount -l: nobody finds the mount any more, but who uses it waits on.
-    unmount(&ve, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).unwrap();
+    bed.detach(VE, false);
     assert_eq!((bed.status().mounts.len(), bed.counted().parked), (1, 10));
     bed.verdict("go");
-    for program in &mut programs[10..15] {
-        assert!(wait(program, LONG).unwrap().success());
-    }
-    for program in &mut programs[15..] {
+    for program in &mut programs[10..] {
         assert!(wait(program, LONG).unwrap().success());
     }
     until_unmounted(&bed);
@@ -281,11 +278,7 @@ fn a_mount_ends_under_stalled_programs() {
     for force in [false, true] {
         let Some((bed, ve)) = bed() else { return };
         let mut programs = stalled_programs(&bed, &ve, 10);
-        if force {
-            // The kernel says that the mount is in use, and ends its requests all the same.
-            let _ = unmount(&ve, UnmountFlags::FORCE | UnmountFlags::NOFOLLOW);
-        }
-        let _ = unmount(&ve, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
+        bed.detach(VE, force);
         for program in &mut programs {
             if !force {
                 program.kill().unwrap();
