@@ -33,6 +33,7 @@ pub mod storage;
 pub mod store;
 pub mod types;
 pub mod ve;
+pub(crate) mod waiting;
 
 pub use error::{Error, Result};
 pub use store::{Options, Store};

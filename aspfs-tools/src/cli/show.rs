@@ -120,6 +120,7 @@ pub fn status(status: &Status) -> String {
         ("mounts", status.mounts.len().to_string()),
         ("opens", format!("{} passed through, {} cached, {} moved", c.passthrough, c.cached, c.moved)),
         ("bytes", format!("{} read, {} written, {} syncs", show_size(c.read), show_size(c.written), c.syncs)),
+        ("held back", format!("{} requests wait for a window, {} have waited", c.parked, c.waited)),
         ("takeover", format!("{} requests came again, {} had been carried out", c.resent, c.answered_before)),
     ]);
     for (ve, why) in &status.read_only {

@@ -360,6 +360,10 @@ pub struct Counted {
     pub written: u64,
     /// Files synced.
     pub syncs: u64,
+    /// Requests that wait for a VE's window now.
+    pub parked: u64,
+    /// Requests that ever did.
+    pub waited: u64,
 }
 
 /// How the daemon is.

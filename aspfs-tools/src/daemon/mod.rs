@@ -84,11 +84,20 @@ pub(crate) struct Daemon {
     mounts: Mounts,
     /// What serves mounts, or why this process can serve none.
     host: Result<vefs::fuse::Host, String>,
+    prepare: Prepare,
     started: Instant,
 }
 
+/// What is done with each VE before its mount is served.
+pub type Prepare = Box<dyn Fn(&Arc<vefs::Ve>) + Send + Sync>;
+
 /// Runs the daemon until it is told to stop, by a signal or by a client.
 pub fn run(config: Config) -> Result<(), DaemonError> {
+    run_with(config, Box::new(|_| {}))
+}
+
+/// As [`run`], for whoever wants to watch VEs ([`vefs::ve::Watcher`]).
+pub fn run_with(config: Config, prepare: Prepare) -> Result<(), DaemonError> {
     let io = |what| move |e: nix::Error| DaemonError::Io { what, source: e.into() };
     let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
     signals.thread_block().map_err(io("blocking signals"))?;
@@ -109,7 +118,7 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
     }
     let background = Background::start(store.clone(), config.tick)
         .map_err(|source| DaemonError::Io { what: "starting threads", source })?;
-    let daemon = Arc::new(Daemon { mounts: Mounts::new(link), host, store, config, started: Instant::now() });
+    let daemon = Arc::new(Daemon { mounts: Mounts::new(link), host, store, config, prepare, started: Instant::now() });
     daemon.take_over()?;
     let watcher =
         mounts::watch(daemon.clone()).map_err(|source| DaemonError::Io { what: "starting a thread", source })?;

@@ -119,6 +119,8 @@ impl Mounts {
                 sum.read += f.read;
                 sum.written += f.written;
                 sum.syncs += f.syncs;
+                sum.parked += f.parked;
+                sum.waited += f.waited;
             }
         }
         sum
@@ -223,6 +225,7 @@ impl Daemon {
     fn serve(&self, held: Held) -> Result<Serving, String> {
         let ve = self.store.ve(VeId(held.row.ve)).map_err(|e| e.to_string())?;
         let host = self.host.as_ref().map_err(Clone::clone)?;
+        (self.prepare)(&ve);
         Serving::start(host, ve, held).map_err(|e| e.to_string())
     }
 

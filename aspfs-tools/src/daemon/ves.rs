@@ -54,7 +54,7 @@ impl Daemon {
             history_limit: settings.history_bytes,
             journal_bytes: ve.journal_bytes(),
             mounted: self.mounts.row(id),
-            read_only: ve.read_only_reason(),
+            read_only: ve.read_only_reason().or_else(|| ve.fenced()),
         })
     }
 
@@ -79,7 +79,10 @@ impl Daemon {
         let ves = self.store.list()?;
         // Those that are mounted are open: asking the others would open them all.
         let mounts = self.mounts.rows();
-        let why = |row: &MountRow| Some((row.ve, self.store.ve(row.ve.0).ok()?.read_only_reason()?));
+        let why = |row: &MountRow| {
+            let ve = self.store.ve(row.ve.0).ok()?;
+            Some((row.ve, ve.read_only_reason().or_else(|| ve.fenced())?))
+        };
         let mut read_only: Vec<(Id, String)> = mounts.iter().filter_map(why).collect();
         read_only.extend(self.mounts.broken());
         Ok(Status {
@@ -120,6 +123,8 @@ fn counted(f: vefs::fuse::Figures) -> Counted {
         read: f.read,
         written: f.written,
         syncs: f.syncs,
+        parked: f.parked,
+        waited: f.waited,
     }
 }
 

@@ -12,6 +12,7 @@ mod documentation;
 mod extra;
 mod kills;
 mod mirror;
+mod stalled;
 mod tree;
 mod writer;
 

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use fuser::Request;
 use parking_lot::RwLock;
 
+use super::asker::Asker;
 use super::convert;
 use super::counters::{Counters, count};
 use super::invalidate::Invalidator;
-use super::nodes::{NodeId, Nodes, RESENT, Refused};
+use super::nodes::{NodeId, Nodes, Refused};
 use super::objects::Registry;
+use super::parked::Parked;
+use super::readers::{Readers, Serving};
 use super::syncing::Syncing;
 use crate::errno::Errno;
 use crate::error::Error;
@@ -30,6 +32,8 @@ pub struct Fs {
     /// Held for reading by every request. Who has it for writing has stopped the mount: requests that were taken and are not answered
     /// come again to the next daemon.
     pub(super) gate: Arc<RwLock<()>>,
+    pub(super) readers: Arc<Readers>,
+    pub(super) parked: Arc<Parked>,
     /// Refuses every change with EROFS.
     pub(super) read_only: bool,
 }
@@ -58,6 +62,11 @@ impl Found {
 }
 
 impl Fs {
+    /// To be held while a request is served: the mount is not stopped meanwhile.
+    pub(super) fn serving(&self) -> Serving<'_> {
+        self.readers.serve(self.gate.read(), true)
+    }
+
     /// An inode with the node id that the kernel is to know it by.
     pub(super) fn found(&self, ino: InodeNo, inode: Inode) -> Found {
         let node = self.nodes.lock().node(ino);
@@ -65,19 +74,18 @@ impl Fs {
     }
 
     /// Carries a change out, once: a request that comes again gets the answer it had.
-    pub(super) fn change(&self, req: &Request, op: &Op) -> Result<Reply, Errno> {
+    pub(super) fn change(&self, asker: Asker, op: &Op) -> Result<Reply, Errno> {
         if self.read_only {
             return Err(Errno::EROFS);
         }
-        let number = req.unique().0;
-        if number & RESENT != 0 {
+        if asker.again() {
             count(&self.counters.resent, 1);
-            if let Some(memo) = self.ve.answered(number & !RESENT) {
+            if let Some(memo) = self.ve.answered(asker.number()) {
                 count(&self.counters.answered_before, 1);
                 return self.again(memo);
             }
         }
-        let request = ve::Request { unique: number & !RESENT };
+        let request = ve::Request { unique: asker.number() };
         self.ve.execute(op, request).map_err(|e| self.errno(&e))
     }
 
@@ -90,8 +98,8 @@ impl Fs {
     }
 
     /// As [`Fs::change`], for what answers with an inode.
-    pub(super) fn change_inode(&self, req: &Request, op: &Op) -> Result<Found, Errno> {
-        match self.change(req, op)? {
+    pub(super) fn change_inode(&self, asker: Asker, op: &Op) -> Result<Found, Errno> {
+        match self.change(asker, op)? {
             Reply::Inode(ino, inode) => Ok(self.found(ino, inode)),
             Reply::Written(_) | Reply::Done => Err(Errno::EIO),
         }
@@ -143,7 +151,7 @@ impl Fs {
         }
         drop(nodes);
         match self.ve.execute(&Op::Reap { ino }, ve::Request::default()) {
-            Ok(_) | Err(Error::Posix(Errno::ENOENT | Errno::EBUSY)) => {}
+            Ok(_) | Err(Error::Posix(Errno::ENOENT | Errno::EBUSY) | Error::ReadOnly { .. }) => {}
             Err(e) => tracing::warn!(ve = %self.ve.id(), %ino, error = %e, "erasing an orphan"),
         }
     }

@@ -7,10 +7,14 @@
 //! Invariants
 //! - `adapter` decodes, calls and replies; `names`, `files` and `attrs` say what each family of requests means; `nodes` decides who reads
 //!   a file how; `session` starts and takes over.
-//! - No request handler waits for a disk while another could be read: fsync waits in `syncing`.
+//! - No request handler waits for a disk while another could be read: `readers` lets another thread read then, and an fsync that comes while
+//!   one is under way waits in `syncing`.
+//! - Nor does one wait because of the VE's window: what it holds back waits in `parked`, by way of `admit`.
 //! - Order of locks: a mount's gate, its nodes, then the VE's own.
 
 mod adapter;
+mod admit;
+mod asker;
 mod attrs;
 mod convert;
 mod counters;
@@ -22,6 +26,8 @@ mod names;
 mod negotiate;
 mod nodes;
 mod objects;
+mod parked;
+mod readers;
 mod reply;
 mod session;
 mod syncing;
@@ -41,7 +47,7 @@ use crate::object::ObjectStore;
 use crate::store::Store;
 use crate::ve::Ve;
 
-/// Threads that read a mount's requests: one may wait for an fsync's flush.
+/// Threads that serve a mount: one reads, and another one while that waits (see `readers`).
 const THREADS: usize = 2;
 
 /// How a mount is served.
@@ -54,9 +60,17 @@ pub struct Options {
 /// What all mounts of a process share.
 pub struct Host {
     pool: syncing::Pool,
+    parked: parked::Pool,
     objects: Arc<Objects>,
     store: ObjectStore,
     invalidate: Sender<invalidate::Forget>,
+    watch: Arc<readers::Watch>,
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.watch.end();
+    }
 }
 
 impl Host {
@@ -64,9 +78,11 @@ impl Host {
     pub fn new(path: &Path, store: &Store) -> std::io::Result<Host> {
         Ok(Host {
             pool: syncing::Pool::start()?,
+            parked: parked::Pool::start()?,
             objects: Arc::new(Objects::new(path)?),
             store: store.objects().clone(),
             invalidate: invalidate::start()?,
+            watch: readers::Watch::start()?,
         })
     }
 

@@ -18,12 +18,15 @@ use parking_lot::RwLock;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
+use super::adapter::Adapter;
 use super::counters::{Counters, Figures};
 use super::fs::Fs;
 use super::invalidate::Invalidator;
 use super::kept::{Exchange, Kept, KeptError, Left};
 use super::nodes::Nodes;
 use super::objects::Registry;
+use super::parked::Parked;
+use super::readers::Readers;
 use super::sys;
 use super::{Host, Options};
 use crate::errno::Errno as Posix;
@@ -76,6 +79,7 @@ pub struct Mounted {
     ve: VeId,
     gate: Arc<RwLock<()>>,
     counters: Arc<Counters>,
+    parked: Arc<Parked>,
     thread: JoinHandle<()>,
 }
 
@@ -100,12 +104,25 @@ impl Mounted {
     /// Stops serving for good, with no request half done: for a daemon that is about to end. What was not answered comes again to the
     /// next one. The session's threads stay until the process ends.
     pub fn freeze(&self) {
+        self.parked.stop();
         std::mem::forget(self.gate.write());
+    }
+
+    /// Answers every request that waits for the VE's window with an error, once (promise G20): for whoever ends the VE's programs. A fence does
+    /// so by itself ([`Ve::fence`]).
+    pub fn turn_away(&self, error: Posix) {
+        self.parked.turn_away(error);
+    }
+
+    /// Requests that wait for the VE's window now.
+    pub fn parked(&self) -> usize {
+        self.parked.count()
     }
 
     /// What it counted.
     pub fn figures(&self) -> Figures {
-        self.counters.figures()
+        let (parked, waited) = (self.parked.count() as u64, self.parked.total());
+        Figures { parked, waited, ..self.counters.figures() }
     }
 }
 
@@ -132,6 +149,8 @@ pub(super) fn serve(
     let copy = device.try_clone().map_err(failed("copying the FUSE device's descriptor"))?;
     let registry = Registry::new(copy, host.objects.clone(), host.store.clone(), nodes.backings());
     let (gate, counters) = (Arc::new(RwLock::new(())), Arc::new(Counters::default()));
+    let copy = device.try_clone().map_err(failed("copying the FUSE device's descriptor"))?;
+    let parked = host.parked.mount(ve.clone(), gate.clone(), Some(copy));
     let notifier: Arc<OnceLock<Notifier>> = Arc::default();
     let fs = Fs {
         ve: ve.clone(),
@@ -141,6 +160,8 @@ pub(super) fn serve(
         invalidator: Invalidator::new(host.invalidate.clone(), notifier.clone()),
         counters: counters.clone(),
         gate: gate.clone(),
+        parked: parked.clone(),
+        readers: Readers::new(super::THREADS, &host.watch),
         read_only: options.read_only,
     };
     // The gate is shut until the kernel knows all: nothing is served before.
@@ -165,29 +186,35 @@ pub(super) fn serve(
             resend(device.as_fd()).map_err(failed("asking the kernel to send again"))?;
         }
     }
+    let waker = Arc::downgrade(&parked);
+    ve.set_waker(Some(Box::new(move || waker.upgrade().iter().for_each(Parked::wake))));
     drop(shut);
     let id = ve.id();
+    let waits = parked.clone();
     let thread = std::thread::Builder::new().name(format!("mount-{id}")).spawn(move || {
         match session.run() {
             Ok(()) => tracing::info!(ve = %id, "unmounted"),
             Err(e) => tracing::error!(ve = %id, error = %e, "a mount's session ended"),
         }
+        ve.set_waker(None);
+        waits.close();
         if let Err(e) = reap_orphans(&ve) {
             tracing::warn!(ve = %id, error = %e, "erasing orphans");
         }
     });
     let thread = thread.map_err(failed("starting a mount's thread"))?;
-    Ok(Mounted { ve: id, gate, counters, thread })
+    Ok(Mounted { ve: id, gate, counters, parked, thread })
 }
 
 /// Lets fuser answer an INIT, through a socket pair. Gives the session, which is still connected to that, and its answer.
-fn handshake(fs: Fs, request: &[u8]) -> Result<(Session<Fs>, Vec<u8>), ServeError> {
+fn handshake(fs: Fs, request: &[u8]) -> Result<(Session<Adapter>, Vec<u8>), ServeError> {
     let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
     let (ours, theirs) = pair.map_err(io::Error::from).map_err(failed("making a socket pair"))?;
     write_device(ours.as_fd(), request).map_err(failed("passing INIT on"))?;
     let mut config = Config::default();
     config.n_threads = Some(super::THREADS);
-    let session = Session::from_fd(fs, theirs, SessionACL::All, config).map_err(failed("agreeing with the kernel"))?;
+    let session = Session::from_fd(Adapter(Arc::new(fs)), theirs, SessionACL::All, config)
+        .map_err(failed("agreeing with the kernel"))?;
     let mut reply = vec![0; 4096];
     let n =
         rustix::io::read(&ours, &mut reply[..]).map_err(io::Error::from).map_err(failed("reading INIT's answer"))?;

@@ -110,7 +110,7 @@ impl Syncing {
     /// One flush for these replies and all that wait; what comes meanwhile goes to the pool's end.
     fn flush(self: &Arc<Self>, mut replies: Vec<ReplyEmpty>) {
         replies.append(&mut self.state.lock().replies);
-        let done = self.ve.sync();
+        let done = crate::waiting::wait(|| self.ve.sync());
         if let Err(e) = &done {
             tracing::error!(ve = %self.ve.id(), error = %e, "fsync");
         }

@@ -36,8 +36,8 @@ fn apply_one(t: &mut Tables, txn: TxnNo, change: &Change) -> Result<()> {
         }
         Change::DropDentry(dir, name, cookie) => {
             t.active.touch(txn, *dir, touched::ENTRIES);
-            t.active.set(Key::cookie(*dir, *cookie), None, txn);
-            t.active.set(Key::dentry(*dir, name), None, txn);
+            t.unset(Key::cookie(*dir, *cookie), txn);
+            t.unset(Key::dentry(*dir, name), txn);
         }
         Change::PutTarget(ino, target) => {
             t.active.set(Key::target(*ino), Some(Value::Bytes(target.clone().into())), txn);
@@ -48,7 +48,7 @@ fn apply_one(t: &mut Tables, txn: TxnNo, change: &Change) -> Result<()> {
         }
         Change::DropXattr(ino, name) => {
             t.active.touch(txn, *ino, touched::XATTR);
-            t.active.set(Key::xattr(*ino, name), None, txn);
+            t.unset(Key::xattr(*ino, name), txn);
         }
         Change::Map(ino, offset, extent) => {
             unmap(t, txn, *ino, *offset, offset.saturating_add(extent.len))?;
@@ -63,7 +63,7 @@ fn apply_one(t: &mut Tables, txn: TxnNo, change: &Change) -> Result<()> {
         Change::PutSettings(s) => t.active.set(Key::settings(), Some(Value::Settings(s.clone())), txn),
         Change::PutPolicy(p) => t.active.set(Key::policy(), Some(Value::Policy(p.clone())), txn),
         Change::PutHold(name, hold) => t.active.set(Key::hold(name), Some(Value::Hold(hold.clone())), txn),
-        Change::DropHold(name) => t.active.set(Key::hold(name), None, txn),
+        Change::DropHold(name) => t.unset(Key::hold(name), txn),
         Change::Wrote(ino, size, mapped, time) => {
             // A record that names no inode here changes nothing: `apply` cannot refuse.
             if let Some(inode) = view::inode(t, *ino)? {
@@ -109,7 +109,7 @@ fn drop_inode(t: &mut Tables, txn: TxnNo, ino: InodeNo) -> Result<()> {
         t.scan(&Key::extent(ino, 0), &Key::extent(InodeNo(ino.0 + 1), 0), &mut collect)?;
     }
     for key in keys {
-        t.active.set(key, None, txn);
+        t.unset(key, txn);
     }
     t.maps.forget(ino);
     Ok(())

@@ -106,6 +106,20 @@ impl Overlay {
         }
     }
 
+    /// Removes a key below which nothing lies: no mark of its absence is needed.
+    pub fn erase(&mut self, key: &Key, txn: TxnNo) {
+        let slot = if is_point(key) { self.points.remove_entry(key) } else { self.ordered.remove_entry(key) };
+        let Some((key, Slot { birth, value, .. })) = slot else { return };
+        match value {
+            // The slot's bytes go on counting for what is now history.
+            Some(value) if birth < txn => self.history.push(Past { key, birth, death: txn, value }),
+            value => {
+                let heap = value.as_ref().map_or(0, Value::heap_bytes);
+                self.bytes = self.bytes.saturating_sub(SLOT_BYTES + key.heap_bytes() + heap);
+            }
+        }
+    }
+
     /// Notes for the change index that a transaction touched an inode.
     pub fn touch(&mut self, txn: TxnNo, ino: InodeNo, bits: u8) {
         let entry = self.changes.entry((txn, ino)).or_insert_with(|| {
@@ -172,5 +186,24 @@ mod tests {
         let spans: Vec<_> = o.history.iter().map(|p| (p.birth.0, p.death.0)).collect();
         assert_eq!(spans, [(3, 5), (5, 6)]);
         assert_eq!(o.get(&k), Some(&Slot { birth: TxnNo(8), first: TxnNo(3), value: v(4) }));
+    }
+
+    /// What is erased leaves its former values and nothing else.
+    #[test]
+    fn erasing_keeps_history_and_no_mark() {
+        let mut o = Overlay::default();
+        for key in [Key::inode(InodeNo(9)), Key::extent(InodeNo(9), 0)] {
+            let value = || Some(Value::Bytes(Box::new([1; 9])));
+            let before = o.bytes();
+            o.set(key.clone(), value(), TxnNo(3));
+            o.erase(&key, TxnNo(3));
+            assert_eq!((o.get(&key), o.history.len(), o.bytes()), (None, 0, before));
+            o.set(key.clone(), value(), TxnNo(3));
+            o.erase(&key, TxnNo(4));
+            let span = o.history.pop().map(|p| (p.key, p.birth, p.death));
+            assert_eq!(span, Some((key.clone(), TxnNo(3), TxnNo(4))));
+            assert_eq!(o.get(&key), None);
+        }
+        assert!(o.is_empty());
     }
 }

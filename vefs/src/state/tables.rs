@@ -113,7 +113,21 @@ impl Tables {
     /// Maps an extent, or removes one.
     pub fn set_extent(&mut self, ino: InodeNo, offset: u64, extent: Option<Extent>, txn: TxnNo) {
         self.maps.set(ino, offset, extent);
-        self.active.set(Key::extent(ino, offset), extent.map(Value::Extent), txn);
+        match extent {
+            Some(e) => self.active.set(Key::extent(ino, offset), Some(Value::Extent(e)), txn),
+            None => self.unset(Key::extent(ino, offset), txn),
+        }
+    }
+
+    /// Removes a key. Where nothing lies below it nothing is left of it: a file that is written again and again would become a row of
+    /// marks, which everybody who looks for an extent would have to walk along.
+    pub fn unset(&mut self, key: Key, txn: TxnNo) {
+        // A journal that no plan wrote may name an inode before it makes it: what is frozen is looked at.
+        if self.is_fresh(&key) && self.frozen.as_ref().is_none_or(|f| f.get(&key).is_none()) {
+            self.active.erase(&key, txn);
+        } else {
+            self.active.set(key, None, txn);
+        }
     }
 
     /// Asks something of a file's extent map; `None` when the map is not kept: it has too many extents, or lies in the overlays alone.

@@ -5,16 +5,17 @@
 //! retried here: after a failed flush the kernel may have dropped the pages and forgotten the error
 //! (`docs/format/disk-assumptions.md`).
 
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{self, AtFlags, Dir, FallocateFlags, FlockOperation, Mode, OFlags};
-use rustix::io::{Errno, retry_on_intr};
+use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
 use super::path::{check_dir, check_file, split};
 use super::{File, Storage};
+use crate::waiting;
 
 /// Most parts one pwritev(2) takes on Linux (`UIO_MAXIOV`).
 const PARTS_PER_CALL: usize = 1024;
@@ -209,6 +210,13 @@ struct DiskFile {
 }
 
 impl DiskFile {
+    /// Reads what the page cache has, without waiting; false when that is not all. An error is for the read that waits.
+    fn read_cached(&self, buf: &mut [u8], offset: u64) -> bool {
+        let want = buf.len();
+        let parts = &mut [IoSliceMut::new(buf)];
+        rustix::io::preadv2(&self.fd, parts, offset, ReadWriteFlags::NOWAIT).is_ok_and(|n| n == want)
+    }
+
     fn fill(&self, zeros: u64) -> io::Result<()> {
         let mut at = 0;
         while at < zeros {
@@ -222,15 +230,20 @@ impl DiskFile {
 
 impl File for DiskFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        let mut done = 0;
-        while done < buf.len() {
-            let at = offset.checked_add(done as u64).ok_or(io::ErrorKind::InvalidInput)?;
-            match retry_on_intr(|| rustix::io::pread(&self.fd, &mut buf[done..], at))? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                n => done += n,
-            }
+        if waiting::is_told() && self.read_cached(buf, offset) {
+            return Ok(());
         }
-        Ok(())
+        waiting::wait(|| {
+            let mut done = 0;
+            while done < buf.len() {
+                let at = offset.checked_add(done as u64).ok_or(io::ErrorKind::InvalidInput)?;
+                match retry_on_intr(|| rustix::io::pread(&self.fd, &mut buf[done..], at))? {
+                    0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    n => done += n,
+                }
+            }
+            Ok(())
+        })
     }
 
     /// One pwritev(2) per 1024 parts; the kernel takes at most 2 GiB − 4 KiB in one call, more than that is `WriteZero`.
