@@ -72,6 +72,9 @@ pub struct Overlay {
 /// Bytes that a slot costs beyond the heap parts of its key and value, map overhead included.
 const SLOT_BYTES: usize = 320;
 
+/// Slots that an empty layer keeps room for: about those of a layer that is published early.
+const ROOM_MAX: usize = 128 << 10;
+
 fn is_point(key: &Key) -> bool {
     matches!(key.kind(), KeyKind::Inode | KeyKind::Dentry | KeyKind::Target)
 }
@@ -123,6 +126,17 @@ impl Overlay {
     /// The last slot with `from ≤ key ≤ at`, gone or not.
     pub fn floor(&self, from: &Key, at: &Key) -> Option<&Key> {
         self.ordered.range::<Key, _>(from..=at).next_back().map(|(k, _)| k)
+    }
+
+    /// An empty layer with the room that this one's table takes, where that is not too much: a layer that grows from nothing moves its slots
+    /// again and again, into memory that the kernel has to clear first.
+    pub fn emptied(self) -> Overlay {
+        let mut points = self.points;
+        points.clear();
+        if points.capacity() > ROOM_MAX {
+            points = HashMap::default();
+        }
+        Overlay { points, ..Overlay::default() }
     }
 
     /// All slots, in no order.

@@ -23,6 +23,9 @@ use crate::state::apply::apply;
 use crate::state::view;
 use crate::types::{Extent, Source};
 
+/// Memory that is kept for encoding the next record.
+const ENCODED_MAX: usize = 16 << 10;
+
 /// Who asks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Request {
@@ -139,8 +142,11 @@ impl State {
         let body = Body { purpose, changes, payload: payload_ref };
         // What recovery would refuse must never be written: it would cost the VE everything behind it.
         validate(&body, self.open.txn).map_err(Error::Change)?;
-        let body_bytes = codec::encode(&body);
-        let envelope_bytes = codec::encode(&envelope);
+        let (mut body_bytes, mut envelope_bytes) = std::mem::take(&mut self.encoded);
+        body_bytes.clear();
+        envelope_bytes.clear();
+        codec::encode_into(&body, &mut body_bytes);
+        codec::encode_into(&envelope, &mut envelope_bytes);
         if body_bytes.len() > limits::BODY_MAX || envelope_bytes.len() > limits::ENVELOPE_MAX {
             return Err(Errno::EFBIG.into());
         }
@@ -159,6 +165,9 @@ impl State {
             self.open.pending.push(shared.hashes.hash(bytes));
         }
         self.enter(&body, &body_bytes, envelope.place, written_place(&written, inline));
+        if body_bytes.capacity() + envelope_bytes.capacity() <= ENCODED_MAX {
+            self.encoded = (body_bytes, envelope_bytes);
+        }
         if envelope.unique != 0
             && let Some(memo) = envelope.memo
         {

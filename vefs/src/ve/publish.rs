@@ -19,7 +19,8 @@ impl State {
         if self.open.records > 0 || self.tables.frozen.is_some() || self.tables.active.is_empty() {
             return false;
         }
-        let active = std::mem::take(&mut self.tables.active);
+        let next = std::mem::take(&mut self.tables.spare);
+        let active = std::mem::replace(&mut self.tables.active, next);
         self.tables.frozen = Some(Arc::new(active));
         self.frozen_head = Some(Frozen {
             head: self.head.clone(),
@@ -75,9 +76,15 @@ impl Ve {
         s.head.history = after.history;
         s.tables.frozen = None;
         self.shared.space.release(overlay.inline);
-        s.tables.found.clear();
+        s.tables.found.published(&overlay);
         s.tables.places.clear();
         s.frozen_head = None;
+        drop(s);
+        // Outside the lock: these are many small pieces of memory.
+        if let Ok(overlay) = Arc::try_unwrap(overlay) {
+            let spare = overlay.emptied();
+            self.state.lock().tables.spare = spare;
+        }
         Ok(())
     }
 
@@ -96,9 +103,13 @@ impl Ve {
         (all && durable).then(|| s.journal.end_segment())
     }
 
-    /// Bytes of journal frames written since this was asked last.
+    /// Bytes of journal frames written since this was asked last. A VE that wrote none gives back what it keeps for a burst of changes.
     pub(crate) fn take_written(&self) -> u64 {
-        std::mem::take(&mut self.state.lock().written)
+        let mut s = self.state.lock();
+        if s.written == 0 {
+            s.tables.spare = Default::default();
+        }
+        std::mem::take(&mut s.written)
     }
 
     /// Keeps a zero-filled journal segment ready. A full disk is no error here: the next roll-over tells. The zeros are written
