@@ -72,6 +72,8 @@ pub struct Overlay {
 /// Bytes that a slot costs beyond the heap parts of its key and value, map overhead included.
 const SLOT_BYTES: usize = 320;
 
+/// So many bytes of payload in the journal weigh as much as one of memory.
+const INLINE_SHARE: u64 = 4;
 /// Slots that an empty layer keeps room for: about those of a layer that is published early.
 const ROOM_MAX: usize = 128 << 10;
 
@@ -157,6 +159,12 @@ impl Overlay {
     /// Rough bytes of memory.
     pub fn bytes(&self) -> usize {
         self.bytes + self.places.len() * 128
+    }
+
+    /// Rough bytes of memory, or more where its payloads in the journal are what makes it large: they are to be copied by publishing and read by
+    /// recovery, so they have a bound, too.
+    pub fn weight(&self) -> usize {
+        self.bytes().max(usize::try_from(self.inline / INLINE_SHARE).unwrap_or(usize::MAX))
     }
 
     /// The place whose range holds `id`, with the id it begins at.

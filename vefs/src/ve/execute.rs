@@ -63,7 +63,7 @@ impl Ve {
         // While something is being published already, more transactions would help nobody; only memory's limit counts.
         let bound =
             if s.tables.frozen.is_none() { self.shared.options.overlay_soft } else { self.shared.options.overlay_hard };
-        let heavy = s.tables.active.bytes() >= bound;
+        let heavy = s.tables.active.weight() >= bound;
         drop(s);
         if full || heavy {
             // The operation is done, whatever becomes of this.
@@ -80,7 +80,7 @@ impl Ve {
         self.make_hashes();
         let mut s = self.state.lock();
         s.seal(&self.shared)?;
-        let hard = s.tables.active.bytes() >= self.shared.options.overlay_hard;
+        let hard = s.tables.active.weight() >= self.shared.options.overlay_hard;
         let frozen = s.freeze();
         drop(s);
         if frozen && self.shared.wake_publisher(self.id) {
@@ -108,7 +108,7 @@ impl State {
         if shared.is_tight()? {
             return Err(Error::NoSpace { what: "an operation beyond the reserve" });
         }
-        if self.tables.active.bytes() >= shared.options.overlay_hard.saturating_mul(4) {
+        if self.tables.active.weight() >= shared.options.overlay_hard.saturating_mul(4) {
             return Err(Error::NoSpace { what: "state that cannot be published" });
         }
         Ok(())

@@ -33,19 +33,23 @@ impl State {
 }
 
 impl Ve {
-    /// Publishes everything up to now: what is frozen already, then what is active.
+    /// Publishes everything up to now: what is frozen already, then what is active. What others write meanwhile can wait: whoever writes
+    /// without a pause must not keep this from ending.
     pub fn publish(&self) -> Result<()> {
         let _one = self.publishing.lock();
-        loop {
-            self.publish_frozen()?;
-            self.make_hashes();
+        self.publish_frozen()?;
+        self.make_hashes();
+        {
             let mut s = self.state.lock();
-            s.seal(&self.shared)?;
-            // A writer may have frozen something since; then there is more to do than what is active now.
-            if s.tables.frozen.is_none() && !s.freeze() {
-                return Ok(());
+            // What a writer has frozen since holds everything up to now, too.
+            if s.tables.frozen.is_none() {
+                s.seal(&self.shared)?;
+                if !s.freeze() {
+                    return Ok(());
+                }
             }
         }
+        self.publish_frozen()
     }
 
     /// Publishes what is frozen, if anything is. The caller holds `publishing`.

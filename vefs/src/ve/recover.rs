@@ -397,8 +397,9 @@ impl Loader<'_> {
         self.shared.meta.write(batch)?;
         self.head.history = after.history;
         self.tables.fresh_from = self.tables.usage.next_ino;
-        self.tables.found.clear();
+        self.tables.found.published(&overlay);
         self.tables.places.clear();
+        self.tables.active = overlay.emptied();
         Ok(())
     }
 
