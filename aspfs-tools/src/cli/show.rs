@@ -75,6 +75,9 @@ pub fn ve(row: &VeRow) -> String {
         ("epoch", row.epoch.to_string()),
         ("lineage", row.lineage.clone()),
         ("mounted", mounted),
+        ("role", row.role.clone()),
+        ("window", format!("{}, then {}", show_duration(row.window_ms), row.at_window)),
+        ("replicas", row.replicas.to_string()),
     ];
     if !row.templates.is_empty() {
         out.insert(1, ("templates", row.templates.join(",")));

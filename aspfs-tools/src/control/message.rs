@@ -2,6 +2,7 @@
 //!
 //! Identifiers travel as text (8 hex digits, 64 hex digits), times as RFC 3339 in UTC, sizes as bytes; [`NO_LIMIT`] is no limit.
 
+use super::replication::AtWindow;
 use aspfs_holder::protocol::MountFlags;
 use serde::{Deserialize, Serialize};
 use vefs::clock::Timestamp;
@@ -87,6 +88,12 @@ pub struct Change {
     pub inodes: Option<u64>,
     /// Most bytes of history.
     pub history: Option<u64>,
+    /// The window of replication in milliseconds.
+    #[serde(default)]
+    pub window_ms: Option<u32>,
+    /// What happens when it would be passed.
+    #[serde(default)]
+    pub at_window: Option<AtWindow>,
 }
 
 /// What a client may ask for.
@@ -135,6 +142,34 @@ pub enum Request {
     HoldRelease { ve: Id, name: String },
     /// Collects garbage now. Answer: [`Collected`].
     Gc {},
+    /// Begins a cluster with this node as its first. Answer: list of [`NodeRow`](super::replication::NodeRow).
+    ClusterInit { name: String, node: String, addresses: Vec<String> },
+    /// Joins a cluster, or takes a new certificate. Answer: as above.
+    ClusterJoin { bundle: String },
+    /// Adds a node. Answer: [`BundleText`](super::replication::BundleText).
+    NodeAdd { name: String, addresses: Vec<String> },
+    /// All nodes. Answer: list of [`NodeRow`](super::replication::NodeRow).
+    NodeList {},
+    /// Throws a node out. Answer: as above.
+    NodeRevoke { node: String },
+    /// A new certificate for a node. Answer: option of [`BundleText`](super::replication::BundleText); none for this node, which has it already.
+    NodeRenew { node: String },
+    /// Where a node listens. Answer: list of [`NodeRow`](super::replication::NodeRow).
+    NodeAddress { node: String, addresses: Vec<String> },
+    /// A replica more, or another way of having it. Answer: list of [`ReplicaRow`](super::replication::ReplicaRow).
+    ReplicaAdd { ve: Id, node: String, required: bool, bandwidth: u64 },
+    /// A replica less. Answer: nothing.
+    ReplicaRemove { ve: Id, node: String },
+    /// How a VE, or every one, is replicated. Answer: list of [`ReplicaRow`](super::replication::ReplicaRow).
+    ReplicaStatus { ve: Option<Id> },
+    /// This node writes a VE that it followed. Answer: [`PromotedRow`](super::replication::PromotedRow).
+    Promote { ve: Id, old_primary_is_off: bool, force: bool },
+    /// Another node writes a VE that this one wrote. Answer: as above.
+    Switchover { ve: Id, node: String },
+    /// Former states that were kept. Answer: list of [`BranchRow`](super::replication::BranchRow).
+    BranchList { ve: Id },
+    /// Removes one. Answer: nothing.
+    BranchRemove { ve: Id, name: String },
     /// Ends the daemon. With `holder` the holder ends too; refused while anything is mounted. Answer: nothing.
     Stop { holder: bool },
 }
@@ -227,6 +262,12 @@ pub struct VeRow {
     pub journal_bytes: u64,
     /// Where it is mounted.
     pub mounted: Option<MountRow>,
+    /// What this node does with it: primary, replica or superseded.
+    pub role: String,
+    pub window_ms: u64,
+    pub at_window: String,
+    /// Number of its replicas.
+    pub replicas: u64,
     /// Why it takes no changes.
     pub read_only: Option<String>,
 }

@@ -11,6 +11,7 @@
 pub mod conn;
 pub mod frame;
 pub mod message;
+pub mod replication;
 
 pub use aspfs_holder::peer_is_allowed;
 

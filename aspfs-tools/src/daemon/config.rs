@@ -42,6 +42,12 @@ pub struct Settings {
     /// A checkpoint of the metadata is made when the journals have grown by this much
     #[arg(long, value_name = "SIZE")]
     pub checkpoint_every: Option<String>,
+    /// Where other nodes of the cluster are listened for, as ADDRESS:PORT; empty: every address, at the port that the node list has for this node
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<String>,
+    /// Where figures for Prometheus are to be had over HTTP, as 127.0.0.1:PORT; empty: nowhere
+    #[arg(long, value_name = "ADDRESS")]
+    pub metrics: Option<String>,
     /// Most clients at a time
     #[arg(long, value_name = "NUMBER")]
     pub connections: Option<String>,
@@ -99,6 +105,8 @@ impl Settings {
             retention: s(&show_retention(&Retention::default())),
             reserve: s("64M"),
             checkpoint_every: s("512M"),
+            listen: s(""),
+            metrics: s(""),
             connections: s("64"),
             log: s("info"),
         }
@@ -127,6 +135,8 @@ impl Settings {
             retention: self.retention.or(below.retention),
             reserve: self.reserve.or(below.reserve),
             checkpoint_every: self.checkpoint_every.or(below.checkpoint_every),
+            listen: self.listen.or(below.listen),
+            metrics: self.metrics.or(below.metrics),
             connections: self.connections.or(below.connections),
             log: self.log.or(below.log),
         }
@@ -144,6 +154,8 @@ impl Settings {
             ("retention", &self.retention),
             ("reserve", &self.reserve),
             ("checkpoint-every", &self.checkpoint_every),
+            ("listen", &self.listen),
+            ("metrics", &self.metrics),
             ("connections", &self.connections),
             ("log", &self.log),
         ];
@@ -210,6 +222,10 @@ pub struct Config {
     pub retention: Retention,
     /// Sizes of the store.
     pub options: vefs::Options,
+    /// Where other nodes are listened for.
+    pub listen: Option<std::net::SocketAddr>,
+    /// Where figures are to be had.
+    pub metrics: Option<std::net::SocketAddr>,
     /// Most clients at a time.
     pub connections: usize,
     /// What is logged.
@@ -239,6 +255,13 @@ impl Config {
         let connections = connections.parse().ok().filter(|n| (1..=1024).contains(n)).ok_or_else(|| {
             ConfigError::Value { name: "connections", why: format!("{connections:?} is not a number from 1 to 1024") }
         })?;
+        let address = |name, value: &Option<String>| match text(value).as_str() {
+            "" => Ok(None),
+            at => at.parse().map(Some).map_err(|_| ConfigError::Value {
+                name,
+                why: format!("{at:?} is no address with a port, like 127.0.0.1:7447"),
+            }),
+        };
         let log = text(&settings.log);
         let log = log.parse().map_err(|_| ConfigError::Value {
             name: "log",
@@ -258,6 +281,8 @@ impl Config {
             gc_interval: (!gc.is_zero()).then_some(gc),
             retention: parse_retention(&text(&settings.retention))?,
             options,
+            listen: address("listen", &settings.listen)?,
+            metrics: address("metrics", &settings.metrics)?,
             connections,
             log,
         })

@@ -12,8 +12,10 @@ mod collect;
 pub mod config;
 mod files;
 mod holder;
+mod metrics;
 mod mounts;
 mod refuse;
+mod replication;
 mod server;
 mod serving;
 mod session;
@@ -67,6 +69,14 @@ pub enum DaemonError {
     /// The holder.
     #[error(transparent)]
     Holder(#[from] LinkError),
+    /// Replication.
+    #[error("replication ({}): {why}", .path.display())]
+    Replication {
+        /// The folder of its keys.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
     /// The operating system refused.
     #[error("{what}: {source}")]
     Io {
@@ -86,6 +96,8 @@ pub(crate) struct Daemon {
     host: Result<vefs::fuse::Host, String>,
     prepare: Prepare,
     started: Instant,
+    /// Where this node is in a cluster.
+    replication: parking_lot::Mutex<Option<Arc<aspfs_replica::runtime::Runtime>>>,
 }
 
 /// What is done with each VE before its mount is served.
@@ -118,12 +130,16 @@ pub fn run_with(config: Config, prepare: Prepare) -> Result<(), DaemonError> {
     }
     let background = Background::start(store.clone(), config.tick)
         .map_err(|source| DaemonError::Io { what: "starting threads", source })?;
-    let daemon = Arc::new(Daemon { mounts: Mounts::new(link), host, store, config, prepare, started: Instant::now() });
+    let (mounts, started, replication) = (Mounts::new(link), Instant::now(), Default::default());
+    let daemon = Arc::new(Daemon { mounts, host, store, config, prepare, started, replication });
     daemon.take_over()?;
     let watcher =
         mounts::watch(daemon.clone()).map_err(|source| DaemonError::Io { what: "starting a thread", source })?;
     let collector =
         collect::start(daemon.clone()).map_err(|source| DaemonError::Io { what: "starting a thread", source })?;
+    daemon.resume_replication()?;
+    let metrics = daemon.config.metrics.map(|at| metrics::start(daemon.clone(), at)).transpose();
+    let metrics = metrics.map_err(|source| DaemonError::Io { what: "listening for metrics", source })?;
     let server = server::start(daemon.clone(), listener)
         .map_err(|source| DaemonError::Io { what: "starting a thread", source })?;
     tracing::info!(socket = %daemon.config.socket.display(), "ready");
@@ -133,7 +149,9 @@ pub fn run_with(config: Config, prepare: Prepare) -> Result<(), DaemonError> {
     tracing::info!("stopping");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     server.stop();
-    drop((watcher, collector));
+    drop((watcher, collector, metrics));
+    let replication = daemon.replication.lock().take();
+    drop(replication);
     daemon.mounts.stop();
     drop(background);
     let store = daemon.config.store.clone();

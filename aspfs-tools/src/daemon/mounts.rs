@@ -202,7 +202,10 @@ impl Daemon {
                 return Err(refusal(Why::Usage, format!("the {what} is empty, too long or contains a zero byte")));
             }
         }
-        self.ve(ve)?;
+        if !self.ve(ve)?.is_writer() {
+            let text = "it follows another node here: mount it there, or promote this node";
+            return Err(refusal(Why::Failed, format!("VE {ve}: {text}")));
+        }
         self.mounts.sweep();
         let claim = self.mounts.claim(ve)?;
         let (held, mount) = self.mounts.link.mount(ve, dir, source, flags)?;

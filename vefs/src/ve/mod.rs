@@ -159,6 +159,11 @@ impl Ve {
         Position { lineage: s.head.lineage, epoch: s.head.epoch, txn: s.head.txn, chain: s.head.chain }
     }
 
+    /// When its last transaction was sealed: a label.
+    pub fn time(&self) -> crate::clock::Timestamp {
+        self.state.lock().head.time
+    }
+
     /// Charged bytes and private inodes.
     pub fn usage(&self) -> (u64, u64) {
         let u = self.state.lock().tables.usage;
