@@ -154,7 +154,9 @@ fn ve(node: &Node<'_>, command: &VeCommand) -> Result<(), Failure> {
         VeCommand::Set { ve, settings } => {
             let change = change(settings);
             if change == Change::default() {
-                return Err(Failure::Usage("nothing to set: say --quota, --inodes, --history, --window or --at-window".into()));
+                return Err(Failure::Usage(
+                    "nothing to set: say --quota, --inodes, --history, --window or --at-window".into(),
+                ));
             }
             node.call(&Request::VeSet { ve: Id(*ve), change })?
         }
