@@ -4,6 +4,7 @@
 
 mod bed;
 mod flow;
+mod formats;
 mod hostile;
 mod lists;
 mod raw;
