@@ -41,10 +41,11 @@ pub fn dependencies(tree: &Tree) -> Vec<String> {
 /// A layer: where it lies, an exempted folder in it, and the words and paths that must not be used there.
 type Layer = (&'static str, Option<&'static str>, &'static [&'static str]);
 
-const LAYERS: [Layer; 3] = [
+const LAYERS: [Layer; 4] = [
     ("vefs/src/", None, &["std::net", "tokio", "quinn"]),
     ("vefs/src/", Some("vefs/src/fuse/"), &["fuser", "unix::net"]),
     ("aspfs-replica/src/", None, &["fuser", "ioctl"]),
+    ("aspfs-replica/src/", Some("aspfs-replica/src/net/"), &["std::net", "core::net", "unix::net", "tokio", "quinn"]),
 ];
 
 /// Uses of what a layer must not know, grouped imports (`use std::{net, …}`) included. Comments and strings are free.
@@ -139,13 +140,17 @@ fn imports_of_another_layer_are_found() {
         ("vefs/src/a/b.rs", "use quinn as q;"),
         ("aspfs-replica/src/a.rs", "use fuser::Session;"),
         ("aspfs-replica/src/a.rs", "rustix::ioctl::ioctl(fd);"),
+        ("aspfs-replica/src/net/a.rs", "use fuser::Session;"),
+        ("aspfs-replica/src/a.rs", "use std::net::SocketAddr;"),
+        ("aspfs-replica/src/ship.rs", "fn f() { tokio::spawn(x); }"),
+        ("aspfs-replica/src/cluster/a.rs", "use quinn::Endpoint;"),
     ] {
         assert_eq!(imports(&Tree::planted(&[(path, line)])).len(), 1, "{path} {line}");
     }
     for (path, line) in [
         ("vefs/src/fuse/a.rs", "use fuser::Session; use std::os::unix::net::UnixStream;"),
         ("vefs/src/a.rs", "// tokio\nlet s = \"std::net\"; use std::{io, fs}; use x::{net};"),
-        ("aspfs-replica/src/a.rs", "use std::net::SocketAddr; use quinn::Endpoint;"),
+        ("aspfs-replica/src/net/a.rs", "use std::net::SocketAddr; use quinn::Endpoint; tokio::spawn(x);"),
         ("aspfs-tools/src/a.rs", "use fuser::Session;"),
     ] {
         assert!(imports(&Tree::planted(&[(path, line)])).is_empty(), "{path} {line}");
