@@ -137,6 +137,8 @@ enum Question {
     FillStore {
         /// With what.
         load: recovery::Load,
+        /// How it ends.
+        end: recovery::End,
         /// Until so many bytes are written.
         bytes: u64,
         /// The store's folder.
@@ -210,7 +212,7 @@ fn main() -> Result<()> {
         Question::MountPrepare { store, template, ves } => return mount::prepare::child(store, template, *ves),
         Question::MountFirstWrite { path } => return mount::first_write::child(path),
         Question::MountUse { root } => return mount::density::child(root),
-        Question::FillStore { load, bytes, path } => return recovery::filling_child(*load, *bytes, path),
+        Question::FillStore { load, end, bytes, path } => return recovery::filling_child(*load, *end, *bytes, path),
         Question::All => return all(&args),
         Question::Metadata => Kind::Metadata,
         Question::BulkWrite => Kind::BulkWrite,

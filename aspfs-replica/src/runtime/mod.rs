@@ -35,6 +35,8 @@ pub use talk::{LEN_MAX, Question, Reply, TalkError};
 
 /// How often windows are looked at when nothing happens: an alarm is raised within a second (promise G17).
 const TICK: Duration = Duration::from_millis(200);
+/// How often other nodes are asked about VEs that follow and hear nothing.
+const INQUIRE: Duration = Duration::from_secs(10);
 /// Threads that carry streams.
 const THREADS: usize = 2;
 
@@ -118,7 +120,16 @@ impl Runtime {
             }
         });
         let resumed = inner.clone();
-        runtime.spawn_blocking(move || resumed.resume());
+        let inquiring = Arc::downgrade(&inner);
+        runtime.spawn(async move {
+            let _ = tokio::task::spawn_blocking(move || resumed.resume()).await;
+            loop {
+                let Some(inner) = inquiring.upgrade() else { return };
+                inner.inquire().await;
+                drop(inner);
+                tokio::time::sleep(INQUIRE).await;
+            }
+        });
         Ok(Runtime { inner, runtime: Some(runtime) })
     }
 
@@ -195,6 +206,8 @@ impl Inner {
     pub(crate) fn refresh(self: &Arc<Self>, ve: &Arc<Ve>) -> vefs::Result<()> {
         if !ve.is_writer() {
             self.stop_leading(ve.id());
+            let following = || Following::new(ve.clone(), self.cluster.node(), self.clock.clone());
+            self.followed.lock().entry(ve.id()).or_insert_with(following);
             return Ok(());
         }
         let policy = ve.policy()?;

@@ -104,6 +104,31 @@ impl Runtime {
 }
 
 impl Inner {
+    /// Asks the other nodes about the VEs that follow and hear nothing: one that was destroyed meanwhile goes (promise G34).
+    pub(super) async fn inquire(&self) {
+        let quiet: Vec<Arc<super::Following>> =
+            self.followed.lock().values().filter(|f| !f.figures().connected).cloned().collect();
+        if quiet.is_empty() {
+            return;
+        }
+        let me = self.cluster.node();
+        let nodes: Vec<NodeId> =
+            self.cluster.list().list.nodes.iter().filter(|n| !n.revoked && n.id != me).map(|n| n.id).collect();
+        for following in quiet {
+            let ve = following.ve();
+            let (id, lineage) = (ve.id(), ve.identity().lineage);
+            for node in &nodes {
+                if let Ok(Reply::Destroyed) = self.ask(*node, Question::Position { ve: id, lineage }).await {
+                    tracing::warn!(ve = %id, %node, "was destroyed meanwhile");
+                    if let Err(e) = self.bury(id, lineage) {
+                        tracing::error!(ve = %id, error = %e, "erasing a VE that was destroyed");
+                    }
+                    break;
+                }
+            }
+        }
+    }
+
     /// Asks another node something.
     pub(super) async fn ask(&self, node: NodeId, question: Question) -> Result<Reply, String> {
         let asked = async {
@@ -161,6 +186,10 @@ impl Inner {
         for node in asked.filter(|n| *n != self.cluster.node()) {
             let answer = self.ask(node, Question::Position { ve: id, lineage }).await;
             match answer {
+                Ok(Reply::Destroyed) => {
+                    self.bury(id, lineage)?;
+                    return Err(cannot(format!("VE {id} was destroyed, node {node} knows: it is erased here, too")));
+                }
                 Ok(Reply::At { position, epoch, writes }) => {
                     highest = highest.max(epoch);
                     if writes && !force {

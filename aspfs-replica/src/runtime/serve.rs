@@ -223,8 +223,19 @@ impl Inner {
         let _ = answers.finish().await;
     }
 
+    /// A VE was destroyed elsewhere: it goes here, too, and is not forgotten to be gone (promise G34).
+    pub(super) fn bury(&self, ve: VeId, lineage: Lineage) -> vefs::Result<()> {
+        self.stop_leading(ve);
+        let gone = self.followed.lock().remove(&ve);
+        if let Some(following) = gone {
+            following.disconnect();
+        }
+        block_in_place(|| self.store.bury_ve(ve, lineage))
+    }
+
     async fn reply(self: &Arc<Self>, from: NodeId, question: Question) -> Reply {
         match question {
+            Question::Position { lineage, .. } if self.store.is_buried(lineage) => Reply::Destroyed,
             Question::Position { ve, lineage } => block_in_place(|| match self.store.ve(ve) {
                 Ok(found) if self.store.has_ve(ve) && found.identity().lineage == lineage => Reply::At {
                     position: found.durable_position(),
@@ -244,12 +255,7 @@ impl Inner {
             Question::Destroyed { ve, lineage } => {
                 // Only who writes it, or is not known to be without the right to, says so: every member has it. It is written down here.
                 tracing::warn!(%ve, %from, "destroyed by another node");
-                self.stop_leading(ve);
-                let gone = self.followed.lock().remove(&ve);
-                if let Some(following) = gone {
-                    following.disconnect();
-                }
-                match block_in_place(|| self.store.bury_ve(ve, lineage)) {
+                match self.bury(ve, lineage) {
                     Ok(()) => Reply::Done,
                     Err(e) => Reply::No(e.to_string()),
                 }

@@ -27,6 +27,8 @@ const AHEAD: u64 = 64 << 20;
 const AGAIN: Duration = Duration::from_millis(500);
 /// Frames of the replica that wait to be taken up.
 const ANSWERS: usize = 64;
+/// How long the last word may take.
+const LAST_WORD: Duration = Duration::from_secs(2);
 /// After so many frames that compression did not make smaller, as many go as they are.
 const POINTLESS: u32 = 8;
 /// Frames that then go as they are.
@@ -92,6 +94,10 @@ impl Shipping {
 
     /// This node writes the VE no more: another one was promoted (promises G18, G20).
     fn superseded(&self, epoch: Epoch) {
+        // It may have greeted this node already, and then this node follows it.
+        if !self.ve.is_writer() {
+            return;
+        }
         tracing::error!(ve = %self.ve.id(), epoch = epoch.0, "ALARM: another node was promoted: this one writes the VE no more");
         self.exposed.set_fenced(true);
         self.ve.fence("another node took it over");
@@ -111,6 +117,9 @@ impl Shipping {
         let mut stream =
             Stream { on: self, machine, writer, rx, pays: Pays::default(), pace: Pace::new(self.replica.bandwidth) };
         let ended = stream.run().await;
+        if let Err(Ended::Closed(_)) = &ended {
+            let _ = tokio::time::timeout(LAST_WORD, stream.last_word()).await;
+        }
         answers.abort();
         ended
     }
@@ -161,6 +170,14 @@ impl Stream<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The session is over: the replica is told why, since what it does next depends on it.
+    async fn last_word(mut self) -> Result<(), Ended> {
+        while let Some(frame) = self.next_frame()? {
+            self.writer.send(frame).await?;
+        }
+        Ok(self.writer.finish().await?)
     }
 
     /// The next frame's bytes, if there is something to say.

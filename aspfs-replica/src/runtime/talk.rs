@@ -55,6 +55,8 @@ pub enum Reply {
     Taken(Epoch),
     /// It is done.
     Done,
+    /// The VE was destroyed.
+    Destroyed,
     /// No, and why.
     No(String),
 }
@@ -121,7 +123,7 @@ impl Reply {
         match &reply {
             Reply::At { position, epoch, .. } => sane(position, *epoch)?,
             Reply::Taken(epoch) => sane(&Position::default(), *epoch)?,
-            Reply::Done | Reply::No(_) => {}
+            Reply::Done | Reply::Destroyed | Reply::No(_) => {}
         }
         Ok(reply)
     }

@@ -4,4 +4,5 @@
 
 mod follow;
 mod install;
+mod nodes;
 mod pair;

@@ -23,6 +23,9 @@ use crate::state::apply::apply;
 use crate::state::view;
 use crate::types::{Extent, Source};
 
+/// Memory that is kept for encoding the next record.
+const ENCODED_MAX: usize = 16 << 10;
+
 /// Who asks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Request {
@@ -60,7 +63,7 @@ impl Ve {
         // While something is being published already, more transactions would help nobody; only memory's limit counts.
         let bound =
             if s.tables.frozen.is_none() { self.shared.options.overlay_soft } else { self.shared.options.overlay_hard };
-        let heavy = s.tables.active.bytes() >= bound;
+        let heavy = s.tables.active.weight() >= bound;
         drop(s);
         if full || heavy {
             // The operation is done, whatever becomes of this.
@@ -77,7 +80,7 @@ impl Ve {
         self.make_hashes();
         let mut s = self.state.lock();
         s.seal(&self.shared)?;
-        let hard = s.tables.active.bytes() >= self.shared.options.overlay_hard;
+        let hard = s.tables.active.weight() >= self.shared.options.overlay_hard;
         let frozen = s.freeze();
         drop(s);
         if frozen && self.shared.wake_publisher(self.id) {
@@ -110,7 +113,7 @@ impl State {
         if shared.is_tight()? {
             return Err(Error::NoSpace { what: "an operation beyond the reserve" });
         }
-        if self.tables.active.bytes() >= shared.options.overlay_hard.saturating_mul(4) {
+        if self.tables.active.weight() >= shared.options.overlay_hard.saturating_mul(4) {
             return Err(Error::NoSpace { what: "state that cannot be published" });
         }
         Ok(())
@@ -145,8 +148,11 @@ impl State {
         let body = Body { purpose, changes, payload: payload_ref };
         // What recovery would refuse must never be written: it would cost the VE everything behind it.
         validate(&body, self.open.txn).map_err(Error::Change)?;
-        let body_bytes = codec::encode(&body);
-        let envelope_bytes = codec::encode(&envelope);
+        let (mut body_bytes, mut envelope_bytes) = std::mem::take(&mut self.encoded);
+        body_bytes.clear();
+        envelope_bytes.clear();
+        codec::encode_into(&body, &mut body_bytes);
+        codec::encode_into(&envelope, &mut envelope_bytes);
         if body_bytes.len() > limits::BODY_MAX || envelope_bytes.len() > limits::ENVELOPE_MAX {
             return Err(Errno::EFBIG.into());
         }
@@ -166,6 +172,9 @@ impl State {
         }
         self.tell(&body, body_bytes.len() as u64, bulk);
         self.enter(&body, &body_bytes, envelope.place, written_place(&written, inline));
+        if body_bytes.capacity() + envelope_bytes.capacity() <= ENCODED_MAX {
+            self.encoded = (body_bytes, envelope_bytes);
+        }
         if envelope.unique != 0
             && let Some(memo) = envelope.memo
         {

@@ -87,7 +87,7 @@ impl Ve {
         let heavy = {
             let mut s = self.state.lock();
             self.take(&mut s, txn, proved)?;
-            s.tables.active.bytes() >= self.shared.options.overlay_soft
+            s.tables.active.weight() >= self.shared.options.overlay_soft
         };
         if heavy {
             self.relieve()?;

@@ -87,6 +87,8 @@ pub(crate) struct State {
     pub garbage: Vec<u64>,
     /// Bytes of journal frames written since the last tick.
     pub written: u64,
+    /// The body and the envelope of the record before, for their memory.
+    pub encoded: (Vec<u8>, Vec<u8>),
     /// What this node does with the VE.
     pub role: crate::format::role::Role,
     /// Where sealed transactions lie in the journal.

@@ -169,6 +169,7 @@ fn begin<'a>(
         ve,
         active: Default::default(),
         frozen: None,
+        spare: Default::default(),
         meta: shared.meta.clone(),
         base: base.clone(),
         fresh_from: head.next_ino,
@@ -248,6 +249,7 @@ fn replay(
         answered,
         written_at: Default::default(),
         garbage: Vec::new(),
+        encoded: Default::default(),
         role: *role,
         index,
         cursors: load_cursors(&*shared.meta, identity.slot)?,
@@ -400,8 +402,9 @@ impl Loader<'_> {
         self.shared.meta.write(batch)?;
         self.head.history = after.history;
         self.tables.fresh_from = self.tables.usage.next_ino;
-        self.tables.found.clear();
+        self.tables.found.published(&overlay);
         self.tables.places.clear();
+        self.tables.active = overlay.emptied();
         Ok(())
     }
 
