@@ -13,6 +13,7 @@ pub mod config;
 mod files;
 mod holder;
 mod mounts;
+mod pages;
 mod refuse;
 mod server;
 mod serving;
@@ -124,6 +125,8 @@ pub fn run_with(config: Config, prepare: Prepare) -> Result<(), DaemonError> {
         mounts::watch(daemon.clone()).map_err(|source| DaemonError::Io { what: "starting a thread", source })?;
     let collector =
         collect::start(daemon.clone()).map_err(|source| DaemonError::Io { what: "starting a thread", source })?;
+    let fetcher =
+        pages::start(daemon.clone()).map_err(|source| DaemonError::Io { what: "starting a thread", source })?;
     let server = server::start(daemon.clone(), listener)
         .map_err(|source| DaemonError::Io { what: "starting a thread", source })?;
     tracing::info!(socket = %daemon.config.socket.display(), "ready");
@@ -133,7 +136,7 @@ pub fn run_with(config: Config, prepare: Prepare) -> Result<(), DaemonError> {
     tracing::info!("stopping");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     server.stop();
-    drop((watcher, collector));
+    drop((watcher, collector, fetcher));
     daemon.mounts.stop();
     drop(background);
     let store = daemon.config.store.clone();
