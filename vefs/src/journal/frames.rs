@@ -31,6 +31,20 @@ impl Journal {
     }
 }
 
+impl Journal {
+    /// The rest of the first segment that has durable frames behind `from` and before `upto`: the range with its beginning and its end.
+    pub fn durable_part(&self, from: u64, upto: u64) -> Option<(Span, u64, u64)> {
+        let limit = upto.min(self.durable());
+        let bases: Vec<u64> = self.segments().map(|s| s.header.base).collect();
+        let ends = bases.iter().skip(1).copied().chain([limit]);
+        let (begin, end) = bases.iter().zip(ends).find_map(|(base, end)| {
+            let (begin, end) = ((*base).max(from), end.min(limit));
+            (begin < end).then_some((begin, end))
+        })?;
+        self.span(begin, end).map(|span| (span, begin, end))
+    }
+}
+
 impl Span {
     /// Visits the frames in order, each with its position.
     pub fn each(&self, visit: &mut dyn FnMut(u64, Frame<'_>) -> Result<()>) -> Result<()> {

@@ -165,6 +165,11 @@ pub fn clean(ve: VeId) -> Vec<u8> {
     k
 }
 
+/// The row of the scrub.
+pub fn scrub() -> Vec<u8> {
+    b"S".to_vec()
+}
+
 /// The row of the last answers: (request, memo) pairs, oldest first.
 pub fn answers(ve: VeId) -> Vec<u8> {
     let mut k = b"A".to_vec();

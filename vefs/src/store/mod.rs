@@ -8,6 +8,7 @@ mod copies;
 pub(crate) mod files;
 mod install;
 mod reclaim;
+pub mod scrub;
 mod shared;
 mod slots;
 mod stacks;
@@ -63,6 +64,8 @@ pub struct Store {
     collecting: Mutex<()>,
     /// Held over the making of a checkpoint.
     checkpointing: Mutex<()>,
+    /// Held over a step of the scrub.
+    scrubbing: Mutex<()>,
     /// Keeps others out of the folder.
     _lock: Option<StoreLock>,
 }
@@ -148,6 +151,7 @@ impl Store {
             foreign_slots: Mutex::default(),
             collecting: Mutex::default(),
             checkpointing: Mutex::default(),
+            scrubbing: Mutex::default(),
             _lock: None,
         })
     }

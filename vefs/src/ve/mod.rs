@@ -148,6 +148,11 @@ impl Ve {
         self.id
     }
 
+    /// The number under which its rows and files lie.
+    pub fn slot(&self) -> VeId {
+        self.slot
+    }
+
     /// Who it is.
     pub fn identity(&self) -> &Identity {
         &self.identity
