@@ -14,6 +14,7 @@ mod hostile_ve;
 pub mod hostile_wire;
 pub mod model;
 pub mod mounted;
+pub mod netns;
 pub mod node;
 pub mod opgen;
 pub mod reader;
