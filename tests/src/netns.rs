@@ -29,22 +29,23 @@ impl Network {
         }
         let tag = format!("a{:x}{:x}", std::process::id() & 0xf_ffff, NUMBER.fetch_add(1, Ordering::Relaxed));
         let network = Network { tag, hosts };
-        network.build()?;
+        // Where there can be a namespace at all, the rest has to work.
+        ip(&["netns", "add", &network.name(0)])?;
+        network.build().unwrap_or_else(|why| panic!("a network for a test: {why}"));
         Ok(network)
     }
 
     fn build(&self) -> Result<(), String> {
         let switch = self.name(0);
-        ip(&["netns", "add", &switch])?;
-        ip(&["-n", &switch, "link", "add", "br", "type", "bridge"])?;
-        ip(&["-n", &switch, "link", "set", "br", "up"])?;
+        ip(&["-n", &switch, "link", "add", "name", "sw0", "type", "bridge"])?;
+        ip(&["-n", &switch, "link", "set", "sw0", "up"])?;
         for host in 1..=self.hosts {
             let name = self.name(host);
             ip(&["netns", "add", &name])?;
             ip(&["-n", &name, "link", "set", "lo", "up"])?;
             let port = format!("p{host}");
             ip(&["-n", &name, "link", "add", "eth", "type", "veth", "peer", "name", &port, "netns", &switch])?;
-            ip(&["-n", &switch, "link", "set", &port, "master", "br", "up"])?;
+            ip(&["-n", &switch, "link", "set", &port, "master", "sw0", "up"])?;
             ip(&["-n", &name, "addr", "add", &format!("{}/24", self.address(host)), "dev", "eth"])?;
             ip(&["-n", &name, "link", "set", "eth", "up"])?;
         }

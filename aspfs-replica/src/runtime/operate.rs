@@ -13,6 +13,7 @@ use super::status::{ReplicaFigures, VeFigures};
 use super::talk::{Question, Reply};
 use super::{Inner, Runtime};
 use crate::node::NodeId;
+use crate::promote;
 
 /// How long another node is waited for.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -241,7 +242,8 @@ impl Inner {
         if ve.role().kind != RoleKind::Replica {
             ve.step_down(RoleKind::Replica, highest)?;
         }
-        let role = ve.promote(highest.max(ve.epoch()).promoted())?;
+        // Two nodes that did not hear of each other do not meet in one epoch (promise G13).
+        let role = ve.promote(promote::next_epoch(highest.max(ve.epoch()), self.cluster.node()))?;
         ve.unfence();
         let mut policy = ve.policy()?;
         let me = self.cluster.node();
