@@ -94,6 +94,10 @@ impl Helper {
                     daemon.mounts.fetched(device, &fetched);
                 }
             });
+            // It ended, and what it was asked has no answer.
+            if let Some(daemon) = daemon.upgrade() {
+                daemon.mounts.fetches_failed();
+            }
         })?;
         Ok(Helper { process, line })
     }
