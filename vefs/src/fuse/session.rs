@@ -152,8 +152,8 @@ pub(super) fn serve(
     kept: OwnedFd,
     options: &Options,
 ) -> Result<Mounted, ServeError> {
-    let Left { kept, exchange, slots } = Kept::read(kept)?;
-    let kept_again = kept.try_clone()?;
+    let Left { kept, exchange, fetched, slots } = Kept::read(kept)?;
+    let (kept_again, kept_times) = (kept.try_clone()?, kept.try_clone()?);
     let request = match &exchange {
         Some(e) => e.request.clone(),
         None => {
@@ -180,7 +180,7 @@ pub(super) fn serve(
         gate: gate.clone(),
         parked: parked.clone(),
         readers: Readers::new(super::THREADS, &host.watch),
-        pages: Pages::default(),
+        pages: Pages::new(kept_times, fetched),
         read_only: options.read_only,
     });
     let served = Arc::downgrade(&fs);
