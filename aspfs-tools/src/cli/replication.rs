@@ -150,8 +150,7 @@ fn replica_line(r: &ReplicaRow) -> Vec<String> {
 }
 
 pub fn promote(node: &Node<'_>, args: &PromoteArgs) -> Result<(), Failure> {
-    let request =
-        Request::Promote { ve: Id(args.ve), old_primary_is_off: args.old_primary_is_off, force: args.force };
+    let request = Request::Promote { ve: Id(args.ve), old_primary_is_off: args.old_primary_is_off, force: args.force };
     let row: PromotedRow = node.call(&request)?;
     Ok(node.out.print(&row, || promoted(&row))?)
 }
@@ -181,8 +180,7 @@ pub fn branches(node: &Node<'_>, command: &BranchCommand) -> Result<(), Failure>
     match command {
         BranchCommand::List { ve } => {
             let rows: Vec<BranchRow> = node.call(&Request::BranchList { ve: Id(*ve) })?;
-            let line =
-                |r: &BranchRow| vec![r.name.clone(), r.txn.to_string(), r.time.clone(), r.epoch.to_string()];
+            let line = |r: &BranchRow| vec![r.name.clone(), r.txn.to_string(), r.time.clone(), r.epoch.to_string()];
             Ok(node.out.table(&rows, BRANCH_HEAD, line)?)
         }
         BranchCommand::Remove { ve, name } => {

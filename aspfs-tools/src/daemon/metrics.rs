@@ -102,26 +102,40 @@ const fn family(
 const STATES: [&str; 6] = ["protected", "lagging", "stalled", "unprotected", "fenced", "diverged"];
 
 const FAMILIES: &[Family] = &[
-    family("aspfs_ve_exposure_seconds", "gauge", "Age of the oldest change that a required replica lacks; absent: unknown", false, |r| {
-        r.exposure_ms.map(seconds)
-    }),
+    family(
+        "aspfs_ve_exposure_seconds",
+        "gauge",
+        "Age of the oldest change that a required replica lacks; absent: unknown",
+        false,
+        |r| r.exposure_ms.map(seconds),
+    ),
     family("aspfs_ve_window_seconds", "gauge", "The window of the VE", false, |r| Some(seconds(r.window_ms))),
-    family("aspfs_ve_breaches_total", "counter", "Times that the window was passed", false, |r| Some(r.breaches as f64)),
+    family("aspfs_ve_breaches_total", "counter", "Times that the window was passed", false, |r| {
+        Some(r.breaches as f64)
+    }),
     family("aspfs_ve_breach_seconds_total", "counter", "Time beyond the window", false, |r| Some(seconds(r.breach_ms))),
     family("aspfs_ve_throttle_seconds_total", "counter", "Sum of the delays given to writers", false, |r| {
         Some(seconds(r.throttle_ms))
     }),
-    family("aspfs_ve_stall_seconds_total", "counter", "Time in which writers waited", false, |r| Some(seconds(r.stall_ms))),
+    family("aspfs_ve_stall_seconds_total", "counter", "Time in which writers waited", false, |r| {
+        Some(seconds(r.stall_ms))
+    }),
     family("aspfs_replica_exposure_seconds", "gauge", "As the VE's, of one replica; absent: unknown", true, |r| {
         r.replica_exposure_ms.map(seconds)
     }),
     family("aspfs_replica_lag_bytes", "gauge", "Bytes that a replica lacks; absent: unknown", true, |r| {
         r.behind_bytes.map(|b| b as f64)
     }),
-    family("aspfs_replica_lag_transactions", "gauge", "Transactions that a replica lacks; absent: unknown", true, |r| {
-        r.behind_txns.map(|t| t as f64)
+    family(
+        "aspfs_replica_lag_transactions",
+        "gauge",
+        "Transactions that a replica lacks; absent: unknown",
+        true,
+        |r| r.behind_txns.map(|t| t as f64),
+    ),
+    family("aspfs_replica_connected", "gauge", "Whether there is a connection", true, |r| {
+        Some(f64::from(u8::from(r.connected)))
     }),
-    family("aspfs_replica_connected", "gauge", "Whether there is a connection", true, |r| Some(f64::from(u8::from(r.connected)))),
     family("aspfs_replica_sent_bytes_total", "counter", "Bytes of frames sent", true, |r| Some(r.sent_bytes as f64)),
 ];
 

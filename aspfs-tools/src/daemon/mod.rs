@@ -16,6 +16,7 @@ mod metrics;
 mod mounts;
 mod refuse;
 mod replication;
+mod scrub;
 mod server;
 mod serving;
 mod session;
@@ -140,6 +141,8 @@ pub fn run_with(config: Config, prepare: Prepare) -> Result<(), DaemonError> {
     daemon.resume_replication()?;
     let metrics = daemon.config.metrics.map(|at| metrics::start(daemon.clone(), at)).transpose();
     let metrics = metrics.map_err(|source| DaemonError::Io { what: "listening for metrics", source })?;
+    let scrubber =
+        scrub::start(daemon.clone()).map_err(|source| DaemonError::Io { what: "starting a thread", source })?;
     let server = server::start(daemon.clone(), listener)
         .map_err(|source| DaemonError::Io { what: "starting a thread", source })?;
     tracing::info!(socket = %daemon.config.socket.display(), "ready");
@@ -149,7 +152,7 @@ pub fn run_with(config: Config, prepare: Prepare) -> Result<(), DaemonError> {
     tracing::info!("stopping");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     server.stop();
-    drop((watcher, collector, metrics));
+    drop((watcher, collector, metrics, scrubber));
     let replication = daemon.replication.lock().take();
     drop(replication);
     daemon.mounts.stop();

@@ -79,13 +79,19 @@ impl Daemon {
     /// Replication; refused where this node is in no cluster.
     pub fn replication(&self) -> Answer<Arc<Runtime>> {
         self.replication.lock().clone().ok_or_else(|| {
-            refusal(Why::NotFound, "this node is in no cluster: `aspfs cluster init` begins one, `aspfs cluster join` joins one")
+            refusal(
+                Why::NotFound,
+                "this node is in no cluster: `aspfs cluster init` begins one, `aspfs cluster join` joins one",
+            )
         })
     }
 
     fn no_cluster_yet(&self) -> Answer<()> {
         match self.cluster_folder().exists() {
-            true => Err(refusal(Why::Exists, format!("this node is in a cluster already ({})", self.cluster_folder().display()))),
+            true => Err(refusal(
+                Why::Exists,
+                format!("this node is in a cluster already ({})", self.cluster_folder().display()),
+            )),
             false => Ok(()),
         }
     }
@@ -100,7 +106,8 @@ impl Daemon {
     }
 
     pub fn cluster_join(&self, text: &str) -> Answer<Vec<NodeRow>> {
-        let bundle = Bundle::parse(text.as_bytes()).map_err(|e| refusal(Why::Usage, format!("not a node's bundle: {e}")))?;
+        let bundle =
+            Bundle::parse(text.as_bytes()).map_err(|e| refusal(Why::Usage, format!("not a node's bundle: {e}")))?;
         // A node that is in already takes a new certificate.
         if let Some(runtime) = &*self.replication.lock() {
             runtime.cluster().install(&bundle).map_err(in_cluster)?;
@@ -183,7 +190,10 @@ impl Daemon {
         }
         let policy = ve.policy().map_err(about(format!("VE {id}")))?;
         if policy.replicas.len() >= vefs::limits::REPLICAS_MAX && !policy.replicas.iter().any(|r| r.node == node.0) {
-            return Err(refusal(Why::Usage, format!("VE {id} has {} replicas, the most there are", policy.replicas.len())));
+            return Err(refusal(
+                Why::Usage,
+                format!("VE {id} has {} replicas, the most there are", policy.replicas.len()),
+            ));
         }
         self.set_policy(&ve, with_replica(&policy, ReplicaOf { node: node.0, required, bandwidth }))?;
         self.replica_status(Some(id))
