@@ -30,7 +30,8 @@ pub struct Options {
     pub segment_max: u64,
     /// An extent file is closed from this size on.
     pub extent_target: u64,
-    /// A VE's unpublished state is published in the background from this many bytes of memory on.
+    /// A VE's unpublished state is published in the background from this many bytes of memory, or four times as many bytes of payloads in its
+    /// journal, on.
     pub overlay_soft: usize,
     /// From here on the operation that reaches it publishes itself.
     pub overlay_hard: usize,
@@ -58,7 +59,7 @@ impl Default for Options {
             extent_target: limits::EXTENT_FILE_TARGET,
             overlay_soft: 16 << 20,
             overlay_hard: 64 << 20,
-            recovery_memory: 256 << 20,
+            recovery_memory: 512 << 20,
             persist_bytes: 96 << 20,
             checkpoint_bytes: 512 << 20,
             cursor_bytes: 1 << 30,
