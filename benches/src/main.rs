@@ -13,6 +13,7 @@ mod outcome;
 mod reads;
 mod recovery;
 mod small_append;
+mod traced;
 
 use std::path::PathBuf;
 

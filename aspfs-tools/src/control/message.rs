@@ -142,6 +142,8 @@ pub enum Request {
     HoldRelease { ve: Id, name: String },
     /// Collects garbage now. Answer: [`Collected`].
     Gc {},
+    /// How the check of everything stored is; with `now` one begins. Answer: [`super::scrub::ScrubRow`].
+    Scrub { now: bool },
     /// Begins a cluster with this node as its first. Answer: list of [`NodeRow`](super::replication::NodeRow).
     ClusterInit { name: String, node: String, addresses: Vec<String> },
     /// Joins a cluster, or takes a new certificate. Answer: as above.

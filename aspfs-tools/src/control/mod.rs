@@ -12,6 +12,7 @@ pub mod conn;
 pub mod frame;
 pub mod message;
 pub mod replication;
+pub mod scrub;
 
 pub use aspfs_holder::peer_is_allowed;
 

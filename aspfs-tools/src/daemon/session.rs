@@ -172,6 +172,7 @@ fn handle(session: &mut Session<'_>, request: Request) -> Answer<()> {
         }
         Request::HoldRelease { ve, name } => ves::release(&daemon, ve, &name).and_then(|()| session.answer(&Done {})),
         Request::Gc {} => session.answer(&daemon.collect()?),
+        Request::Scrub { now } => session.answer(&daemon.scrub(now)?),
         Request::ClusterInit { name, node, addresses } => {
             session.answer(&daemon.cluster_init(&name, &node, &addresses)?)
         }
