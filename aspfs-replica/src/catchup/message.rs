@@ -1,20 +1,14 @@
 //! What a node that lacks a state asks, and what one that has it answers; and their bytes. See `docs/format/wire.md`.
 //!
-//! A blob is a header with a checksum over everything, then one value. Its length is bounded before anything is allocated, an unknown format is
-//! refused by its number, and every number is checked against its limit (promises G28, G29).
+//! Every number is checked against its limit when it is read (promise G29).
 
 use bincode::{Decode, Encode};
-use vefs::codec::{self, CodecError};
 use vefs::format::incoming::Manifest;
 use vefs::ids::{Epoch, Hash, Lineage, PayloadId, Position, VeId};
 use vefs::limits;
 
-/// Magic bytes of a blob.
-pub const MAGIC: [u8; 4] = *b"APUL";
-/// The one format of blobs.
-pub const FORMAT: u16 = 1;
-/// Bytes of the header.
-pub const HEADER_LEN: usize = 12;
+use crate::blob::{self, BlobError, Kind};
+
 /// Longest question in bytes, header included.
 pub const ASK_MAX: usize = 64 << 10;
 /// Longest answer in bytes, header included.
@@ -162,82 +156,6 @@ pub enum Answer {
     Refused(Refused),
 }
 
-/// Why bytes are no blob.
-#[derive(Debug, thiserror::Error)]
-pub enum BlobError {
-    /// Too few bytes.
-    #[error("{0} bytes are no blob")]
-    Short(usize),
-    /// Longer than allowed.
-    #[error("a blob of {len} bytes, at most {max}")]
-    Long {
-        /// Bytes there are.
-        len: usize,
-        /// The bound.
-        max: usize,
-    },
-    /// Something else.
-    #[error("magic bytes do not match")]
-    Magic,
-    /// Damaged.
-    #[error("the checksum does not match")]
-    Checksum,
-    /// Another program's format.
-    #[error("blob format {found}, this program knows {FORMAT}")]
-    Format {
-        /// The number met.
-        found: u16,
-    },
-    /// A question where an answer is expected, or the other way round.
-    #[error("kind of blob {0} where another is expected")]
-    Kind(u16),
-    /// A field is out of its range.
-    #[error("field {0} is out of range")]
-    Field(&'static str),
-    /// Not the encoding of a question or answer.
-    #[error(transparent)]
-    Codec(#[from] CodecError),
-}
-
-const ASK: u16 = 1;
-const ANSWER: u16 = 2;
-
-fn seal(kind: u16, value: &impl Encode) -> Vec<u8> {
-    let mut out = Vec::with_capacity(256);
-    out.extend_from_slice(&MAGIC);
-    out.extend_from_slice(&FORMAT.to_le_bytes());
-    out.extend_from_slice(&kind.to_le_bytes());
-    out.extend_from_slice(&[0; 4]);
-    codec::encode_into(value, &mut out);
-    let crc = crc32fast::hash(&out);
-    out[8..12].copy_from_slice(&crc.to_le_bytes());
-    out
-}
-
-fn open(kind: u16, max: usize, blob: &[u8]) -> Result<&[u8], BlobError> {
-    if blob.len() > max {
-        return Err(BlobError::Long { len: blob.len(), max });
-    }
-    let Some((header, body)) = blob.split_first_chunk::<HEADER_LEN>() else { return Err(BlobError::Short(blob.len())) };
-    let [m0, m1, m2, m3, f0, f1, k0, k1, c0, c1, c2, c3] = *header;
-    if [m0, m1, m2, m3] != MAGIC {
-        return Err(BlobError::Magic);
-    }
-    let mut crc = crc32fast::Hasher::new();
-    crc.update(&header[..8]);
-    crc.update(&[0; 4]);
-    crc.update(body);
-    if crc.finalize() != u32::from_le_bytes([c0, c1, c2, c3]) {
-        return Err(BlobError::Checksum);
-    }
-    let found = u16::from_le_bytes([f0, f1]);
-    if found != FORMAT {
-        return Err(BlobError::Format { found });
-    }
-    let met = u16::from_le_bytes([k0, k1]);
-    if met == kind { Ok(body) } else { Err(BlobError::Kind(met)) }
-}
-
 impl Ask {
     /// The VE that it is about; trees and objects belong to none.
     pub fn ve(&self) -> Option<VeId> {
@@ -251,12 +169,12 @@ impl Ask {
 
     /// Its bytes.
     pub fn encode(&self) -> Vec<u8> {
-        seal(ASK, self)
+        blob::seal(Kind::Ask, self)
     }
 
     /// Reads one.
     pub fn decode(blob: &[u8]) -> Result<Ask, BlobError> {
-        let ask: Ask = codec::decode(open(ASK, ASK_MAX, blob)?)?;
+        let ask: Ask = blob::open(Kind::Ask, ASK_MAX, blob)?;
         ask.fault().map_or(Ok(ask), |field| Err(BlobError::Field(field)))
     }
 
@@ -281,12 +199,12 @@ impl Ask {
 impl Answer {
     /// Its bytes.
     pub fn encode(&self) -> Vec<u8> {
-        seal(ANSWER, self)
+        blob::seal(Kind::Answer, self)
     }
 
     /// Reads one.
     pub fn decode(blob: &[u8]) -> Result<Answer, BlobError> {
-        let answer: Answer = codec::decode(open(ANSWER, ANSWER_MAX, blob)?)?;
+        let answer: Answer = blob::open(Kind::Answer, ANSWER_MAX, blob)?;
         answer.fault().map_or(Ok(answer), |field| Err(BlobError::Field(field)))
     }
 

@@ -18,10 +18,10 @@ mod serve;
 use vefs::format::incoming::Manifest;
 use vefs::ids::{Epoch, Hash, Lineage, PayloadId, Position, VeId};
 
+pub use crate::blob::BlobError;
 use crate::node::NodeId;
 pub use message::{
-    ANSWER_MAX, ASK_MAX, Answer, Ask, BYTES_MAX, BlobError, PAGE_TARGET, Page, RANGE_MAX, Refused, WANTED_BYTES_MAX,
-    WANTED_MAX,
+    ANSWER_MAX, ASK_MAX, Answer, Ask, BYTES_MAX, PAGE_TARGET, Page, RANGE_MAX, Refused, WANTED_BYTES_MAX, WANTED_MAX,
 };
 pub use pull::{Action, GiveUp, Puller};
 pub use serve::Serving;

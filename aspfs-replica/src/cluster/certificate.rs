@@ -133,14 +133,29 @@ impl Authority {
     /// Which node a certificate speaks of: issued by this authority, in date, for this role, of this cluster. Whether the node is in
     /// the node list is not looked at. `now` is wall time since 1970.
     pub fn check(&self, shown: &CertificateDer<'_>, role: Role, now: UnixTime) -> Result<NodeId, Fault> {
-        let anchor = [webpki::anchor_from_trusted_cert(&self.der).map_err(|_| Fault::Malformed)?];
         let certificate = EndEntityCert::try_from(shown).map_err(|_| Fault::Malformed)?;
+        self.verify(&certificate, role, now).map_err(fault)?;
+        node_in(&certificate, self.cluster)
+    }
+
+    /// The same on the nearest day that is within its dates.
+    fn check_in_its_time(&self, shown: &CertificateDer<'_>, now: UnixTime) -> Result<NodeId, Fault> {
+        let certificate = EndEntityCert::try_from(shown).map_err(|_| Fault::Malformed)?;
+        let then = match self.verify(&certificate, Role::Dialler, now) {
+            Err(webpki::Error::CertExpired { not_after, .. }) => not_after,
+            Err(webpki::Error::CertNotValidYet { not_before, .. }) => not_before,
+            _ => now,
+        };
+        self.check(shown, Role::Dialler, then)
+    }
+
+    fn verify(&self, certificate: &EndEntityCert<'_>, role: Role, now: UnixTime) -> Result<(), webpki::Error> {
+        let anchor = [webpki::anchor_from_trusted_cert(&self.der)?];
         let usage = match role {
             Role::Listener => webpki::KeyUsage::server_auth(),
             Role::Dialler => webpki::KeyUsage::client_auth(),
         };
-        certificate.verify_for_usage(&[ECDSA_P256_SHA256], &anchor, &[], now, usage, None, None).map_err(fault)?;
-        node_in(&certificate, self.cluster)
+        certificate.verify_for_usage(&[ECDSA_P256_SHA256], &anchor, &[], now, usage, None, None).map(|_| ())
     }
 
     /// Whether the authority made this signature.
@@ -285,13 +300,7 @@ impl Identity {
     /// Takes credentials that this authority issued, the key being that of the certificate. A certificate out of date is taken: a
     /// node whose clock is wrong, or whose certificate has expired, has to be able to start. Its peers refuse it.
     pub fn new(authority: &Authority, credentials: &Credentials, now: UnixTime) -> Result<Identity, Fault> {
-        let node = match authority.check(&credentials.certificate, Role::Dialler, now) {
-            Err(Fault::Expired | Fault::NotYetValid) => {
-                let parsed = EndEntityCert::try_from(&credentials.certificate).map_err(|_| Fault::Malformed)?;
-                node_in(&parsed, authority.cluster)?
-            }
-            other => other?,
-        };
+        let node = authority.check_in_its_time(&credentials.certificate, now)?;
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(credentials.key.clone()));
         let chain = vec![credentials.certificate.clone()];
         let provider = rustls::crypto::ring::default_provider();

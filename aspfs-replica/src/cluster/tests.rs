@@ -357,3 +357,21 @@ fn damage_is_named() {
     std::fs::write(dir.join(LIST), vec![0; list::LIST_MAX + 1]).unwrap();
     assert!(matches!(bed.open("one"), Err(ClusterError::Large { .. })));
 }
+
+/// A certificate out of date is looked at as thoroughly as one in date. It once was not: of a certificate that was not valid yet only the
+/// names were read, so that one of another authority was taken as this node's own.
+#[test]
+fn a_wrong_clock_hides_nothing() {
+    let elsewhere = Bed::new();
+    let stranger = elsewhere.init("one");
+    let bed = Bed::new();
+    let one = bed.init("one");
+    let mine = one.renew("one").unwrap();
+    let foreign = stranger.renew("one").unwrap();
+    for days in [0, 3 * 365, 6 * 365] {
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(999_800_000) + days * DAY);
+        let identity = |credentials| Identity::new(&one.authority, credentials, now).map(|i| i.node);
+        assert_eq!(identity(&mine.credentials), Ok(one.node()), "after {days} days");
+        assert_eq!(identity(&foreign.credentials), Err(Fault::WrongAuthority), "after {days} days");
+    }
+}

@@ -52,7 +52,6 @@ pub(super) async fn listen<H: Handler>(shared: Arc<Shared>, handler: Arc<H>, bas
             match welcomed {
                 Ok(link) => serve(link, handler).await,
                 Err(NetError::Refused(why)) => {
-                    shared.counts.count(why);
                     tracing::info!(%from, reason = why.name(), "connection refused: {why}");
                 }
                 Err(e) => tracing::debug!(%from, "no connection: {e}"),
@@ -61,19 +60,28 @@ pub(super) async fn listen<H: Handler>(shared: Arc<Shared>, handler: Arc<H>, bas
     }
 }
 
-/// A handshake, the exchange of lists, and the look at the list. A connection that is not admitted is closed with the reason.
+/// A handshake, the exchange of lists, and the look at the list. A connection that is not admitted is closed with the reason, and the
+/// reason is counted.
 async fn welcome(shared: &Arc<Shared>, incoming: Incoming, mut base: ServerConfig) -> Result<Arc<Link>, NetError> {
     let slow = |_| NetError::Refused(Refusal::Slow);
     let (crypto, verdict) = tls::listener(&shared.cluster)?;
     base.crypto = Arc::new(crypto);
-    let handshake = timeout(shared.settings.patience, incoming.accept_with(Arc::new(base))?).await;
-    let connection = handshake.map_err(slow)?.map_err(|e| match (verdict.get(), e) {
-        (Some(why), _) => NetError::Refused(*why),
-        (None, ConnectionError::TimedOut) => NetError::Refused(Refusal::Slow),
-        (None, e) => e.into(),
-    })?;
+    // The first packet may be enough to refuse a peer: then there is nothing to wait for.
+    let handshake = async { incoming.accept_with(Arc::new(base))?.await };
+    let shaken = timeout(shared.settings.patience, handshake).await.map_err(slow).and_then(|done| {
+        done.map_err(|e| match (verdict.get(), e) {
+            (Some(why), _) => NetError::Refused(*why),
+            (None, ConnectionError::TimedOut) => NetError::Refused(Refusal::Slow),
+            (None, e) => e.into(),
+        })
+    });
+    if let Err(NetError::Refused(why)) = &shaken {
+        shared.counts.count(*why);
+    }
+    let connection = shaken?;
     let admitted = timeout(shared.settings.patience, admit(shared, &connection)).await.map_err(slow).flatten();
     if let Err(NetError::Refused(why)) = &admitted {
+        shared.counts.count(*why);
         close(&connection, Some(*why));
     }
     admitted

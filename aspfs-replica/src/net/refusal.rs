@@ -23,7 +23,7 @@ pub enum Refusal {
     Protocol,
     /// The handshake failed in another way.
     Handshake,
-    /// Too many handshakes at a time.
+    /// Too many handshakes at a time. A peer that is about to stop says the same.
     Busy,
     /// It was silent where it had to speak.
     Slow,
@@ -112,7 +112,7 @@ impl fmt::Display for Refusal {
             Refusal::NotDialled => f.write_str("another node answers there"),
             Refusal::Protocol => f.write_str("no protocol in common"),
             Refusal::Handshake => f.write_str("the handshake failed"),
-            Refusal::Busy => f.write_str("too many handshakes at a time"),
+            Refusal::Busy => f.write_str("too many handshakes at a time, or it is stopping"),
             Refusal::Slow => f.write_str("nothing came in time"),
             Refusal::List => f.write_str("a node list that is none, or not the authority's"),
             Refusal::StreamKind => f.write_str("a stream of an unknown kind"),

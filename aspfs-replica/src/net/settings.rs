@@ -11,7 +11,8 @@ use super::error::NetError;
 /// Unread bytes of one stream that its sender may have under way.
 const STREAM_WINDOW: u32 = 4 << 20;
 /// The same of all streams of a connection. It is many times a stream's, so that VEs whose receivers wait for the disk do not stop the
-/// others; it is also what one peer can make this side hold in memory.
+/// others: 13 of them leave room. (The window is opened again by eighths, so its last eighth does not count.) It is also what one peer
+/// can make this side hold in memory.
 const CONNECTION_WINDOW: u32 = 64 << 20;
 /// Bytes sent and not acknowledged that a connection holds.
 const SEND_WINDOW: u64 = 16 << 20;
@@ -37,7 +38,7 @@ pub struct Settings {
     pub mtu: u16,
     /// After so long without a packet a connection is lost. A fifth of it is the keep-alive.
     pub idle: Duration,
-    /// How long a handshake may take, the node lists included, and how long a stream may be silent at its start.
+    /// How long a handshake may take, and the exchange of lists, and how long a stream may be silent at its start.
     pub patience: Duration,
     /// How often connections are looked through for certificates that have expired.
     pub expiry_check: Duration,

@@ -108,23 +108,19 @@ impl Transport {
         if let Some(link) = slot.upgrade().filter(|l| l.connection.close_reason().is_none()) {
             return Ok(Peer(link));
         }
-        let dialled = timeout(shared.settings.patience, self.dial(peer, &node.addresses)).await;
-        let link = dialled.map_err(|_| self.unreachable(peer, "no answer in time".to_owned())).flatten()?;
+        let link = self.dial(peer, &node.addresses).await?;
         *slot = Arc::downgrade(&link);
         Ok(Peer(link))
-    }
-
-    fn unreachable(&self, node: NodeId, tries: String) -> NetError {
-        NetError::Unreachable { node, tries }
     }
 
     /// Dials a node, exchanges lists, and makes a link of it.
     async fn dial(&self, peer: NodeId, addresses: &[Address]) -> Result<Arc<Link>, NetError> {
         let shared = &self.0.shared;
         let connection = self.race(peer, addresses).await?;
-        let admitted = match lists::exchange(shared, &connection).await {
-            Ok(known) => shared.admit(&connection, false, known).map_err(NetError::Refused),
-            Err(e) => Err(e),
+        let admitted = match timeout(shared.settings.patience, lists::exchange(shared, &connection)).await {
+            Ok(Ok(known)) => shared.admit(&connection, false, known).map_err(NetError::Refused),
+            Ok(Err(e)) => Err(e),
+            Err(_) => Err(NetError::Refused(Refusal::Slow)),
         };
         if let Err(NetError::Refused(why)) = &admitted {
             shared.counts.count(*why);
@@ -146,8 +142,8 @@ impl Transport {
                 let (shared, transport) = (self.0.shared.clone(), self.0.transport.clone());
                 let address = address.clone();
                 attempts.spawn(async move {
-                    let result = attempt(&shared, transport, peer, &address).await;
-                    (address, result)
+                    let result = timeout(shared.settings.patience, attempt(&shared, transport, peer, &address)).await;
+                    (address, result.unwrap_or_else(|_| Err(NetError::Lost("no answer in time".to_owned()))))
                 });
             }
             let more = rest.len() > 0;
@@ -157,6 +153,7 @@ impl Transport {
             };
             match ended {
                 Some(Ok((_, Ok(connection)))) => return Ok(connection),
+                Some(Ok((_, Err(NetError::Closed)))) => return Err(NetError::Closed),
                 Some(Ok((address, Err(e)))) => {
                     failed.push(format!("{address}: {e}"));
                     if let NetError::Refused(why) = e {
@@ -169,7 +166,11 @@ impl Transport {
                 Some(Err(e)) => failed.push(e.to_string()),
                 None if more => {}
                 // A refusal says more than an address where nobody answers.
-                None => return Err(refused.unwrap_or_else(|| self.unreachable(peer, failed.join("; ")))),
+                None => {
+                    return Err(
+                        refused.unwrap_or_else(|| NetError::Unreachable { node: peer, tries: failed.join("; ") })
+                    );
+                }
             }
         }
     }

@@ -234,6 +234,14 @@ impl Watcher for Exposed {
         self.window.lock().accepted(txn, now, bytes, now);
     }
 
+    fn accepted_late(&self, txn: TxnNo, bytes: u64, since: Duration) {
+        self.window.lock().accepted(txn, since, bytes, self.now());
+    }
+
+    fn fetch_every(&self) -> Duration {
+        self.window.lock().policy().window / 3
+    }
+
     fn bulk(&self, id: PayloadId, len: u64) {
         for tail in self.tails.lock().values() {
             let mut early = tail.early.lock();

@@ -107,7 +107,9 @@ impl Runtime {
             operating: tokio::sync::Mutex::default(),
         });
         let handler = Arc::new(serve::Server(Arc::downgrade(&inner)));
-        let transport = Transport::start(runtime.handle(), cluster, listen, handler, Settings::default())?;
+        // A node that was away is reached soon after it is back: an attempt that began before is not waited for.
+        let settings = Settings { patience: Duration::from_secs(3), ..Settings::default() };
+        let transport = Transport::start(runtime.handle(), cluster, listen, handler, settings)?;
         let _ = inner.transport.set(transport);
         let weak = Arc::downgrade(&inner);
         runtime.spawn(async move {

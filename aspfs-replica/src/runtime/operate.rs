@@ -13,9 +13,12 @@ use super::status::{ReplicaFigures, VeFigures};
 use super::talk::{Question, Reply};
 use super::{Inner, Runtime};
 use crate::node::NodeId;
+use crate::promote;
 
 /// How long another node is waited for.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a promotion waits for what other nodes have: an outage gets longer by it.
+const ASKED: Duration = Duration::from_millis(400);
 /// How long a switchover waits for the replica to have everything.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -171,10 +174,6 @@ impl Inner {
         }
         let following = self.followed.lock().get(&id).cloned();
         let primary = following.as_ref().and_then(|f| f.figures().primary);
-        if following.as_ref().is_some_and(|f| f.figures().connected) && !force {
-            let text = "its primary is connected: hand it over there with `aspfs switchover`, or stop it first";
-            return Err(OperateError::Unsafe(format!("VE {id}: {text}")));
-        }
         if !old_is_off {
             let text = "this node cannot know that the old primary is off; say so with --old-primary-is-off";
             return Err(OperateError::Unsafe(format!("VE {id}: {text}")));
@@ -182,9 +181,18 @@ impl Inner {
         let policy = ve.policy()?;
         let lineage = ve.identity().lineage;
         let (mut others, mut highest) = (vec![], ve.epoch());
-        let asked = policy.replicas.iter().map(|r| NodeId(r.node)).chain(primary);
-        for node in asked.filter(|n| *n != self.cluster.node()) {
-            let answer = self.ask(node, Question::Position { ve: id, lineage }).await;
+        let me = self.cluster.node();
+        let asked: std::collections::BTreeSet<NodeId> =
+            policy.replicas.iter().map(|r| NodeId(r.node)).chain(primary).filter(|n| *n != me).collect();
+        let mut answers = tokio::task::JoinSet::new();
+        for node in asked {
+            let this = self.clone();
+            answers.spawn(async move {
+                let asked = this.ask(node, Question::Position { ve: id, lineage });
+                (node, tokio::time::timeout(ASKED, asked).await.unwrap_or_else(|_| Err("no answer in time".into())))
+            });
+        }
+        for (node, answer) in answers.join_all().await {
             match answer {
                 Ok(Reply::Destroyed) => {
                     self.bury(id, lineage)?;
@@ -193,10 +201,8 @@ impl Inner {
                 Ok(Reply::At { position, epoch, writes }) => {
                     highest = highest.max(epoch);
                     if writes && !force {
-                        return Err(OperateError::Unsafe(format!(
-                            "VE {id} is written by node {node}, in epoch {}",
-                            epoch.0
-                        )));
+                        let text = "hand it over there with `aspfs switchover`, or stop it first";
+                        return Err(OperateError::Unsafe(format!("VE {id} is written by node {node}: {text}")));
                     }
                     others.push((node, Some(position)));
                 }
@@ -236,7 +242,8 @@ impl Inner {
         if ve.role().kind != RoleKind::Replica {
             ve.step_down(RoleKind::Replica, highest)?;
         }
-        let role = ve.promote(highest.max(ve.epoch()).promoted())?;
+        // Two nodes that did not hear of each other do not meet in one epoch (promise G13).
+        let role = ve.promote(promote::next_epoch(highest.max(ve.epoch()), self.cluster.node()))?;
         ve.unfence();
         let mut policy = ve.policy()?;
         let me = self.cluster.node();

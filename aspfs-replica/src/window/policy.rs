@@ -41,6 +41,13 @@ impl Default for Policy {
     }
 }
 
+impl super::Window {
+    /// The policy, within its bounds.
+    pub fn policy(&self) -> Policy {
+        self.policy
+    }
+}
+
 /// How a VE, or one replica of it, stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {

@@ -14,6 +14,7 @@ mod files;
 mod holder;
 mod metrics;
 mod mounts;
+mod pages;
 mod refuse;
 mod replication;
 mod scrub;
@@ -133,14 +134,20 @@ pub fn run_with(config: Config, prepare: Prepare) -> Result<(), DaemonError> {
         .map_err(|source| DaemonError::Io { what: "starting threads", source })?;
     let (mounts, started, replication) = (Mounts::new(link), Instant::now(), Default::default());
     let daemon = Arc::new(Daemon { mounts, host, store, config, prepare, started, replication });
+    // Before any mount is served: from its first moment on a writer has its window. Programs that wait for this daemon matter more than a network
+    // that is not there.
+    if let Err(e) = daemon.resume_replication() {
+        tracing::error!(error = %e, "ALARM: VEs are not replicated");
+    }
     daemon.take_over()?;
     let watcher =
         mounts::watch(daemon.clone()).map_err(|source| DaemonError::Io { what: "starting a thread", source })?;
     let collector =
         collect::start(daemon.clone()).map_err(|source| DaemonError::Io { what: "starting a thread", source })?;
-    daemon.resume_replication()?;
     let metrics = daemon.config.metrics.map(|at| metrics::start(daemon.clone(), at)).transpose();
     let metrics = metrics.map_err(|source| DaemonError::Io { what: "listening for metrics", source })?;
+    let fetcher =
+        pages::start(daemon.clone()).map_err(|source| DaemonError::Io { what: "starting a thread", source })?;
     let scrubber =
         scrub::start(daemon.clone()).map_err(|source| DaemonError::Io { what: "starting a thread", source })?;
     let server = server::start(daemon.clone(), listener)
@@ -152,10 +159,11 @@ pub fn run_with(config: Config, prepare: Prepare) -> Result<(), DaemonError> {
     tracing::info!("stopping");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     server.stop();
-    drop((watcher, collector, metrics, scrubber));
+    drop((watcher, collector, metrics, fetcher, scrubber));
+    daemon.mounts.stop();
+    // Behind the mounts: a writer that waits for its window must not go on because nobody watches it any more.
     let replication = daemon.replication.lock().take();
     drop(replication);
-    daemon.mounts.stop();
     drop(background);
     let store = daemon.config.store.clone();
     daemon.store.close().map_err(|source| DaemonError::Store { path: store, source })

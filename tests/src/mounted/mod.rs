@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use aspfs_tools::client::Client;
-use aspfs_tools::control::message::{Counted, Request, Status};
+use aspfs_tools::control::message::{Counted, Id, Released, Request, Status};
 use janitor::Janitor;
 
 /// For a command that has little to do.
@@ -248,6 +248,15 @@ impl Bed {
         }
         unmount(&dir, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).unwrap();
         self.mounted.lock().retain(|m| m != ve);
+    }
+
+    /// Waits until a detached mount is gone.
+    pub fn until_released(&self, ve: &str) {
+        let until = Instant::now() + SHORT;
+        let ask = Request::Unmounted { ve: Id(ve.parse().unwrap()), wait_ms: 1000 };
+        while !Client::connect(&self.path("socket")).unwrap().call::<Released>(&ask).unwrap().released {
+            assert!(Instant::now() < until, "the mount of VE {ve} stays\n{}", self.log());
+        }
     }
 
     /// A program of this bed that does what [`child`] says under this name.

@@ -40,6 +40,10 @@ impl Watcher for Scripted {
         }
     }
 
+    fn fetch_every(&self) -> Duration {
+        Duration::from_secs(1)
+    }
+
     fn accepted(&self, _txn: TxnNo, _bytes: u64) {}
     fn bulk(&self, _id: PayloadId, _len: u64) {}
     fn durable(&self) {}

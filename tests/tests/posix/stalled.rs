@@ -264,7 +264,7 @@ fn stalled_programs_can_be_killed() {
     for program in &mut programs[10..] {
         assert!(wait(program, LONG).unwrap().success());
     }
-    until_unmounted(&bed);
+    bed.until_released(VE);
     let ve = bed.mount(VE, &[]);
     for n in 10..20 {
         assert_eq!(fs::read_to_string(ve.join(format!("p{n}"))).unwrap(), "aftere");
@@ -286,21 +286,13 @@ fn a_mount_ends_under_stalled_programs() {
             let ended = wait(program, LONG).unwrap_or_else(|| panic!("it does not end\n{}", bed.log()));
             assert!(!ended.success());
         }
-        until_unmounted(&bed);
+        bed.until_released(VE);
         bed.verdict("go");
         let ve = bed.mount(VE, &[]);
         for n in 0..10 {
             assert_eq!(fs::read_to_string(ve.join(format!("p{n}"))).unwrap(), "before");
         }
         bed.finish();
-    }
-}
-
-fn until_unmounted(bed: &Bed) {
-    let until = std::time::Instant::now() + LONG;
-    while !bed.status().mounts.is_empty() {
-        assert!(std::time::Instant::now() < until, "the mount stays\n{}", bed.log());
-        std::thread::sleep(Duration::from_millis(2));
     }
 }
 

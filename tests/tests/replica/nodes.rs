@@ -267,7 +267,7 @@ fn a_promoted_replica_and_the_return_of_the_old_primary() {
     ve.commit().unwrap();
     wait("the replica", || a.acked(b.id()));
     let alive = b.runtime().promote(VE, true, false).unwrap_err();
-    assert!(matches!(&alive, OperateError::Unsafe(t) if t.contains("connected")), "{alive}");
+    assert!(matches!(&alive, OperateError::Unsafe(t) if t.contains("is written by node")), "{alive}");
     drop(ve);
     a.stop();
     wait("the connection to go", || !b.runtime().figures(VE).unwrap().followed.unwrap().connected);

@@ -206,7 +206,11 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        self.change(req, [data, &[]], reply, move |fs, asker, [data, _]| {
+        let mut asker = Asker::of(req);
+        if write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
+            asker.since = self.0.fetched_before();
+        }
+        admit::change(&self.0, asker, [data, &[]], reply, move |fs, asker, [data, _]| {
             fs.write_file(asker, node(ino), offset, data, write_flags)
         });
     }

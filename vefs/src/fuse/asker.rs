@@ -1,5 +1,7 @@
 //! Who asks: what is kept of a request's header, since fuser's own lives only as long as its handler.
 
+use std::time::Duration;
+
 use fuser::Request;
 
 use super::nodes::RESENT;
@@ -15,12 +17,14 @@ pub struct Asker {
     pub gid: u32,
     /// The thread that waits for the answer, as the mount's maker sees it; 0 for the kernel's own doing, such as writing pages back.
     pub pid: u32,
+    /// Since when a change may be thought of as made, where that is not now (`CLOCK_BOOTTIME`).
+    pub since: Option<Duration>,
 }
 
 impl Asker {
     /// The sender of this one.
     pub fn of(req: &Request) -> Asker {
-        Asker { unique: req.unique().0, uid: req.uid(), gid: req.gid(), pid: req.pid() }
+        Asker { unique: req.unique().0, uid: req.uid(), gid: req.gid(), pid: req.pid(), since: None }
     }
 
     /// The request's number, whether it comes for the first time or again.

@@ -10,6 +10,7 @@ use super::counters::{Counters, count};
 use super::invalidate::Invalidator;
 use super::nodes::{NodeId, Nodes, Refused};
 use super::objects::Registry;
+use super::pages::Pages;
 use super::parked::Parked;
 use super::readers::{Readers, Serving};
 use super::syncing::Syncing;
@@ -34,6 +35,7 @@ pub struct Fs {
     pub(super) gate: Arc<RwLock<()>>,
     pub(super) readers: Arc<Readers>,
     pub(super) parked: Arc<Parked>,
+    pub(super) pages: Pages,
     /// Refuses every change with EROFS.
     pub(super) read_only: bool,
 }
@@ -85,7 +87,7 @@ impl Fs {
                 return self.again(memo);
             }
         }
-        let request = ve::Request { unique: asker.number() };
+        let request = ve::Request { unique: asker.number(), since: asker.since };
         self.ve.execute(op, request).map_err(|e| self.errno(&e))
     }
 

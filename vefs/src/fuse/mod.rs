@@ -26,6 +26,7 @@ mod names;
 mod negotiate;
 mod nodes;
 mod objects;
+mod pages;
 mod parked;
 mod readers;
 mod reply;

@@ -10,7 +10,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
 
 use fuser::{Config, Notifier, Session, SessionACL};
@@ -25,6 +25,7 @@ use super::invalidate::Invalidator;
 use super::kept::{Exchange, Kept, KeptError, Left};
 use super::nodes::Nodes;
 use super::objects::Registry;
+use super::pages::Pages;
 use super::parked::Parked;
 use super::readers::Readers;
 use super::sys;
@@ -80,6 +81,7 @@ pub struct Mounted {
     gate: Arc<RwLock<()>>,
     counters: Arc<Counters>,
     parked: Arc<Parked>,
+    fs: Weak<Fs>,
     thread: JoinHandle<()>,
 }
 
@@ -119,6 +121,22 @@ impl Mounted {
         self.parked.count()
     }
 
+    /// Whether somebody who may touch the mount shall make the kernel send its dirty pages now (syncfs(2), promise G6). To be asked about once a
+    /// second.
+    pub fn is_fetch_due(&self) -> bool {
+        self.fs.upgrade().is_some_and(|fs| fs.is_fetch_due())
+    }
+
+    /// That begins now.
+    pub fn fetch_begins(&self) {
+        self.fs.upgrade().iter().for_each(|fs| fs.pages.begins(fs.ve.boot_time()));
+    }
+
+    /// It has ended well.
+    pub fn fetch_ended(&self) {
+        self.fs.upgrade().iter().for_each(|fs| fs.pages.ended(fs.ve.boot_time()));
+    }
+
     /// What it counted.
     pub fn figures(&self) -> Figures {
         let (parked, waited) = (self.parked.count() as u64, self.parked.total());
@@ -152,7 +170,7 @@ pub(super) fn serve(
     let copy = device.try_clone().map_err(failed("copying the FUSE device's descriptor"))?;
     let parked = host.parked.mount(ve.clone(), gate.clone(), Some(copy));
     let notifier: Arc<OnceLock<Notifier>> = Arc::default();
-    let fs = Fs {
+    let fs = Arc::new(Fs {
         ve: ve.clone(),
         nodes: Mutex::new(nodes),
         registry,
@@ -162,8 +180,10 @@ pub(super) fn serve(
         gate: gate.clone(),
         parked: parked.clone(),
         readers: Readers::new(super::THREADS, &host.watch),
+        pages: Pages::default(),
         read_only: options.read_only,
-    };
+    });
+    let served = Arc::downgrade(&fs);
     // The gate is shut until the kernel knows all: nothing is served before.
     let shut = gate.write();
     let (session, reply) = handshake(fs, &request)?;
@@ -203,18 +223,18 @@ pub(super) fn serve(
         }
     });
     let thread = thread.map_err(failed("starting a mount's thread"))?;
-    Ok(Mounted { ve: id, gate, counters, parked, thread })
+    Ok(Mounted { ve: id, gate, counters, parked, fs: served, thread })
 }
 
 /// Lets fuser answer an INIT, through a socket pair. Gives the session, which is still connected to that, and its answer.
-fn handshake(fs: Fs, request: &[u8]) -> Result<(Session<Adapter>, Vec<u8>), ServeError> {
+fn handshake(fs: Arc<Fs>, request: &[u8]) -> Result<(Session<Adapter>, Vec<u8>), ServeError> {
     let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
     let (ours, theirs) = pair.map_err(io::Error::from).map_err(failed("making a socket pair"))?;
     write_device(ours.as_fd(), request).map_err(failed("passing INIT on"))?;
     let mut config = Config::default();
     config.n_threads = Some(super::THREADS);
-    let session = Session::from_fd(Adapter(Arc::new(fs)), theirs, SessionACL::All, config)
-        .map_err(failed("agreeing with the kernel"))?;
+    let session =
+        Session::from_fd(Adapter(fs), theirs, SessionACL::All, config).map_err(failed("agreeing with the kernel"))?;
     let mut reply = vec![0; 4096];
     let n =
         rustix::io::read(&ours, &mut reply[..]).map_err(io::Error::from).map_err(failed("reading INIT's answer"))?;

@@ -31,6 +31,15 @@ const ENCODED_MAX: usize = 16 << 10;
 pub struct Request {
     /// The kernel's number of the request; 0 when nobody will ask again.
     pub unique: u64,
+    /// Since when the change may be thought of as made (`CLOCK_BOOTTIME`), where that is not now: pages that waited in the kernel.
+    pub since: Option<std::time::Duration>,
+}
+
+impl Request {
+    /// One that the kernel may send again under this number.
+    pub fn numbered(unique: u64) -> Request {
+        Request { unique, since: None }
+    }
 }
 
 impl Ve {
@@ -56,7 +65,10 @@ impl Ve {
             memo: (request.unique != 0).then(|| Memo::from(&plan.reply)),
             place: None,
         };
-        s.record(&self.shared, Purpose::Operation, plan.changes, plan.payload, envelope)?;
+        s.hooks.since = request.since;
+        let recorded = s.record(&self.shared, Purpose::Operation, plan.changes, plan.payload, envelope);
+        s.hooks.since = None;
+        recorded?;
         let full = s.open.records >= limits::TXN_RECORDS_MAX
             || s.open.payload >= limits::TXN_PAYLOAD_MAX
             || s.open.bodies >= limits::TXN_BODIES_MAX;
@@ -194,8 +206,10 @@ impl State {
         if bulk {
             watcher.bulk(self.next_payload(), payload);
         }
-        if body.purpose == Purpose::Operation {
-            watcher.accepted(self.open.txn, len + payload);
+        match self.hooks.since {
+            _ if body.purpose != Purpose::Operation => {}
+            None => watcher.accepted(self.open.txn, len + payload),
+            Some(since) => watcher.accepted_late(self.open.txn, len + payload, since),
         }
     }
 

@@ -42,8 +42,20 @@ pub trait Watcher: Send + Sync {
     /// call the VE.
     fn accepted(&self, txn: TxnNo, bytes: u64);
 
+    /// As [`Watcher::accepted`], of pages that a program dirtied in a mapping and the kernel kept for a while: it may have done so at any time from
+    /// `since` on (`CLOCK_BOOTTIME`, promise G6).
+    fn accepted_late(&self, txn: TxnNo, bytes: u64, since: Duration) {
+        let _ = since;
+        self.accepted(txn, bytes);
+    }
+
     /// Payload bytes of a record were written beside the journal, under this id. Called as [`Watcher::accepted`], and before it.
     fn bulk(&self, id: PayloadId, len: u64);
+
+    /// How often such pages are to be fetched from the kernel: a third of the window.
+    fn fetch_every(&self) -> Duration {
+        Duration::from_secs(10)
+    }
 
     /// More of the history may be sealed and durable than before, or the VE's settings changed.
     fn durable(&self);
@@ -71,6 +83,8 @@ struct Inner {
 #[derive(Default)]
 pub(crate) struct Hooks {
     pub watcher: Option<Arc<dyn Watcher>>,
+    /// Since when the operation that is being carried out may be thought of as made, where that is not now.
+    pub since: Option<Duration>,
     /// Why no change is taken.
     fenced: Option<String>,
 }
@@ -115,6 +129,12 @@ impl Ve {
             Verdict::Delay(_) => Verdict::Go,
             verdict => verdict,
         }
+    }
+
+    /// How often pages that programs dirtied in mappings are to be fetched from the kernel; `None` when nobody follows this VE.
+    pub fn fetch_every(&self) -> Option<Duration> {
+        let watcher = self.watch.inner.read().watcher.clone();
+        watcher.map(|w| w.fetch_every())
     }
 
     /// Another verdict may be had than before: whoever holds writers back asks again.

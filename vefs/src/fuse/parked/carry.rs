@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::super::asker::Asker;
-use super::{DELAY_MIN, Parked, REQUEST, Turn, Waiting};
+use super::room::REQUEST;
+use super::{DELAY_MIN, Parked, Turn, Waiting};
 use crate::errno::Errno;
 use crate::ve::Verdict;
 
@@ -144,11 +145,11 @@ impl Parked {
         let mut s = self.state.lock();
         let (gone, stay): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut s.begins).into_iter().partition(theirs);
         let (done, wait): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut s.answers).into_iter().partition(theirs);
-        s.bytes -= gone.iter().map(|w| w.bytes).sum::<u64>();
+        s.room.give_back(gone.iter().map(|w| w.bytes).sum());
         self.blocked.store(!stay.is_empty(), Ordering::Relaxed);
         (s.begins, s.answers) = (stay, wait);
         drop(s);
-        self.room.notify_all();
+        self.freed.notify_all();
         gone.into_iter().for_each(|w| (w.act)(Turn::Refuse(Errno::EINTR)));
         done.into_iter().for_each(|w| (w.act)(Turn::Go));
     }

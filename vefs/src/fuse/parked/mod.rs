@@ -15,6 +15,7 @@
 
 mod carry;
 mod pool;
+mod room;
 
 #[cfg(test)]
 mod tests;
@@ -31,11 +32,10 @@ use super::asker::Asker;
 use crate::errno::Errno;
 use crate::ve::{Ve, Verdict};
 pub use pool::Pool;
+use room::{REQUEST, Room};
 
-/// Bytes of requests that a mount's queue holds. A request that came to be larger than this is alone in it.
-const BYTES_MAX: u64 = 64 << 20;
-/// What a request counts for besides the bytes that it carries.
-const REQUEST: u64 = 512;
+/// How often a reader that waits for room looks whether other mounts have made some.
+const LOOK_FOR_ROOM: Duration = Duration::from_millis(100);
 /// Shorter delays are not kept: whoever gives them adds them up.
 const DELAY_MIN: Duration = Duration::from_millis(1);
 
@@ -102,8 +102,8 @@ struct Waiting {
 struct State {
     begins: VecDeque<Waiting>,
     answers: VecDeque<Waiting>,
-    /// Of everything in `begins`, what has a place there, and what is being carried out from there.
-    bytes: u64,
+    /// Taken by everything in `begins`, what has a place there, and what is being carried out from there.
+    room: Room,
     ended: Option<Ended>,
     swept_at: Option<Instant>,
     swept: usize,
@@ -124,7 +124,7 @@ pub struct Parked {
     /// Requests that ever had to wait.
     total: AtomicU64,
     state: Mutex<State>,
-    room: Condvar,
+    freed: Condvar,
 }
 
 /// Room for an operation. It is given back when this is dropped without being used.
@@ -140,12 +140,6 @@ pub enum NoPlace {
     Full,
     /// What is to be done with the request instead.
     Ended(Turn),
-}
-
-impl State {
-    fn has_room(&self, bytes: u64) -> bool {
-        self.bytes == 0 || self.bytes.saturating_add(bytes) <= BYTES_MAX
-    }
 }
 
 impl Ended {
@@ -187,8 +181,8 @@ impl Parked {
         let mut s = self.state.lock();
         match s.ended {
             Some(ended) => Err(NoPlace::Ended(ended.turn())),
-            None if s.has_room(bytes) => {
-                s.bytes += bytes;
+            None if s.room.fits(bytes) => {
+                s.room.take(bytes);
                 Ok(Place { parked: self, bytes })
             }
             None => Err(NoPlace::Full),
@@ -200,8 +194,8 @@ impl Parked {
     pub fn wait_for_room(&self, bytes: u64) {
         let mut s = self.state.lock();
         s.outside += 1;
-        while s.ended.is_none() && !s.has_room(bytes.saturating_add(REQUEST)) {
-            self.room.wait(&mut s);
+        while s.ended.is_none() && !s.room.fits(bytes.saturating_add(REQUEST)) {
+            self.freed.wait_for(&mut s, LOOK_FOR_ROOM);
         }
         s.outside -= 1;
     }
@@ -222,7 +216,7 @@ impl Parked {
     fn park(self: &Arc<Self>, waiting: Waiting) {
         let mut s = self.state.lock();
         if let Some(ended) = s.ended {
-            s.bytes -= waiting.bytes;
+            s.room.give_back(waiting.bytes);
             drop(s);
             return (waiting.act)(ended.turn());
         }
@@ -284,21 +278,21 @@ impl Parked {
         let mut s = self.state.lock();
         s.ended = s.ended.or(ended);
         let begins = std::mem::take(&mut s.begins);
-        s.bytes -= begins.iter().map(|w| w.bytes).sum::<u64>();
+        s.room.give_back(begins.iter().map(|w| w.bytes).sum());
         let all = begins.into_iter().chain(std::mem::take(&mut s.answers)).collect();
         self.blocked.store(false, Ordering::Relaxed);
         drop(s);
-        self.room.notify_all();
+        self.freed.notify_all();
         all
     }
 
     fn give_back(&self, bytes: u64) {
         let mut s = self.state.lock();
-        s.bytes -= bytes;
+        s.room.give_back(bytes);
         let outside = s.outside > 0;
         drop(s);
         if outside {
-            self.room.notify_all();
+            self.freed.notify_all();
         }
     }
 }

@@ -16,7 +16,8 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::super::asker::Asker;
 use super::carry::Next;
-use super::{Judge, Parked};
+use super::room::Room;
+use super::{Judge, Parked, State};
 
 /// Threads for all mounts of a process.
 const THREADS: usize = 4;
@@ -32,6 +33,8 @@ pub struct Pool {
 pub(super) struct Queue {
     inner: Mutex<Inner>,
     more: Condvar,
+    /// Bytes that are parked in all.
+    bytes: Arc<AtomicU64>,
 }
 
 #[derive(Default)]
@@ -108,8 +111,8 @@ impl Queue {
             pool: self.clone(),
             blocked: false.into(),
             total: AtomicU64::new(0),
-            state: Mutex::default(),
-            room: Condvar::new(),
+            state: Mutex::new(State { room: Room::new(self.bytes.clone()), ..State::default() }),
+            freed: Condvar::new(),
         })
     }
 

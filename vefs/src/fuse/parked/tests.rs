@@ -68,7 +68,7 @@ impl Bed {
     }
 
     fn bytes(&self) -> u64 {
-        self.parked.state.lock().bytes
+        self.parked.state.lock().room.taken()
     }
 }
 
@@ -251,7 +251,7 @@ fn nothing_begins_behind_a_shut_gate() {
 fn requests_without_room_wait_outside() {
     for free in [|bed: &Bed| assert_eq!(bed.parked.carry(Instant::now()), Next::Idle), |bed: &Bed| bed.parked.stop()] {
         let bed = bed();
-        let Ok(large) = bed.parked.place(BYTES_MAX) else { panic!("the first one always has room") };
+        let Ok(large) = bed.parked.place(room::MOUNT) else { panic!("the first one always has room") };
         large.park(Asker::default(), None, bed.act(1));
         assert_eq!(bed.parked.place(1).err(), Some(NoPlace::Full));
         std::thread::scope(|s| {
@@ -272,7 +272,7 @@ fn requests_without_room_wait_outside() {
 #[test]
 fn an_unused_place_is_free_again() {
     let bed = bed();
-    drop(bed.parked.place(BYTES_MAX));
+    drop(bed.parked.place(room::MOUNT));
     assert_eq!(bed.bytes(), 0);
     assert!(bed.queue.is_idle());
 }
