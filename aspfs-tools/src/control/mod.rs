@@ -13,6 +13,7 @@ pub mod frame;
 pub mod message;
 pub mod replication;
 pub mod scrub;
+pub mod status;
 
 pub use aspfs_holder::peer_is_allowed;
 

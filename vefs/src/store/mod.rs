@@ -13,6 +13,7 @@ mod shared;
 mod slots;
 mod stacks;
 mod templates;
+mod tick;
 mod trees;
 
 use std::collections::BTreeMap;
