@@ -179,7 +179,7 @@ impl Queue {
         let mut inner = self.inner.lock();
         let woken = matches!(inner.places.remove(&parked.id), Some(Place::Thread { woken: true }));
         match next {
-            Next::Idle if !woken => return,
+            Next::Idle if !woken => {}
             Next::At(at) if !woken => {
                 let key = (at, parked.id);
                 inner.places.insert(parked.id, Place::Moment(at));
