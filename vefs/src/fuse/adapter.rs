@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, INodeNo, IoctlFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags, IoctlFlags,
     KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyBmap,
     ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
     ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
@@ -28,10 +28,15 @@ fn node(n: INodeNo) -> NodeId {
 
 /// The kernel need not tell of each close(2).
 const OPEN_FLAGS: FopenFlags = FopenFlags::FOPEN_NOFLUSH;
+const CACHED_FLAGS: FopenFlags = OPEN_FLAGS.union(FopenFlags::FOPEN_KEEP_CACHE);
+/// Not with `FOPEN_PARALLEL_DIRECT_WRITES`: kernels up to 6.10 let such a write and a cached open wait for each other.
+const DIRECT_FLAGS: FopenFlags = CACHED_FLAGS.union(FopenFlags::FOPEN_DIRECT_IO);
 
 impl Filesystem for Fs {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        negotiate::negotiate(config)
+        negotiate::negotiate(config)?;
+        self.direct = config.capabilities().contains(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP);
+        Ok(())
     }
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
@@ -141,7 +146,8 @@ impl Filesystem for Fs {
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let _serving = self.serving();
         match self.open_file(req, node(ino), flags) {
-            Ok(Opened::Cached) => reply.opened(FileHandle(CACHED), OPEN_FLAGS | FopenFlags::FOPEN_KEEP_CACHE),
+            Ok(Opened::Cached) => reply.opened(FileHandle(CACHED), CACHED_FLAGS),
+            Ok(Opened::Direct) => reply.opened(FileHandle(CACHED), DIRECT_FLAGS),
             // Passthrough and KEEP_CACHE exclude each other.
             Ok(Opened::Passthrough(id)) => reply::opened_passthrough(reply, FileHandle(PASSTHROUGH), OPEN_FLAGS, id),
             Err(e) => reply.error(errno(e)),
@@ -160,8 +166,8 @@ impl Filesystem for Fs {
     ) {
         let _serving = self.serving();
         match self.create_file(req, node(parent), name.as_bytes(), (mode, umask), OpenFlags(flags)) {
-            Ok((f, Opened::Cached)) => {
-                let flags = OPEN_FLAGS | FopenFlags::FOPEN_KEEP_CACHE;
+            Ok((f, opened @ (Opened::Cached | Opened::Direct))) => {
+                let flags = if opened == Opened::Direct { DIRECT_FLAGS } else { CACHED_FLAGS };
                 reply.created(&f.ttl(), &f.attributes(), GENERATION, FileHandle(CACHED), flags);
             }
             Ok((f, Opened::Passthrough(id))) => {

@@ -34,6 +34,8 @@ pub struct Fs {
     pub(super) readers: Arc<Readers>,
     /// Refuses every change with EROFS.
     pub(super) read_only: bool,
+    /// The kernel can write past its cache and keep that coherent.
+    pub(super) direct: bool,
 }
 
 /// An inode for the kernel.

@@ -144,6 +144,7 @@ pub(super) fn serve(
         gate: gate.clone(),
         readers: Readers::new(super::THREADS, &host.watch),
         read_only: options.read_only,
+        direct: false,
     };
     // The gate is shut until the kernel knows all: nothing is served before.
     let shut = gate.write();
