@@ -11,6 +11,7 @@ use super::invalidate::Invalidator;
 use super::nodes::{NodeId, Nodes, RESENT, Refused};
 use super::objects::Registry;
 use super::readers::{Readers, Serving};
+use super::reaping::Reaping;
 use super::syncing::Syncing;
 use crate::errno::Errno;
 use crate::error::Error;
@@ -32,6 +33,7 @@ pub struct Fs {
     /// come again to the next daemon.
     pub(super) gate: Arc<RwLock<()>>,
     pub(super) readers: Arc<Readers>,
+    pub(super) reaping: Arc<Reaping>,
     /// Refuses every change with EROFS.
     pub(super) read_only: bool,
     /// The kernel can write past its cache and keep that coherent.
@@ -87,7 +89,13 @@ impl Fs {
             }
         }
         let request = ve::Request { unique: number & !RESENT };
-        self.ve.execute(op, request).map_err(|e| self.errno(&e))
+        match self.ve.execute(op, request) {
+            // What was removed and is still to be erased may have taken the room.
+            Err(Error::Posix(Errno::EDQUOT) | Error::NoSpace { .. }) if self.reaping.now() => {
+                self.ve.execute(op, request).map_err(|e| self.errno(&e))
+            }
+            done => done.map_err(|e| self.errno(&e)),
+        }
     }
 
     fn again(&self, memo: Memo) -> Result<Reply, Errno> {
@@ -151,9 +159,6 @@ impl Fs {
             tracing::error!(ve = %self.ve.id(), error = %e, "keeping an open");
         }
         drop(nodes);
-        match self.ve.execute(&Op::Reap { ino }, ve::Request::default()) {
-            Ok(_) | Err(Error::Posix(Errno::ENOENT | Errno::EBUSY)) => {}
-            Err(e) => tracing::warn!(ve = %self.ve.id(), %ino, error = %e, "erasing an orphan"),
-        }
+        self.reaping.forgotten(ino);
     }
 }

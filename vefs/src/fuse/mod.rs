@@ -24,6 +24,7 @@ mod negotiate;
 mod nodes;
 mod objects;
 mod readers;
+mod reaping;
 mod reply;
 mod session;
 mod syncing;
@@ -60,6 +61,7 @@ pub struct Host {
     store: ObjectStore,
     invalidate: Sender<invalidate::Forget>,
     watch: Arc<readers::Watch>,
+    reaper: reaping::Reaper,
 }
 
 impl Drop for Host {
@@ -77,6 +79,7 @@ impl Host {
             store: store.objects().clone(),
             invalidate: invalidate::start()?,
             watch: readers::Watch::start()?,
+            reaper: reaping::Reaper::start()?,
         })
     }
 

@@ -25,14 +25,13 @@ use super::kept::{Exchange, Kept, KeptError, Left};
 use super::nodes::Nodes;
 use super::objects::Registry;
 use super::readers::Readers;
+use super::reaping::Reaping;
 use super::sys;
 use super::{Host, Options};
-use crate::errno::Errno as Posix;
 use crate::error::Error as CoreError;
 use crate::ids::VeId;
 use crate::lock::Mutex;
-use crate::op::Op;
-use crate::ve::{self, Ve};
+use crate::ve::Ve;
 
 /// `FUSE_NOTIFY_RESEND` of linux/fuse.h.
 const NOTIFY_RESEND: u32 = 7;
@@ -40,6 +39,9 @@ const NOTIFY_RESEND: u32 = 7;
 const OPCODE_INIT: u32 = 26;
 /// The kernel wants room for its largest header and write, even for INIT (`FUSE_MIN_READ_BUFFER`).
 const INIT_BUFFER: usize = 64 << 10;
+
+/// Orphans erased by one record.
+const ORPHANS: usize = 1000;
 
 /// Why a mount cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +79,7 @@ pub struct Mounted {
     ve: VeId,
     gate: Arc<RwLock<()>>,
     counters: Arc<Counters>,
+    reaping: Arc<Reaping>,
     thread: JoinHandle<()>,
 }
 
@@ -102,6 +105,7 @@ impl Mounted {
     /// next one. The session's threads stay until the process ends.
     pub fn freeze(&self) {
         std::mem::forget(self.gate.write());
+        self.reaping.now();
     }
 
     /// What it counted.
@@ -134,6 +138,7 @@ pub(super) fn serve(
     let registry = Registry::new(copy, host.objects.clone(), host.store.clone(), nodes.backings());
     let (gate, counters) = (Arc::new(RwLock::new(())), Arc::new(Counters::default()));
     let notifier: Arc<OnceLock<Notifier>> = Arc::default();
+    let reaping = host.reaper.reaping(ve.clone(), &gate);
     let fs = Fs {
         ve: ve.clone(),
         nodes: Mutex::new(nodes),
@@ -143,6 +148,7 @@ pub(super) fn serve(
         counters: counters.clone(),
         gate: gate.clone(),
         readers: Readers::new(super::THREADS, &host.watch),
+        reaping: reaping.clone(),
         read_only: options.read_only,
         direct: false,
     };
@@ -180,7 +186,7 @@ pub(super) fn serve(
         }
     });
     let thread = thread.map_err(failed("starting a mount's thread"))?;
-    Ok(Mounted { ve: id, gate, counters, thread })
+    Ok(Mounted { ve: id, gate, counters, reaping, thread })
 }
 
 /// Lets fuser answer an INIT, through a socket pair. Gives the session, which is still connected to that, and its answer.
@@ -234,9 +240,9 @@ fn resend(device: BorrowedFd<'_>) -> io::Result<()> {
 
 /// Erases what only an earlier mount had open.
 fn reap_orphans(ve: &Ve) -> Result<(), CoreError> {
-    for ino in ve.orphans()? {
-        match ve.execute(&Op::Reap { ino }, ve::Request::default()) {
-            Ok(_) | Err(CoreError::Posix(Posix::ENOENT | Posix::EBUSY)) => {}
+    for some in ve.orphans()?.chunks(ORPHANS) {
+        match ve.reap(some) {
+            Ok(()) => {}
             Err(CoreError::ReadOnly { .. }) => return Ok(()),
             Err(e) => return Err(e),
         }
