@@ -23,6 +23,8 @@ use aspfs_holder::protocol::{MountFlags, Row, TEXT_MAX};
 
 /// Read-ahead of a mount in KiB: a request of 1 MiB, the largest there is.
 const READ_AHEAD_KIB: u32 = 1024;
+/// Threads that take mounts over: opening a VE reads and flushes.
+const TAKING_OVER: usize = 4;
 /// How often ended mounts are looked for.
 const WATCH: Duration = Duration::from_millis(100);
 
@@ -226,28 +228,39 @@ impl Daemon {
         Serving::start(host, ve, held).map_err(|e| e.to_string())
     }
 
-    /// Serves what the holder kept from the daemon before. What cannot be served stays with the holder and is named in the status.
+    /// Serves what the holder kept from the daemon before, several VEs at a time. What cannot be served stays with the holder and is named
+    /// in the status.
     pub fn take_over(&self) -> Result<(), DaemonError> {
-        for held in self.mounts.link.list()? {
-            let ve = VeId(held.row.ve);
-            if is_dead(&held.device) {
-                self.mounts.link.forget(ve)?;
-                tracing::info!(%ve, "was unmounted meanwhile");
-                continue;
-            }
-            let row = shown(&held.row);
-            let slot = match self.serve(held) {
-                Ok(serving) => {
-                    tracing::info!(%ve, dir = row.dir, "taken over");
-                    Slot::Live(row, serving)
-                }
-                Err(why) => {
-                    tracing::error!(%ve, dir = row.dir, why, "its mount cannot be served");
-                    Slot::Broken(row, why)
-                }
-            };
-            self.mounts.slots.lock().insert(ve, slot);
+        let held = Mutex::new(self.mounts.link.list()?.into_iter());
+        let next = || held.lock().next();
+        std::thread::scope(|scope| {
+            let threads: Vec<_> =
+                (0..TAKING_OVER).map(|_| scope.spawn(|| std::iter::from_fn(next).try_for_each(|h| self.take(h)))).collect();
+            // A panic is one of `serve`: the mount it was about is as good as broken, and so is this daemon.
+            threads.into_iter().try_for_each(|t| t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        })
+    }
+
+    /// Goes on serving one mount.
+    fn take(&self, held: Held) -> Result<(), DaemonError> {
+        let ve = VeId(held.row.ve);
+        if is_dead(&held.device) {
+            self.mounts.link.forget(ve)?;
+            tracing::info!(%ve, "was unmounted meanwhile");
+            return Ok(());
         }
+        let row = shown(&held.row);
+        let slot = match self.serve(held) {
+            Ok(serving) => {
+                tracing::info!(%ve, dir = row.dir, "taken over");
+                Slot::Live(row, serving)
+            }
+            Err(why) => {
+                tracing::error!(%ve, dir = row.dir, why, "its mount cannot be served");
+                Slot::Broken(row, why)
+            }
+        };
+        self.mounts.slots.lock().insert(ve, slot);
         Ok(())
     }
 

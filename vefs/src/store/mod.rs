@@ -7,10 +7,10 @@ mod background;
 mod reclaim;
 mod shared;
 mod stacks;
+mod table;
 mod templates;
 mod trees;
 
-use std::collections::BTreeMap;
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 pub use background::Background;
 pub use reclaim::Reclaimed;
 pub use shared::{Options, Shared, Space};
+use table::Claimed;
 pub use templates::{Template, Verified};
 
 use crate::base::BaseTree;
@@ -44,7 +45,7 @@ const SUPERBLOCK: &str = "superblock";
 /// An open store.
 pub struct Store {
     shared: Arc<Shared>,
-    ves: Mutex<BTreeMap<VeId, Arc<Ve>>>,
+    ves: table::Table,
     /// Where checkpoints of the metadata go.
     checkpoints: PathBuf,
     checkpoint_state: Mutex<shared::CheckpointState>,
@@ -131,7 +132,7 @@ impl Store {
             Shared::new(block.store, parts.storage, parts.meta, objects, parts.clock, parts.entropy, parts.options);
         Ok(Store {
             shared: Arc::new(shared),
-            ves: Mutex::new(BTreeMap::new()),
+            ves: table::Table::default(),
             checkpoints: parts.checkpoints,
             checkpoint_state: Mutex::new(checkpoint_state),
             collecting: Mutex::default(),
@@ -160,10 +161,10 @@ impl Store {
         if id == VeId(0) {
             return Err(Error::Store("VE 00000000 is the node itself and has no tree".into()));
         }
-        let mut ves = self.ves.lock();
-        if self.shared.storage.open(&identity_path(id)).is_ok() {
-            return Err(Error::Store(format!("VE {id} exists already")));
-        }
+        let claim = match self.ves.claim(id) {
+            Claimed::Free(claim) if self.shared.storage.open(&identity_path(id)).is_err() => claim,
+            _ => return Err(Error::Store(format!("VE {id} exists already"))),
+        };
         // Until the identity names it: a collection may be running.
         let _pin = self.shared.objects.pin(base);
         self.shared.base(base)?;
@@ -180,20 +181,20 @@ impl Store {
         ve.commit()?;
         // Last: a VE never exists without its quota, whatever interrupts this.
         write_whole(&*self.shared.storage, &identity_path(id), &identity.to_bytes())?;
-        ves.insert(id, ve.clone());
+        claim.open(ve.clone());
         Ok(ve)
     }
 
-    /// The VE of this identifier, opened (and recovered) if it is not open yet.
+    /// The VE of this identifier, opened (and recovered) if it is not open yet. Several can be opened at once.
     pub fn ve(&self, id: VeId) -> Result<Arc<Ve>> {
-        let mut ves = self.ves.lock();
-        if let Some(ve) = ves.get(&id) {
-            return Ok(ve.clone());
-        }
+        let claim = match self.ves.claim(id) {
+            Claimed::Open(ve) => return Ok(ve),
+            Claimed::Free(claim) => claim,
+        };
         let identity = self.read_identity(id)?.ok_or_else(|| Error::Store(format!("there is no VE {id}")))?;
         self.drop_foreign_rows(&identity)?;
         let ve = Ve::open(&self.shared, identity, true)?;
-        ves.insert(id, ve.clone());
+        claim.open(ve.clone());
         Ok(ve)
     }
 
@@ -239,14 +240,14 @@ impl Store {
     pub fn destroy_ve(&self, id: VeId) -> Result<()> {
         let ve = self.ve(id)?;
         let _collecting = self.collecting.lock();
-        let mut ves = self.ves.lock();
+        // Nobody opens or creates it until all is erased.
+        let Some(_claim) = self.ves.take(&ve) else { return Err(Error::Store(format!("there is no VE {id}"))) };
         let _publishing = ve.publishing.lock();
         ve.state.lock().journal.poison("the VE was destroyed".into());
         let path = identity_path(id);
         self.shared.storage.remove(&path).map_err(Error::io("removing", path))?;
         self.shared.storage.sync_dir(&format!("ves/{id}")).map_err(Error::io("flushing", format!("ves/{id}")))?;
         self.shared.space.release(ve.state.lock().inline());
-        ves.remove(&id);
         self.erase(id)
     }
 
@@ -299,7 +300,7 @@ impl Store {
 
     /// The VEs that are open.
     pub(crate) fn opened(&self) -> Vec<Arc<Ve>> {
-        self.ves.lock().values().cloned().collect()
+        self.ves.open()
     }
 
     /// Persists everything, so that the next start replays nothing and does not even look for what was torn. The store can go on
