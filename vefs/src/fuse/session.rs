@@ -80,6 +80,8 @@ pub struct Mounted {
     gate: Arc<RwLock<()>>,
     counters: Arc<Counters>,
     reaping: Arc<Reaping>,
+    device: Arc<OwnedFd>,
+    kept: Kept,
     thread: JoinHandle<()>,
 }
 
@@ -108,6 +110,11 @@ impl Mounted {
         self.reaping.now();
     }
 
+    /// The device and the kept state, for a new holder: whoever has them can go on with the mount when this process is gone.
+    pub fn descriptors(&self) -> (BorrowedFd<'_>, BorrowedFd<'_>) {
+        (self.device.as_fd(), self.kept.descriptor())
+    }
+
     /// What it counted.
     pub fn figures(&self) -> Figures {
         self.counters.figures()
@@ -123,7 +130,7 @@ pub(super) fn serve(
     options: &Options,
 ) -> Result<Mounted, ServeError> {
     let Left { kept, exchange, slots } = Kept::read(kept)?;
-    let kept_again = kept.try_clone()?;
+    let kept_again = kept.clone();
     let request = match &exchange {
         Some(e) => e.request.clone(),
         None => {
@@ -134,8 +141,8 @@ pub(super) fn serve(
         }
     };
     let nodes = Nodes::new(kept, slots);
-    let copy = device.try_clone().map_err(failed("copying the FUSE device's descriptor"))?;
-    let registry = Registry::new(copy, host.objects.clone(), host.store.clone(), nodes.backings());
+    let device = Arc::new(device);
+    let registry = Registry::new(device.clone(), host.objects.clone(), host.store.clone(), nodes.backings());
     let (gate, counters) = (Arc::new(RwLock::new(())), Arc::new(Counters::default()));
     let notifier: Arc<OnceLock<Notifier>> = Arc::default();
     let reaping = host.reaper.reaping(ve.clone(), &gate);
@@ -186,7 +193,7 @@ pub(super) fn serve(
         }
     });
     let thread = thread.map_err(failed("starting a mount's thread"))?;
-    Ok(Mounted { ve: id, gate, counters, reaping, thread })
+    Ok(Mounted { ve: id, gate, counters, reaping, device, kept: kept_again, thread })
 }
 
 /// Lets fuser answer an INIT, through a socket pair. Gives the session, which is still connected to that, and its answer.
