@@ -98,7 +98,13 @@ impl Fs {
     /// The last close of an open file.
     pub(super) fn close_file(&self, req: &Request, node: NodeId, handle: u64) -> Result<(), Errno> {
         let passthrough = handle == PASSTHROUGH;
-        let done = self.nodes.lock().release(node.ino(), passthrough, req.unique().0, &self.registry);
+        let mut nodes = self.nodes.lock();
+        let done = nodes.release(node.ino(), passthrough, req.unique().0, &self.registry);
+        let forgotten = !nodes.is_open(node.ino()) && self.reaping.closed(node.ino());
+        drop(nodes);
+        if forgotten {
+            self.forgotten(node);
+        }
         done.map_err(|e| self.refused(node, e.into()))
     }
 

@@ -9,6 +9,8 @@
 //! - At most [`MANY`] wait per mount; whoever brings the last one erases all.
 //! - Those that wait when the daemon is killed stay orphans until the mount ends, as all do whose FORGET got lost: it has no reply.
 
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -43,6 +45,8 @@ impl Reaper {
             this: this.clone(),
             sender: self.0.clone(),
             waiting: Mutex::default(),
+            open: Mutex::default(),
+            times: AtomicU64::new(0),
         })
     }
 }
@@ -67,6 +71,9 @@ pub struct Reaping {
     this: Weak<Reaping>,
     sender: Sender<Weak<Reaping>>,
     waiting: Mutex<Vec<InodeNo>>,
+    /// Forgotten, and open all the same: two threads serve RELEASE and FORGET in any order.
+    open: Mutex<BTreeSet<InodeNo>>,
+    times: AtomicU64,
 }
 
 impl Reaping {
@@ -84,16 +91,33 @@ impl Reaping {
         }
     }
 
-    /// Erases those that wait. Whether there were any. Only while a request is served, or by whoever has shut the gate.
-    pub fn now(&self) -> bool {
-        let waiting = std::mem::take(&mut *self.waiting.lock());
+    /// An orphan that the kernel has forgotten while it still counts as open. Called with the mount's nodes locked, as [`Reaping::closed`] is.
+    pub fn forgotten_open(&self, ino: InodeNo) {
+        self.open.lock().insert(ino);
+    }
+
+    /// An inode is not open any more: whether the kernel had forgotten it before.
+    pub fn closed(&self, ino: InodeNo) -> bool {
+        self.open.lock().remove(&ino)
+    }
+
+    /// Erases those that wait; when it returns, all that had come before are erased. Only while a request is served, or by whoever has shut the gate.
+    pub fn now(&self) {
+        // Held meanwhile: whoever finds nothing waiting may go on as if all were erased.
+        let mut waiting = self.waiting.lock();
         if waiting.is_empty() {
-            return false;
+            return;
         }
         match self.ve.reap(&waiting) {
             Ok(()) | Err(Error::ReadOnly { .. }) => {}
             Err(e) => tracing::warn!(ve = %self.ve.id(), error = %e, "erasing removed files"),
         }
-        true
+        waiting.clear();
+        self.times.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// How often files were erased: what found no room may find it when this has changed.
+    pub fn times(&self) -> u64 {
+        self.times.load(Ordering::SeqCst)
     }
 }
