@@ -28,14 +28,14 @@ use super::objects::Registry;
 use super::pages::Pages;
 use super::parked::Parked;
 use super::readers::Readers;
+use super::reaping::Reaping;
 use super::sys;
 use super::{Host, Options};
 use crate::errno::Errno as Posix;
 use crate::error::Error as CoreError;
 use crate::ids::VeId;
 use crate::lock::Mutex;
-use crate::op::Op;
-use crate::ve::{self, Ve};
+use crate::ve::Ve;
 
 /// `FUSE_NOTIFY_RESEND` of linux/fuse.h.
 const NOTIFY_RESEND: u32 = 7;
@@ -43,6 +43,9 @@ const NOTIFY_RESEND: u32 = 7;
 const OPCODE_INIT: u32 = 26;
 /// The kernel wants room for its largest header and write, even for INIT (`FUSE_MIN_READ_BUFFER`).
 const INIT_BUFFER: usize = 64 << 10;
+
+/// Orphans erased by one record.
+const ORPHANS: usize = 1000;
 
 /// Why a mount cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +85,9 @@ pub struct Mounted {
     counters: Arc<Counters>,
     parked: Arc<Parked>,
     fs: Weak<Fs>,
+    reaping: Arc<Reaping>,
+    device: Arc<OwnedFd>,
+    kept: Kept,
     thread: JoinHandle<()>,
 }
 
@@ -108,6 +114,12 @@ impl Mounted {
     pub fn freeze(&self) {
         self.parked.stop();
         std::mem::forget(self.gate.write());
+        self.reaping.now();
+    }
+
+    /// The device and the kept state, for a new holder: whoever has them can go on with the mount when this process is gone.
+    pub fn descriptors(&self) -> (BorrowedFd<'_>, BorrowedFd<'_>) {
+        (self.device.as_fd(), self.kept.descriptor())
     }
 
     /// Answers every request that waits for the VE's window with an error, once (promise G20): for whoever ends the VE's programs. A fence does
@@ -153,7 +165,7 @@ pub(super) fn serve(
     options: &Options,
 ) -> Result<Mounted, ServeError> {
     let Left { kept, exchange, slots } = Kept::read(kept)?;
-    let kept_again = kept.try_clone()?;
+    let kept_again = kept.clone();
     let request = match &exchange {
         Some(e) => e.request.clone(),
         None => {
@@ -164,12 +176,13 @@ pub(super) fn serve(
         }
     };
     let nodes = Nodes::new(kept, slots);
-    let copy = device.try_clone().map_err(failed("copying the FUSE device's descriptor"))?;
-    let registry = Registry::new(copy, host.objects.clone(), host.store.clone(), nodes.backings());
+    let device = Arc::new(device);
+    let registry = Registry::new(device.clone(), host.objects.clone(), host.store.clone(), nodes.backings());
     let (gate, counters) = (Arc::new(RwLock::new(())), Arc::new(Counters::default()));
     let copy = device.try_clone().map_err(failed("copying the FUSE device's descriptor"))?;
     let parked = host.parked.mount(ve.clone(), gate.clone(), Some(copy));
     let notifier: Arc<OnceLock<Notifier>> = Arc::default();
+    let reaping = host.reaper.reaping(ve.clone(), &gate);
     let fs = Arc::new(Fs {
         ve: ve.clone(),
         nodes: Mutex::new(nodes),
@@ -181,7 +194,9 @@ pub(super) fn serve(
         parked: parked.clone(),
         readers: Readers::new(super::THREADS, &host.watch),
         pages: Pages::default(),
+        reaping: reaping.clone(),
         read_only: options.read_only,
+        direct: Default::default(),
     });
     let served = Arc::downgrade(&fs);
     // The gate is shut until the kernel knows all: nothing is served before.
@@ -223,7 +238,7 @@ pub(super) fn serve(
         }
     });
     let thread = thread.map_err(failed("starting a mount's thread"))?;
-    Ok(Mounted { ve: id, gate, counters, parked, fs: served, thread })
+    Ok(Mounted { ve: id, gate, counters, parked, fs: served, reaping, device, kept: kept_again, thread })
 }
 
 /// Lets fuser answer an INIT, through a socket pair. Gives the session, which is still connected to that, and its answer.
@@ -278,9 +293,9 @@ fn resend(device: BorrowedFd<'_>) -> io::Result<()> {
 
 /// Erases what only an earlier mount had open.
 fn reap_orphans(ve: &Ve) -> Result<(), CoreError> {
-    for ino in ve.orphans()? {
-        match ve.execute(&Op::Reap { ino }, ve::Request::default()) {
-            Ok(_) | Err(CoreError::Posix(Posix::ENOENT | Posix::EBUSY)) => {}
+    for some in ve.orphans()?.chunks(ORPHANS) {
+        match ve.reap(some) {
+            Ok(()) => {}
             Err(CoreError::ReadOnly { .. }) => return Ok(()),
             Err(e) => return Err(e),
         }
