@@ -8,7 +8,7 @@ use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 /// The protocol of this program.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 /// Longest packet in bytes.
 pub const PACKET_MAX: usize = 16 << 10;
 /// Longest path or source of a mount.
@@ -61,6 +61,8 @@ pub enum Ask {
     },
     /// End, if nothing is held: [`Reply::Done`].
     Quit,
+    /// A mount that a holder made which is gone; beside it `/dev/fuse` and the memfd: [`Reply::Done`], also where it is held already.
+    Adopt(Row),
 }
 
 /// What the holder answers.

@@ -145,7 +145,7 @@ impl Holder {
     fn hear(&mut self) -> io::Result<()> {
         let Some(socket) = self.daemon.as_ref().and_then(|d| d.socket.as_ref()) else { return Ok(()) };
         let socket = socket.try_clone()?;
-        let Some((ask, _fds)) = packet::recv::<Ask>(&socket)? else {
+        let Some((ask, fds)) = packet::recv::<Ask>(&socket)? else {
             return Err(io::ErrorKind::UnexpectedEof.into());
         };
         match ask {
@@ -177,19 +177,45 @@ impl Holder {
                 packet::send(&socket, &Reply::Done, &[])
             }
             Ask::Quit => packet::send(&socket, &Reply::Refused(format!("{} mounts are held", self.mounts.len())), &[]),
+            Ask::Adopt(row) => {
+                let reply = self.adopt(row, fds).map_or_else(Reply::Refused, |()| Reply::Done);
+                packet::send(&socket, &reply, &[])
+            }
         }
     }
 
-    fn mount(&self, mut row: Row) -> Result<(Entry, OwnedFd), String> {
-        if self.mounts.iter().any(|entry| entry.row.ve == row.ve) {
-            return Err(format!("VE {:08X} is held already", row.ve));
+    fn adopt(&mut self, row: Row, fds: Vec<OwnedFd>) -> Result<(), String> {
+        if self.holds(row.ve) {
+            return Ok(());
         }
+        self.check_room(&row)?;
+        let mut fds = fds.into_iter();
+        let (Some(device), Some(kept)) = (fds.next(), fds.next()) else {
+            return Err("a mount without its descriptors".into());
+        };
+        self.mounts.push(Entry { row, device, kept });
+        Ok(())
+    }
+
+    fn holds(&self, ve: u32) -> bool {
+        self.mounts.iter().any(|entry| entry.row.ve == ve)
+    }
+
+    fn check_room(&self, row: &Row) -> Result<(), String> {
         if row.dir.len() > TEXT_MAX || row.source.len() > TEXT_MAX {
             return Err("a path or a source is too long".into());
         }
         if self.mounts.len() >= MOUNTS_MAX {
             return Err(format!("{MOUNTS_MAX} mounts are the most that one holder holds"));
         }
+        Ok(())
+    }
+
+    fn mount(&self, mut row: Row) -> Result<(Entry, OwnedFd), String> {
+        if self.holds(row.ve) {
+            return Err(format!("VE {:08X} is held already", row.ve));
+        }
+        self.check_room(&row)?;
         let name = format!("aspfs-{:08X}", row.ve);
         let Made { device, kept, mount, number } =
             mount::make(&name, &row.source, &row.flags).map_err(|(what, e)| format!("{what}: {e}"))?;

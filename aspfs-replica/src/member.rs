@@ -38,8 +38,8 @@ pub struct Standing {
     pub epoch: Epoch,
     /// It stepped down for this node, and for nobody else.
     pub successor: Option<NodeId>,
-    /// The primary of this epoch recorded with it that it may lag.
-    pub lagging: Option<Epoch>,
+    /// This node, as the primary, recorded with it that it may lag: only that one has everything.
+    pub lagging: Option<NodeId>,
 }
 
 /// A question about a VE.
@@ -56,8 +56,8 @@ pub enum Question {
     Join(Epoch),
     /// Let me write in this epoch for so many milliseconds.
     Lease(Epoch, u64),
-    /// I, primary in this epoch, may lag because of the question of this number; or do not any more.
-    Lagging(Epoch, Option<u64>),
+    /// I, primary in this epoch, may lag; or do not any more.
+    Lagging(Epoch, bool),
     /// I write no more, durably.
     Over,
     /// I have stepped down for you, in favour of this epoch, at this position, which is your head.
@@ -98,8 +98,8 @@ pub enum Reply {
         /// Where the primary took over.
         fork: Position,
     },
-    /// Joined; this is the head, durably, and nothing of a lower epoch comes behind it any more.
-    Joined(Position),
+    /// Joined; this is the head, durably, and nothing of a lower epoch comes behind it any more; and the node of `Standing::lagging`.
+    Joined(Position, Option<NodeId>),
     /// What was asked is done.
     Done,
     /// It is not.
@@ -147,11 +147,9 @@ impl Reply {
     pub fn decode(bytes: &[u8]) -> Result<(VeId, Reply), BlobError> {
         let About { ve, what } = blob::open::<About<Reply>>(Kind::Reply, LEN_MAX, bytes)?;
         let sane = match &what {
-            Reply::Standing(s) => {
-                position_is_sane(&s.position) && s.epoch.max(s.lagging.unwrap_or_default()).0 <= COUNTER_MAX
-            }
+            Reply::Standing(s) => position_is_sane(&s.position) && s.epoch.0 <= COUNTER_MAX,
             Reply::At { position, fork, .. } => position.iter().chain([fork]).all(position_is_sane),
-            Reply::Joined(p) => position_is_sane(p),
+            Reply::Joined(p, _) => position_is_sane(p),
             Reply::No(No::Epoch(e)) => e.0 <= COUNTER_MAX,
             Reply::No(No::NotYet(ms)) => *ms <= MS_MAX,
             Reply::Done | Reply::No(_) => true,

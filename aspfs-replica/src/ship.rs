@@ -68,6 +68,8 @@ pub struct Sender {
     chunks: VecDeque<(PayloadId, u64, u64)>,
     staged: BTreeSet<PayloadId>,
     early: u64,
+    /// Events that [`Sender::poll`] found, for [`Sender::tick`] to tell.
+    late: Vec<Event>,
 }
 
 impl Sender {
@@ -87,6 +89,7 @@ impl Sender {
             chunks: VecDeque::new(),
             staged: BTreeSet::new(),
             early: 0,
+            late: Vec::new(),
         }
     }
 
@@ -214,7 +217,7 @@ impl Sender {
     /// Time passed: to be called about once a second.
     pub fn tick(&mut self, now: Duration) -> Vec<Event> {
         if self.phase == Phase::Idle {
-            return vec![];
+            return std::mem::take(&mut self.late);
         }
         if self.session.is_silent(now) {
             self.disconnected();
@@ -240,6 +243,9 @@ impl Sender {
         if self.shipping.is_none() && self.begun() < self.ahead {
             self.start(log)?;
         }
+        if self.phase == Phase::Idle {
+            return Ok(self.outbox.pop_front());
+        }
         let Some(shipping) = &mut self.shipping else { return self.chunk(log) };
         let waits = |(id, ..): &&(PayloadId, u64, u64)| id.txn <= shipping.txn.position.txn;
         if !shipping.begun && self.chunks.front().filter(waits).is_some() {
@@ -253,7 +259,17 @@ impl Sender {
         if self.shipped >= log.durable().txn {
             return Ok(());
         }
-        let LogRead::Txn(txn) = log.read(self.shipped)? else { return Ok(()) };
+        let txn = match log.read(self.shipped)? {
+            LogRead::Txn(txn) => txn,
+            LogRead::AtEnd => return Ok(()),
+            // The journal was recycled under a replica that is too far behind: a whole state is its only way on.
+            LogRead::Gone => {
+                let theirs = self.acked.unwrap_or_default();
+                self.late = self.refuse(Refusal::TooOld);
+                self.late.insert(0, Event::NeedsCatchUp(theirs));
+                return Ok(());
+            }
+        };
         let bulk = txn.records.iter().filter_map(|r| match r.payload {
             Some(Payload::Bulk(id, len)) => Some((id, len, 0)),
             _ => None,

@@ -30,8 +30,8 @@ pub struct Record {
     pub epoch: Epoch,
     /// The node that it was given to.
     pub owner: NodeId,
-    /// The VE lags, or may: the number of the question. No promotion happens by itself while this stands.
-    pub lagging: Option<u64>,
+    /// The VE lags, or may, and this node has everything. No other one is promoted by itself while this stands.
+    pub lagging: Option<NodeId>,
     /// A person said that this node, which had this epoch, is off.
     pub off: Option<(NodeId, Epoch)>,
 }
@@ -90,7 +90,7 @@ pub enum Request {
         /// The owner's epoch.
         epoch: Epoch,
     },
-    /// The VE may lag; or, without a number, does not any more.
+    /// The VE may lag, or does not any more.
     Lagging {
         /// The VE.
         ve: VeId,
@@ -98,8 +98,8 @@ pub enum Request {
         node: NodeId,
         /// The owner's epoch.
         epoch: Epoch,
-        /// Of the window's question.
-        number: Option<u64>,
+        /// Whether it may.
+        lagging: bool,
     },
     /// A person says that the owner of this epoch is off.
     Off {

@@ -1,7 +1,8 @@
 //! What an arbiter says to a request, given its record: pure, and the same for every kind of arbiter.
 //!
 //! Invariants: a record's epoch never falls; another node gets an epoch only when the owner's lease has ended or a person said that the owner
-//! is off, and, unless a person insists, only while the VE does not lag; only the owner changes anything else.
+//! is off, and, unless a person insists, only while the VE does not lag; only the owner changes anything else. That the VE lags stays recorded until
+//! an owner says that it does not, whoever owns it meanwhile.
 
 use super::{Record, Refused, Request};
 use crate::node::NodeId;
@@ -41,14 +42,16 @@ pub fn decide(record: Option<Record>, leased: bool, request: &Request) -> Result
             if leased && now.off != Some((now.owner, now.epoch)) {
                 return Err(Refused::LeaseRuns);
             }
-            if now.lagging.is_some() && !forced {
+            if now.lagging.is_some_and(|has| has != node) && !forced {
                 return Err(Refused::Lags);
             }
-            Ok((Record { epoch, owner: node, lagging: None, off: None }, LeaseChange::End))
+            // What the former owner wrote while it lagged may be missing still.
+            Ok((Record { epoch, owner: node, off: None, ..now }, LeaseChange::End))
         }
         Request::HandOver { node, expected, to, epoch, .. } => {
             owned(node, expected)?;
-            let next = Record { epoch, owner: to, lagging: None, off: None };
+            // The new owner has everything that the old one has.
+            let next = Record { epoch, owner: to, off: None, lagging: now.lagging.map(|_| to) };
             if epoch > expected { Ok((next, LeaseChange::End)) } else { Err(Refused::NotAbove) }
         }
         Request::Lease { node, epoch, ttl_ms, .. } => {
@@ -59,9 +62,9 @@ pub fn decide(record: Option<Record>, leased: bool, request: &Request) -> Result
             owned(node, epoch)?;
             Ok((now, LeaseChange::End))
         }
-        Request::Lagging { node, epoch, number, .. } => {
+        Request::Lagging { node, epoch, lagging, .. } => {
             owned(node, epoch)?;
-            Ok((Record { lagging: number, ..now }, LeaseChange::Keep))
+            Ok((Record { lagging: lagging.then_some(node), ..now }, LeaseChange::Keep))
         }
         Request::Off { node, epoch, .. } => {
             owned(node, epoch)?;
@@ -93,12 +96,16 @@ mod tests {
         assert_eq!(decide(r, false, &propose(B, 5, 5)), Err(Refused::NotAbove));
         assert_eq!(decide(r, true, &propose(B, 5, 6)), Err(Refused::LeaseRuns));
         assert_eq!(decide(r, true, &propose(A, 5, 6)).unwrap().0.epoch, Epoch(6), "the owner restarts");
-        let lags = Request::Lagging { ve: VE, node: A, epoch: Epoch(5), number: Some(3) };
+        let lags = Request::Lagging { ve: VE, node: A, epoch: Epoch(5), lagging: true };
         let (lagging, _) = decide(r, true, &lags).unwrap();
         assert_eq!(decide(Some(lagging), false, &propose(B, 5, 6)), Err(Refused::Lags));
+        assert_eq!(decide(Some(lagging), false, &propose(A, 5, 6)).unwrap().0.lagging, Some(A), "it has everything");
         let forced = Request::Propose { ve: VE, node: B, expected: Epoch(5), epoch: Epoch(6), forced: true };
         let (taken, change) = decide(Some(lagging), false, &forced).unwrap();
-        assert_eq!((taken, change), (Record { epoch: Epoch(6), owner: B, lagging: None, off: None }, LeaseChange::End));
+        assert_eq!(
+            (taken, change),
+            (Record { epoch: Epoch(6), owner: B, lagging: Some(A), off: None }, LeaseChange::End)
+        );
         assert_eq!(decide(Some(taken), true, &lags), Err(Refused::Superseded));
     }
 

@@ -253,7 +253,7 @@ impl Promotion {
                 (member.standing, member.gone) = (Some(s), false);
                 None
             }
-            Some(reply @ (Reply::Joined(_) | Reply::No(_))) if phase == Phase::Join => self.joined(node, reply, now),
+            Some(reply @ (Reply::Joined(..) | Reply::No(_))) if phase == Phase::Join => self.joined(node, reply, now),
             _ => {
                 self.members.get_mut(&node)?.gone = true;
                 None
@@ -278,6 +278,19 @@ impl Promotion {
         self.members.iter_mut().filter_map(ask).collect()
     }
 
+    /// Whether this node has everything that another one has.
+    fn is_covered(&self, node: NodeId) -> bool {
+        let theirs = self.members.get(&node).and_then(|m| m.standing);
+        node == self.me || theirs.is_some_and(|s| !is_later(&s.position, &self.mine.position))
+    }
+
+    /// Whether the VE lags, and the node that has everything has more than this one, or is not heard. A person's word is enough to go on.
+    fn lags(&self) -> bool {
+        let by_itself = !self.forced && matches!(self.grounds, Grounds::Leases | Grounds::Arbiter);
+        let named = self.members.values().filter_map(|m| m.standing?.lagging).chain(self.mine.lagging);
+        by_itself && named.into_iter().any(|n| !self.is_covered(n))
+    }
+
     fn lost(&self) -> Option<u64> {
         let heads = self.members.values().filter_map(|m| m.standing).map(|s| s.position).chain(self.known);
         let here = self.mine.position;
@@ -290,8 +303,9 @@ impl Promotion {
         let writes = standings().find(|(_, s)| s.part == Part::Primary);
         let later = standings().filter(|(_, s)| is_later(&s.position, &self.mine.position));
         let later = later.max_by_key(|(_, s)| (s.position.epoch, s.position.txn));
-        let lags = standings().map(|(_, s)| s).chain([self.mine]).any(|s| s.lagging.is_some());
-        let highest = standings().map(|(_, s)| s.epoch).fold(self.mine.epoch, Epoch::max);
+        // Whoever is named as a successor may have begun already.
+        let reach = |s: Standing| s.successor.map_or(s.epoch, |to| next_epoch(s.epoch, to));
+        let highest = standings().map(|(_, s)| reach(s)).fold(reach(self.mine), Epoch::max);
         let ours = |s: &Standing| s.successor == Some(self.me) && s.position == self.mine.position;
         let handed = standings().map(|(_, s)| s).find(|s| ours(s) && s.part != Part::Primary);
         if let (Some((node, s)), false) = (writes, self.forced) {
@@ -300,9 +314,8 @@ impl Promotion {
         if let (Some((node, s)), false) = (later, self.forced) {
             return self.refuse(Refused::Later(node, s.position));
         }
-        if lags && !self.forced && matches!(self.grounds, Grounds::Leases | Grounds::Arbiter) {
-            let lost = self.lost();
-            return self.refuse(Refused::Lags(lost));
+        if self.lags() {
+            return self.refuse(Refused::Lags(self.lost()));
         }
         let above = if let Grounds::Statement { above, .. } = self.grounds { above } else { Epoch(0) };
         self.epoch = next_epoch(highest.max(above), self.me);
@@ -312,13 +325,13 @@ impl Promotion {
                 self.phase = Phase::Record;
                 vec![Action::Record(old)]
             }
-            (Grounds::SteppedDown, Some(s)) if highest <= s.epoch => {
+            (Grounds::SteppedDown, Some(s)) if highest <= reach(s) => {
                 // Should somebody have been promoted in this node's place, a required replica knows.
                 let silent = |n: &&NodeId| **n != self.me && self.members[n].standing.is_none();
                 if self.lessors.iter().any(|n| silent(&n)) {
                     return self.refuse(Refused::NoMajority);
                 }
-                self.epoch = s.epoch;
+                self.epoch = reach(s);
                 self.verify()
             }
             (Grounds::SteppedDown, _) => self.refuse(Refused::NotForUs),
@@ -333,9 +346,10 @@ impl Promotion {
 
     fn propose(&mut self) -> Vec<Action> {
         self.phase = Phase::Arbiter;
-        let (ve, node, forced) = (self.ve, self.me, self.forced);
+        let (ve, node) = (self.ve, self.me);
         let Some(record) = self.record else { return vec![Action::Arbiter(arbiter::Request::Read { ve })] };
-        let expected = record.epoch;
+        let (expected, known) = (record.epoch, record.lagging.is_some_and(|n| self.is_covered(n)));
+        let forced = self.forced || known;
         if self.epoch <= expected {
             self.epoch = next_epoch(expected, node);
         }
@@ -373,6 +387,8 @@ impl Promotion {
             let later = heads.into_iter().find(|(_, s)| is_later(&s.position, &self.mine.position));
             return match later {
                 Some((node, s)) if !self.forced => self.refuse(Refused::Later(node, s.position)),
+                // Recorded after it had been asked for, and before a lessor joined: nothing is after it.
+                _ if self.lags() => self.refuse(Refused::Lags(self.lost())),
                 _ => self.verify(),
             };
         }

@@ -2,8 +2,9 @@
 //!
 //! 1. The writers are slowed until little is left to send, then stopped: everything accepted is sealed and durable here.
 //! 2. The replica acknowledges this very position.
-//! 3. **The old primary is a replica, durably**, and names its successor and the successor's epoch. It will not write again unless it is promoted;
-//!    nobody but the successor may take its stepping down as grounds.
+//! 3. **The old primary is a replica, durably**, and names its successor. The successor's epoch follows from both ([`next_epoch`]); it is not
+//!    noted as seen before it is written in, since another node may be promoted in a lower one if the successor never comes.
+//!    The old primary will not write again unless it is promoted; nobody but the successor may take its stepping down as grounds.
 //! 4. Arbiter and lessors hear of it, and the successor is asked to take over until it has.
 //!
 //! Crash points: before 3 the old primary starts as such. After 3 nobody writes until the successor does: either side goes on with 4 ([`Switchover::resume`],
@@ -56,7 +57,8 @@ pub enum SwitchoverAction {
     Freeze,
     /// Accept again: nothing has happened.
     Thaw,
-    /// Make the role of a replica durable, with this epoch as the highest seen and this successor.
+    /// Make the role of a replica durable, with this epoch, the present one, as the highest seen, and this successor. A higher epoch that is
+    /// noted later clears the successor, and ends this.
     WriteRole(Epoch, NodeId),
     /// Ask a member.
     Ask(NodeId, Question),
@@ -127,7 +129,7 @@ impl Switchover {
     pub fn new(who: Who, lessors: impl IntoIterator<Item = NodeId>) -> Switchover {
         Switchover {
             who,
-            next: who.epoch,
+            next: next_epoch(who.epoch, who.to),
             tell: lessors.into_iter().collect(),
             phase: Phase::Look,
             since: None,
@@ -138,9 +140,14 @@ impl Switchover {
         }
     }
 
-    /// Goes on behind a durable role that names the successor and its epoch, `next`; `at`: the head, which nothing has changed since.
-    pub fn resume(who: Who, next: Epoch, at: Position, lessors: impl IntoIterator<Item = NodeId>) -> Switchover {
-        Switchover { phase: Phase::Hand, next, at, ..Switchover::new(who, lessors) }
+    /// Goes on behind a durable role that names the successor; `at`: the head, which nothing has changed since.
+    pub fn resume(who: Who, at: Position, lessors: impl IntoIterator<Item = NodeId>) -> Switchover {
+        Switchover { phase: Phase::Hand, at, ..Switchover::new(who, lessors) }
+    }
+
+    /// To whom the VE is handed.
+    pub fn successor(&self) -> NodeId {
+        self.who.to
     }
 
     /// Whether this node may have stepped down.
@@ -163,7 +170,7 @@ impl Switchover {
             }
             (Acked(node, position), _) if node == self.who.to => self.acked = Some(position),
             (RoleWritten, Phase::Role) => self.enter(Phase::Hand, now),
-            (Arbiter(Some(reply)), Phase::Hand) => self.arbiter(reply),
+            (Arbiter(Some(reply)), Phase::Hand) if !self.recorded => return self.arbiter(reply),
             _ => {}
         }
         let left = if let Tick(left) = event { Some(left) } else { None };
@@ -194,18 +201,18 @@ impl Switchover {
         if s.part != Part::Replica || s.epoch > self.who.epoch || s.position.lineage != self.who.lineage {
             return self.give_up();
         }
-        self.next = next_epoch(self.who.epoch, self.who.to);
         self.enter(Phase::Slow, now);
         vec![SwitchoverAction::Throttle(true)]
     }
 
-    fn arbiter(&mut self, reply: arbiter::Reply) {
+    fn arbiter(&mut self, reply: arbiter::Reply) -> Vec<SwitchoverAction> {
         let (arbiter::Reply::Record(r, _) | arbiter::Reply::Refused(_, r)) = reply;
-        // Refused: it was done before, and the successor may have gone on since.
-        if (r.owner == self.who.to && r.epoch == self.next) || r.epoch > self.next {
-            self.recorded = true;
-            self.asked = None;
+        if r.owner == self.who.to && r.epoch >= self.next {
+            (self.recorded, self.asked) = (true, None);
+            return vec![];
         }
+        // Somebody else has the VE by now.
+        if r.epoch > self.who.epoch { self.over(Handed::Stuck(No::Epoch(r.epoch))) } else { vec![] }
     }
 
     fn go_on(&mut self, left: Option<u64>, now: Duration) -> Vec<SwitchoverAction> {
@@ -219,7 +226,7 @@ impl Switchover {
             }
             Phase::Drain if self.acked == Some(self.at) => {
                 self.enter(Phase::Role, now);
-                vec![SwitchoverAction::WriteRole(self.next, self.who.to)]
+                vec![SwitchoverAction::WriteRole(self.who.epoch, self.who.to)]
             }
             Phase::Hand => self.hand(now),
             _ => vec![],

@@ -26,7 +26,7 @@ use vefs::ids::TxnNo;
 
 use crate::node::NodeId;
 pub use pending::{Oldest, Pending};
-pub use policy::{AtWindow, Counters, Event, Exposure, Policy, State, Verdict};
+pub use policy::{AtWindow, Counters, Event, Exposure, Policy, ReplicaStatus, State, Verdict};
 pub use throttle::Throttle;
 
 /// Most entries that a VE's queue of unacknowledged changes has.
@@ -47,23 +47,6 @@ enum Permit {
     None,
     Asked,
     Granted,
-}
-
-/// How one replica stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReplicaStatus {
-    /// Which.
-    pub node: NodeId,
-    /// Whether the VE's exposure counts it.
-    pub required: bool,
-    /// How it stands.
-    pub state: State,
-    /// Its exposure.
-    pub exposure: Exposure,
-    /// Bytes and transactions that it lacks; `None` where that is not known.
-    pub behind: Option<(u64, u64)>,
-    /// The last transaction that it acknowledged in this run.
-    pub acked: Option<TxnNo>,
 }
 
 /// The window of one VE.

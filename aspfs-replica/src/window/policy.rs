@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use vefs::ids::TxnNo;
+
+use crate::node::NodeId;
+
 /// What happens when the window would be passed (promise G16).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AtWindow {
@@ -104,6 +108,23 @@ impl Exposure {
             _ => Exposure::Unknown,
         }
     }
+}
+
+/// How one replica stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplicaStatus {
+    /// Which.
+    pub node: NodeId,
+    /// Whether the VE's exposure counts it.
+    pub required: bool,
+    /// How it stands.
+    pub state: State,
+    /// Its exposure.
+    pub exposure: Exposure,
+    /// Bytes and transactions that it lacks; `None` where that is not known.
+    pub behind: Option<(u64, u64)>,
+    /// The last transaction that it acknowledged in this run.
+    pub acked: Option<TxnNo>,
 }
 
 /// What a changing operation does now.

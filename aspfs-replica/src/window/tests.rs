@@ -49,6 +49,7 @@ fn step() -> impl Strategy<Value = Step> {
 struct Account {
     changes: Vec<(u64, Duration)>,
     acked: [Option<u64>; 2],
+    within: Option<u64>,
     open: u64,
     now: Duration,
 }
@@ -60,9 +61,15 @@ impl Account {
         Some(waiting.min().map_or(ms(0), |since| self.now.saturating_sub(since)))
     }
 
-    fn all_acked(&self) -> bool {
+    /// Takes note of what there was when the window was kept again, while the VE lags.
+    fn keep(&mut self, over: bool, lags: bool) {
         let last = self.changes.last().map_or(0, |c| c.0);
-        self.acked.iter().all(|a| a.is_some_and(|a| a >= last))
+        self.within = if over || !lags { None } else { self.within.or(Some(last)) };
+    }
+
+    /// Whether everything is acknowledged that had been accepted then.
+    fn all_acked(&self) -> bool {
+        self.within.is_some_and(|txn| self.acked.iter().all(|a| a.is_some_and(|a| a >= txn)))
     }
 }
 
@@ -70,7 +77,7 @@ fn run(at: AtWindow, recorded: bool, steps: &[Step]) {
     let mut w = Window::new(policy(at, recorded), TxnNo(0), ms(0));
     w.set_replica(A, true, None, ms(0));
     w.set_replica(B, true, None, ms(0));
-    let mut account = Account { changes: vec![], acked: [None; 2], open: 1, now: ms(0) };
+    let mut account = Account { changes: vec![], acked: [None; 2], within: None, open: 1, now: ms(0) };
     let (mut asked, mut granted, mut before) = (None, None, State::Unprotected);
     for step in steps {
         match step {
@@ -97,6 +104,10 @@ fn run(at: AtWindow, recorded: bool, steps: &[Step]) {
             Step::Back(t) => w.tick(account.now.saturating_sub(ms(*t))),
         }
         let verdict = w.complete(account.now);
+        let over = account.exposure().is_none_or(|t| t > ms(2000));
+        // A fence only hides that it lags.
+        let lags = |state| !matches!(state, State::Protected | State::Unprotected);
+        account.keep(over, lags(before) || lags(w.state()));
         check(&w, &account, verdict, at, before);
         for event in w.take_events() {
             match event {

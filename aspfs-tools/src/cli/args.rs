@@ -114,6 +114,14 @@ pub enum Command {
     Branch(BranchCommand),
     /// Collect garbage now
     Gc,
+    /// Show how the check of everything stored is, and what it found damaged
+    ///
+    /// The daemon reads and checks everything once per `scrub-period`, at most `scrub-rate` a second.
+    Scrub {
+        /// Begin a pass, unless one is under way
+        #[arg(long)]
+        now: bool,
+    },
     /// Command the daemon itself
     #[command(subcommand)]
     Daemon(DaemonCommand),

@@ -24,6 +24,7 @@ use crate::control::frame::Kind;
 use crate::control::message::{
     At, Change, Collected, Done, FileRow, HoldRow, Id, MountRow, Request, Status, VeRow, Version,
 };
+use crate::control::scrub::ScrubRow;
 use args::{Cli, Command, DaemonCommand, HoldCommand, MountArgs, SettingArgs, VeCommand};
 use output::Output;
 
@@ -130,6 +131,10 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Gc => {
             let done: Collected = node.call(&Request::Gc {})?;
             Ok(node.out.print(&done, || show::collected(&done))?)
+        }
+        Command::Scrub { now } => {
+            let scrub: ScrubRow = node.call(&Request::Scrub { now: *now })?;
+            Ok(node.out.print(&scrub, || show::scrub(&scrub))?)
         }
         Command::Daemon(DaemonCommand::Stop { unmount }) => stop(&node, *unmount),
         Command::Completions { shell } => manual::completions(*shell),

@@ -2,6 +2,7 @@
 
 use super::output::fields;
 use crate::control::message::{Collected, Damage, HoldRow, Status, TemplateRow, VeRow, Version};
+use crate::control::scrub::ScrubRow;
 use crate::units::{show_count, show_duration, show_size};
 
 /// Columns of [`ve_line`].
@@ -108,6 +109,27 @@ pub fn collected(done: &Collected) -> String {
         ("extent files removed", done.files.to_string()),
         ("objects removed", show_size(done.object_bytes)),
     ])
+}
+
+/// How the scrub is.
+pub fn scrub(scrub: &ScrubRow) -> String {
+    let or = |text: &Option<String>, none: &str| text.clone().unwrap_or_else(|| none.to_owned());
+    let mut out = fields(&[
+        ("pass", scrub.pass.to_string()),
+        ("begun", or(&scrub.begun, "never")),
+        ("checking", or(&scrub.part, "nothing now")),
+        ("checked", format!("{} things, {}", show_count(scrub.things), show_size(scrub.bytes))),
+        ("last ended", or(&scrub.ended, "never")),
+        ("found damaged", scrub.found.to_string()),
+    ]);
+    for bad in &scrub.damage {
+        out += &format!("{} {} since {}: {}\n", bad.kind, bad.name, bad.since, bad.detail);
+        for reader in &bad.readers {
+            let path = reader.path.as_ref().map_or("no name".into(), |p| String::from_utf8_lossy(p.bytes()));
+            out += &format!("  read by VE {} inode {}: {path}\n", reader.ve, reader.ino);
+        }
+    }
+    out
 }
 
 /// How the daemon is.

@@ -36,6 +36,12 @@ pub struct Settings {
     /// Which versions stay readable, as AGE:EVERY by rising age: up to an age of 10 minutes all, up to 1 hour one a minute…
     #[arg(long, value_name = "STEPS")]
     pub retention: Option<String>,
+    /// Time between the beginnings of two checks of everything that is stored; 0s: only when asked for
+    #[arg(long, value_name = "DURATION")]
+    pub scrub_period: Option<String>,
+    /// Bytes a second that such a check reads at most
+    #[arg(long, value_name = "SIZE")]
+    pub scrub_rate: Option<String>,
     /// Free bytes on the store's file system that programs in VEs may not use
     #[arg(long, value_name = "SIZE")]
     pub reserve: Option<String>,
@@ -103,6 +109,8 @@ impl Settings {
             tick: s("1s"),
             gc_interval: s("60s"),
             retention: s(&show_retention(&Retention::default())),
+            scrub_period: s("7d"),
+            scrub_rate: s("16M"),
             reserve: s("64M"),
             checkpoint_every: s("512M"),
             listen: s(""),
@@ -133,6 +141,8 @@ impl Settings {
             tick: self.tick.or(below.tick),
             gc_interval: self.gc_interval.or(below.gc_interval),
             retention: self.retention.or(below.retention),
+            scrub_period: self.scrub_period.or(below.scrub_period),
+            scrub_rate: self.scrub_rate.or(below.scrub_rate),
             reserve: self.reserve.or(below.reserve),
             checkpoint_every: self.checkpoint_every.or(below.checkpoint_every),
             listen: self.listen.or(below.listen),
@@ -152,6 +162,8 @@ impl Settings {
             ("tick", &self.tick),
             ("gc-interval", &self.gc_interval),
             ("retention", &self.retention),
+            ("scrub-period", &self.scrub_period),
+            ("scrub-rate", &self.scrub_rate),
             ("reserve", &self.reserve),
             ("checkpoint-every", &self.checkpoint_every),
             ("listen", &self.listen),
@@ -220,6 +232,10 @@ pub struct Config {
     pub gc_interval: Option<std::time::Duration>,
     /// Which versions stay.
     pub retention: Retention,
+    /// Time between two passes of the scrub.
+    pub scrub_period: Option<std::time::Duration>,
+    /// Bytes a second that it reads at most.
+    pub scrub_rate: u64,
     /// Sizes of the store.
     pub options: vefs::Options,
     /// Where other nodes are listened for.
@@ -251,6 +267,7 @@ impl Config {
             return Err(ConfigError::Value { name: "tick", why: "must be from 10ms to 60s".into() });
         }
         let gc = duration("gc-interval", &settings.gc_interval)?;
+        let scrub = duration("scrub-period", &settings.scrub_period)?;
         let connections = text(&settings.connections);
         let connections = connections.parse().ok().filter(|n| (1..=1024).contains(n)).ok_or_else(|| {
             ConfigError::Value { name: "connections", why: format!("{connections:?} is not a number from 1 to 1024") }
@@ -279,6 +296,8 @@ impl Config {
             holder: holder_program(&text(&settings.holder)),
             tick,
             gc_interval: (!gc.is_zero()).then_some(gc),
+            scrub_period: (!scrub.is_zero()).then_some(scrub),
+            scrub_rate: size("scrub-rate", &settings.scrub_rate)?.max(1),
             retention: parse_retention(&text(&settings.retention))?,
             options,
             listen: address("listen", &settings.listen)?,

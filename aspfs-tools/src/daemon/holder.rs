@@ -1,14 +1,16 @@
 //! The daemon's end: finding the holder of a store or starting one, and asking it.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use aspfs_holder::protocol::{Ask, MountFlags, PROTOCOL, Reply, Row};
 use aspfs_holder::{packet, peer_is_allowed, socket_path};
 use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with};
@@ -64,6 +66,7 @@ pub enum LinkError {
 }
 
 /// A mount as the holder hands it out.
+#[derive(Debug)]
 pub struct Held {
     /// What is known of it.
     pub row: Row,
@@ -73,72 +76,98 @@ pub struct Held {
     pub kept: OwnedFd,
 }
 
+impl Held {
+    /// The same mount, with descriptors of its own.
+    pub fn try_clone(&self) -> io::Result<Held> {
+        Ok(Held { row: self.row.clone(), device: self.device.try_clone()?, kept: self.kept.try_clone()? })
+    }
+}
+
 /// A connection to the holder.
 pub struct Link {
-    socket: Mutex<OwnedFd>,
-    pid: u32,
     path: PathBuf,
+    program: PathBuf,
+    connection: Mutex<Connection>,
+    pid: AtomicU32,
+    /// How many holders this was connected to.
+    count: AtomicU64,
+}
+
+struct Connection {
+    socket: OwnedFd,
     /// The holder, where this process started it: waited for when it ends.
-    child: Mutex<Option<Child>>,
+    child: Option<Child>,
 }
 
 impl Link {
     /// The holder of a store, started if none runs. Only whoever holds the store's lock may call this: so nobody else starts one.
     pub fn open(runtime: &Path, store: &[u8; 16], program: &Path) -> Result<Link, LinkError> {
         let path = socket_path(runtime, store);
-        let at = |source: io::Error| LinkError::Socket { path: path.clone(), source };
-        let address = SocketAddrUnix::new(&path).map_err(|e| match e {
-            Errno::NAMETOOLONG => at(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "the path is too long for a socket; choose another --runtime-dir",
-            )),
-            e => at(e.into()),
-        })?;
-        let packets = || socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
-        let mut socket = packets().map_err(|e| at(e.into()))?;
-        let mut child = None;
-        match connect(&socket, &address) {
-            Ok(()) => {}
-            Err(Errno::NOENT | Errno::CONNREFUSED) => {
-                child = Some(start(&path, &address, program)?);
-                socket = packets().map_err(|e| at(e.into()))?;
-                connect(&socket, &address).map_err(|e| at(e.into()))?;
+        let (connection, pid) = connect_or_start(&path, program)?;
+        Ok(Link {
+            path,
+            program: program.to_owned(),
+            connection: Mutex::new(connection),
+            pid: AtomicU32::new(pid),
+            count: AtomicU64::new(1),
+        })
+    }
+
+    /// Which holder it is: another one is another number. Only it has what it was given.
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::SeqCst)
+    }
+
+    /// Whether the connection has ended: the holder was killed, if nothing worse.
+    pub fn is_lost(&self) -> bool {
+        let connection = self.connection.lock();
+        let mut fds = [PollFd::from_borrowed_fd(connection.socket.as_fd(), PollFlags::RDHUP)];
+        let asked = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+        asked.is_ok()
+            && fds.iter().any(|fd| fd.revents().intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR))
+    }
+
+    /// Connects to the holder again, or to a new one, which holds nothing yet.
+    pub fn renew(&self) -> Result<(), LinkError> {
+        let mut connection = self.connection.lock();
+        let (new, pid) = connect_or_start(&self.path, &self.program)?;
+        if let Some(mut child) = std::mem::replace(&mut *connection, new).child {
+            match child.try_wait() {
+                Ok(Some(_)) | Err(_) => {}
+                // It only closed its end.
+                Ok(None) => connection.child = connection.child.take().or(Some(child)),
             }
-            Err(e) => return Err(at(e.into())),
         }
-        if peer_is_allowed(&socket).is_err() {
-            return Err(LinkError::Stranger(path));
-        }
-        for side in [Timeout::Recv, Timeout::Send] {
-            set_socket_timeout(&socket, side, Some(PATIENCE)).map_err(|e| at(e.into()))?;
-        }
-        let mut link = Link { socket: Mutex::new(socket), pid: 0, path, child: Mutex::new(child) };
-        match link.ask(&Ask::Hello { protocol: PROTOCOL })?.0 {
-            Reply::Hello { protocol: PROTOCOL, pid } => link.pid = pid,
-            Reply::Hello { protocol: found, pid } => return Err(LinkError::Protocol { pid, found }),
-            _ => return Err(LinkError::Confused),
-        }
-        Ok(link)
+        self.pid.store(pid, Ordering::SeqCst);
+        self.count.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Gives the holder a mount that another holder made. It may have it already.
+    pub fn adopt(&self, row: &Row, device: BorrowedFd<'_>, kept: BorrowedFd<'_>) -> Result<(), LinkError> {
+        let connection = self.connection.lock();
+        let socket = &connection.socket;
+        let ask = Ask::Adopt(row.clone());
+        packet::send(socket, &ask, &[device, kept]).map_err(|source| LinkError::Silent { source })?;
+        hear(socket).map(|_| ())
     }
 
     /// The holder's process.
     pub fn pid(&self) -> u32 {
-        self.pid
+        self.pid.load(Ordering::SeqCst)
     }
 
     fn ask(&self, ask: &Ask) -> Result<(Reply, Vec<OwnedFd>), LinkError> {
-        let socket = self.socket.lock();
-        packet::send(&*socket, ask, &[]).map_err(|source| LinkError::Silent { source })?;
-        hear(&socket)
+        ask_on(&self.connection.lock().socket, ask)
     }
 
     /// Every mount that is held.
     pub fn list(&self) -> Result<Vec<Held>, LinkError> {
-        let socket = self.socket.lock();
-        packet::send(&*socket, &Ask::List, &[]).map_err(|source| LinkError::Silent { source })?;
+        let connection = self.connection.lock();
+        packet::send(&connection.socket, &Ask::List, &[]).map_err(|source| LinkError::Silent { source })?;
         let mut out = Vec::new();
         loop {
-            match hear(&socket)? {
+            match hear(&connection.socket)? {
                 (Reply::Mount(row), fds) => out.push(held(row, fds)?.0),
                 (Reply::End, _) => return Ok(out),
                 _ => return Err(LinkError::Confused),
@@ -167,11 +196,51 @@ impl Link {
     pub fn quit(&self) -> Result<(), LinkError> {
         self.ask(&Ask::Quit)?;
         let _ = std::fs::remove_file(&self.path);
-        if let Some(mut child) = self.child.lock().take() {
+        if let Some(mut child) = self.connection.lock().child.take() {
             let _ = child.wait();
         }
         Ok(())
     }
+}
+
+/// A connection to whoever listens at the path, or to a holder that is started there; and its process.
+fn connect_or_start(path: &Path, program: &Path) -> Result<(Connection, u32), LinkError> {
+    let at = |source: io::Error| LinkError::Socket { path: path.to_owned(), source };
+    let address = SocketAddrUnix::new(path).map_err(|e| match e {
+        Errno::NAMETOOLONG => at(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the path is too long for a socket; choose another --runtime-dir",
+        )),
+        e => at(e.into()),
+    })?;
+    let packets = || socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
+    let mut socket = packets().map_err(|e| at(e.into()))?;
+    let mut child = None;
+    match connect(&socket, &address) {
+        Ok(()) => {}
+        Err(Errno::NOENT | Errno::CONNREFUSED) => {
+            child = Some(start(path, &address, program)?);
+            socket = packets().map_err(|e| at(e.into()))?;
+            connect(&socket, &address).map_err(|e| at(e.into()))?;
+        }
+        Err(e) => return Err(at(e.into())),
+    }
+    if peer_is_allowed(&socket).is_err() {
+        return Err(LinkError::Stranger(path.to_owned()));
+    }
+    for side in [Timeout::Recv, Timeout::Send] {
+        set_socket_timeout(&socket, side, Some(PATIENCE)).map_err(|e| at(e.into()))?;
+    }
+    match ask_on(&socket, &Ask::Hello { protocol: PROTOCOL })?.0 {
+        Reply::Hello { protocol: PROTOCOL, pid } => Ok((Connection { socket, child }, pid)),
+        Reply::Hello { protocol: found, pid } => Err(LinkError::Protocol { pid, found }),
+        _ => Err(LinkError::Confused),
+    }
+}
+
+fn ask_on(socket: &OwnedFd, ask: &Ask) -> Result<(Reply, Vec<OwnedFd>), LinkError> {
+    packet::send(socket, ask, &[]).map_err(|source| LinkError::Silent { source })?;
+    hear(socket)
 }
 
 fn hear(socket: &OwnedFd) -> Result<(Reply, Vec<OwnedFd>), LinkError> {

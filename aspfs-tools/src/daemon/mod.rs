@@ -17,6 +17,7 @@ mod mounts;
 mod pages;
 mod refuse;
 mod replication;
+mod scrub;
 mod server;
 mod serving;
 mod session;
@@ -147,6 +148,8 @@ pub fn run_with(config: Config, prepare: Prepare) -> Result<(), DaemonError> {
     let metrics = metrics.map_err(|source| DaemonError::Io { what: "listening for metrics", source })?;
     let fetcher =
         pages::start(daemon.clone()).map_err(|source| DaemonError::Io { what: "starting a thread", source })?;
+    let scrubber =
+        scrub::start(daemon.clone()).map_err(|source| DaemonError::Io { what: "starting a thread", source })?;
     let server = server::start(daemon.clone(), listener)
         .map_err(|source| DaemonError::Io { what: "starting a thread", source })?;
     tracing::info!(socket = %daemon.config.socket.display(), "ready");
@@ -156,7 +159,7 @@ pub fn run_with(config: Config, prepare: Prepare) -> Result<(), DaemonError> {
     tracing::info!("stopping");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     server.stop();
-    drop((watcher, collector, metrics, fetcher));
+    drop((watcher, collector, metrics, fetcher, scrubber));
     daemon.mounts.stop();
     // Behind the mounts: a writer that waits for its window must not go on because nobody watches it any more.
     let replication = daemon.replication.lock().take();

@@ -1,7 +1,8 @@
 //! The mounts of this daemon: which VE is served, through which device, and what becomes of it.
 //!
 //! A VE is in the table while it is mounted, being mounted, or being created or destroyed: a claim. So a VE is mounted once, and nothing
-//! is destroyed under a mount. The table's lock is never held while a mount is made or stopped, or the holder asked.
+//! is destroyed under a mount. The table's lock is never held while a mount is made or stopped, or the holder asked, but when a new holder is
+//! given what the one before had: that must not change meanwhile.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -27,6 +28,8 @@ use aspfs_holder::push::Device;
 const READ_AHEAD_KIB: u32 = 1024;
 /// How long somebody who unmounts waits for the helper.
 const REST: Duration = Duration::from_secs(1);
+/// Threads that take mounts over: opening a VE reads and flushes.
+const TAKING_OVER: usize = 4;
 /// How often ended mounts are looked for.
 const WATCH: Duration = Duration::from_millis(100);
 
@@ -39,10 +42,20 @@ pub struct Mounts {
 enum Slot {
     /// Somebody is changing what it is.
     Claimed,
-    /// It is served.
-    Live(MountRow, Serving),
+    /// It is served. The number is that of the holder that has it (see [`Link::count`]).
+    Live(Row, Serving, u64),
     /// The holder has it, but it cannot be served, and why.
-    Broken(MountRow, String),
+    Broken(Held, String, u64),
+}
+
+impl Slot {
+    fn row(&self) -> Option<MountRow> {
+        match self {
+            Slot::Live(row, ..) => Some(shown(row)),
+            Slot::Broken(held, ..) => Some(shown(&held.row)),
+            Slot::Claimed => None,
+        }
+    }
 }
 
 /// A VE that nobody else may mount, create or destroy while this lives.
@@ -82,7 +95,7 @@ impl Mounts {
             Some(Slot::Claimed) => {
                 Err(refusal(Why::Busy, format!("VE {ve} is being mounted, unmounted, created or destroyed")))
             }
-            Some(Slot::Live(row, _) | Slot::Broken(row, _)) => {
+            Some(Slot::Live(row, ..) | Slot::Broken(Held { row, .. }, ..)) => {
                 Err(refusal(Why::Busy, format!("VE {ve} is mounted at {}", row.dir)))
             }
         }
@@ -94,26 +107,19 @@ impl Mounts {
 
     /// Where a VE is mounted.
     pub fn row(&self, ve: VeId) -> Option<MountRow> {
-        match self.slots.lock().get(&ve)? {
-            Slot::Live(row, _) | Slot::Broken(row, _) => Some(row.clone()),
-            Slot::Claimed => None,
-        }
+        self.slots.lock().get(&ve)?.row()
     }
 
     /// All mounts.
     pub fn rows(&self) -> Vec<MountRow> {
-        let row = |slot: &Slot| match slot {
-            Slot::Live(row, _) | Slot::Broken(row, _) => Some(row.clone()),
-            Slot::Claimed => None,
-        };
-        self.slots.lock().values().filter_map(row).collect()
+        self.slots.lock().values().filter_map(Slot::row).collect()
     }
 
     /// What all mounts counted, since this daemon serves them.
     pub fn figures(&self) -> Figures {
         let mut sum = Figures::default();
         for slot in self.slots.lock().values() {
-            if let Slot::Live(_, serving) = slot {
+            if let Slot::Live(_, serving, _) = slot {
                 let f = serving.figures();
                 sum.passthrough += f.passthrough;
                 sum.cached += f.cached;
@@ -133,7 +139,7 @@ impl Mounts {
     /// Mounts that cannot be served.
     pub fn broken(&self) -> Vec<(Id, String)> {
         let why = |(ve, slot): (&VeId, &Slot)| match slot {
-            Slot::Broken(_, why) => Some((Id(*ve), format!("its mount is not served: {why}"))),
+            Slot::Broken(_, why, _) => Some((Id(*ve), format!("its mount is not served: {why}"))),
             _ => None,
         };
         self.slots.lock().iter().filter_map(why).collect()
@@ -141,13 +147,13 @@ impl Mounts {
 
     /// Begins no fetch of a VE's dirty pages for a while. Whether one is under way.
     fn rest(&self, ve: VeId) -> bool {
-        matches!(self.slots.lock().get(&ve), Some(Slot::Live(_, serving)) if serving.rest())
+        matches!(self.slots.lock().get(&ve), Some(Slot::Live(_, serving, _)) if serving.rest())
     }
 
     /// The devices of mounts whose dirty pages are to be fetched now.
     pub fn fetches(&self) -> Vec<Device> {
         let due = |slot: &Slot| match slot {
-            Slot::Live(row, serving) if serving.begin_fetch() => Some(row.device),
+            Slot::Live(row, serving, _) if serving.begin_fetch() => Some(row.device),
             _ => None,
         };
         self.slots.lock().values().filter_map(due).collect()
@@ -156,7 +162,7 @@ impl Mounts {
     /// What came of one.
     pub fn fetched(&self, device: Device, fetched: &Fetched) {
         for (ve, slot) in self.slots.lock().iter() {
-            if let Slot::Live(row, serving) = slot
+            if let Slot::Live(row, serving, _) = slot
                 && row.device == device
                 && serving.end_fetch(fetched)
             {
@@ -168,7 +174,7 @@ impl Mounts {
     /// Nothing came of any.
     pub fn fetches_failed(&self) {
         for slot in self.slots.lock().values() {
-            if let Slot::Live(_, serving) = slot {
+            if let Slot::Live(_, serving, _) = slot {
                 serving.end_fetch(&Fetched::Failed(String::new()));
             }
         }
@@ -180,11 +186,11 @@ impl Mounts {
             let mut slots = self.slots.lock();
             let over: Vec<VeId> = slots
                 .iter()
-                .filter(|(_, s)| matches!(s, Slot::Live(_, serving) if serving.ended()))
+                .filter(|(_, s)| matches!(s, Slot::Live(_, serving, _) if serving.ended()))
                 .map(|(ve, _)| *ve)
                 .collect();
             let take = |ve: VeId| match slots.insert(ve, Slot::Claimed) {
-                Some(Slot::Live(_, serving)) => (Claim { mounts: self, ve }, Some(serving)),
+                Some(Slot::Live(_, serving, _)) => (Claim { mounts: self, ve }, Some(serving)),
                 _ => (Claim { mounts: self, ve }, None),
             };
             over.into_iter().map(take).collect()
@@ -200,6 +206,35 @@ impl Mounts {
         }
     }
 
+    /// Sees to it that the holder has every mount: one that was killed is replaced, and given what it had. Mounts go on meanwhile, since
+    /// this process has their devices too. What fails is tried again at the next call.
+    fn keep_held(&self) {
+        if self.link.is_lost() {
+            match self.link.renew() {
+                Ok(()) => tracing::warn!(holder = self.link.pid(), "the holder has ended, there is a new one"),
+                Err(e) => {
+                    tracing::error!(error = %e, "the holder has ended, and there is no new one");
+                    return;
+                }
+            }
+        }
+        let count = self.link.count();
+        let mut slots = self.slots.lock();
+        for (ve, slot) in slots.iter_mut() {
+            let (row, (device, kept), by) = match slot {
+                Slot::Live(row, serving, by) => (&*row, serving.descriptors(), by),
+                Slot::Broken(held, _, by) => (&held.row, (held.device.as_fd(), held.kept.as_fd()), by),
+                Slot::Claimed => continue,
+            };
+            if *by != count {
+                match self.link.adopt(row, device, kept) {
+                    Ok(()) => *by = count,
+                    Err(e) => tracing::error!(%ve, error = %e, "the new holder does not take a mount"),
+                }
+            }
+        }
+    }
+
     /// Ends serving; what is mounted stays with the holder. A holder of nothing ends too.
     pub fn stop(&self) {
         self.sweep();
@@ -211,7 +246,7 @@ impl Mounts {
             return;
         }
         for (ve, slot) in slots {
-            if let Slot::Live(_, serving) = slot {
+            if let Slot::Live(_, serving, _) = slot {
                 serving.freeze();
                 tracing::debug!(%ve, "left with the holder");
             }
@@ -230,7 +265,10 @@ impl Mounts {
 
 /// Starts the thread that looks for ended mounts.
 pub fn watch(daemon: Arc<Daemon>) -> io::Result<Periodic> {
-    Periodic::start("aspfs-mounts", WATCH, move || daemon.mounts.sweep())
+    Periodic::start("aspfs-mounts", WATCH, move || {
+        daemon.mounts.sweep();
+        daemon.mounts.keep_held();
+    })
 }
 
 impl Daemon {
@@ -247,13 +285,14 @@ impl Daemon {
         }
         self.mounts.sweep();
         let claim = self.mounts.claim(ve)?;
+        let count = self.mounts.link.count();
         let (held, mount) = self.mounts.link.mount(ve, dir, source, flags)?;
-        let row = shown(&held.row);
+        let (held_row, row) = (held.row.clone(), shown(&held.row));
         match self.serve(held) {
             Ok(serving) => {
                 set_read_ahead(row.device);
                 tracing::info!(%ve, dir, "mounted");
-                self.mounts.settle(claim, Slot::Live(row.clone(), serving));
+                self.mounts.settle(claim, Slot::Live(held_row, serving, count));
                 Ok((row, mount))
             }
             Err(why) => {
@@ -275,28 +314,43 @@ impl Daemon {
         Serving::start(host, ve, held).map_err(|e| e.to_string())
     }
 
-    /// Serves what the holder kept from the daemon before. What cannot be served stays with the holder and is named in the status.
+    /// Serves what the holder kept from the daemon before, several VEs at a time. What cannot be served stays with the holder and is named
+    /// in the status.
     pub fn take_over(&self) -> Result<(), DaemonError> {
-        for held in self.mounts.link.list()? {
-            let ve = VeId(held.row.ve);
-            if is_dead(&held.device) {
-                self.mounts.link.forget(ve)?;
-                tracing::info!(%ve, "was unmounted meanwhile");
-                continue;
-            }
-            let row = shown(&held.row);
-            let slot = match self.serve(held) {
-                Ok(serving) => {
-                    tracing::info!(%ve, dir = row.dir, "taken over");
-                    Slot::Live(row, serving)
-                }
-                Err(why) => {
-                    tracing::error!(%ve, dir = row.dir, why, "its mount cannot be served");
-                    Slot::Broken(row, why)
-                }
-            };
-            self.mounts.slots.lock().insert(ve, slot);
+        let held = Mutex::new(self.mounts.link.list()?.into_iter());
+        let next = || held.lock().next();
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..TAKING_OVER)
+                .map(|_| scope.spawn(|| std::iter::from_fn(next).try_for_each(|h| self.take(h))))
+                .collect();
+            // A panic is one of `serve`: the mount it was about is as good as broken, and so is this daemon.
+            threads.into_iter().try_for_each(|t| t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        })
+    }
+
+    /// Goes on serving one mount.
+    fn take(&self, held: Held) -> Result<(), DaemonError> {
+        let ve = VeId(held.row.ve);
+        if is_dead(&held.device) {
+            self.mounts.link.forget(ve)?;
+            tracing::info!(%ve, "was unmounted meanwhile");
+            return Ok(());
         }
+        let row = held.row.clone();
+        let count = self.mounts.link.count();
+        let spare =
+            held.try_clone().map_err(|source| DaemonError::Io { what: "copying a mount's descriptors", source })?;
+        let slot = match self.serve(held) {
+            Ok(serving) => {
+                tracing::info!(%ve, dir = row.dir, "taken over");
+                Slot::Live(row, serving, count)
+            }
+            Err(why) => {
+                tracing::error!(%ve, dir = row.dir, why, "its mount cannot be served");
+                Slot::Broken(spare, why, count)
+            }
+        };
+        self.mounts.slots.lock().insert(ve, slot);
         Ok(())
     }
 

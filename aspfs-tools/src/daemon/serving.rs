@@ -1,5 +1,6 @@
 //! Serving one mount: what this daemon needs of the FUSE adapter.
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use vefs::fuse::{Figures, Host, Mounted, Options, ServeError};
@@ -23,6 +24,11 @@ impl Serving {
     /// Whether it is unmounted.
     pub fn ended(&self) -> bool {
         self.mounted.ended()
+    }
+
+    /// The mount's device and kept state, for a new holder.
+    pub fn descriptors(&self) -> (BorrowedFd<'_>, BorrowedFd<'_>) {
+        self.mounted.descriptors()
     }
 
     /// What it counted.

@@ -172,6 +172,18 @@ fn handle(session: &mut Session<'_>, request: Request) -> Answer<()> {
         }
         Request::HoldRelease { ve, name } => ves::release(&daemon, ve, &name).and_then(|()| session.answer(&Done {})),
         Request::Gc {} => session.answer(&daemon.collect()?),
+        Request::Scrub { now } => session.answer(&daemon.scrub(now)?),
+        Request::Stop { holder } => {
+            daemon.end(holder)?;
+            session.answer(&Done {})
+        }
+        request => replicated(session, &daemon, request),
+    }
+}
+
+/// What is asked of clusters and replication.
+fn replicated(session: &mut Session<'_>, daemon: &Daemon, request: Request) -> Answer<()> {
+    match request {
         Request::ClusterInit { name, node, addresses } => {
             session.answer(&daemon.cluster_init(&name, &node, &addresses)?)
         }
@@ -198,10 +210,7 @@ fn handle(session: &mut Session<'_>, request: Request) -> Answer<()> {
             daemon.branch_remove(ve, &name)?;
             session.answer(&Done {})
         }
-        Request::Stop { holder } => {
-            daemon.end(holder)?;
-            session.answer(&Done {})
-        }
+        other => Err(refusal(Why::Usage, format!("not understood: {other:?}"))),
     }
 }
 

@@ -60,11 +60,14 @@ impl Daemon {
         })
     }
 
-    /// Names of templates by the trees they name.
+    /// Names of templates by the trees they name; of a tree that has no name of its own, those of the templates it was composed of.
     pub fn template_names(&self) -> Answer<BTreeMap<Hash, Vec<String>>> {
         let mut names: BTreeMap<Hash, Vec<String>> = BTreeMap::new();
         for template in self.store.template_list()? {
             names.entry(template.root).or_default().push(template.name);
+        }
+        for (root, parts) in self.store.stack_list()? {
+            names.entry(root).or_insert(parts);
         }
         Ok(names)
     }

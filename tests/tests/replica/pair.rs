@@ -99,6 +99,9 @@ impl Pair {
         let txn = b.position().txn;
         let root = |ve: &Arc<Ve>| ve.version(txn).unwrap().state_root().unwrap();
         assert_eq!(root(&a).root, root(&b).root, "roots at {txn}");
+        // What a scrub of two sides compares.
+        let logical = |ve: &Arc<Ve>| ve.version(txn).unwrap().logical_root().unwrap();
+        assert_eq!(logical(&a), logical(&b), "logical roots at {txn}");
         assert_eq!(a.usage(), b.usage());
         assert_eq!(b.role().kind, RoleKind::Replica);
     }

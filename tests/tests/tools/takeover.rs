@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use aspfs_tests::needs_mounts;
 use aspfs_tests::node::Node;
+use aspfs_tools::control::message::{Request, Status};
 
 /// checks G7
 #[test]
@@ -76,6 +77,48 @@ fn what_is_open_survives_a_stop_and_a_kill() {
     assert!(node.mounts().is_empty());
 }
 
+/// A holder that was killed took every mount with it when the daemon was replaced later. checks G7
+#[test]
+fn a_killed_holder_is_replaced_and_gets_the_mounts() {
+    needs_mounts!();
+    let mut node = Node::start();
+    let dirs: Vec<_> = (1..=3).map(|n| node.mounted(&format!("{n:08X}"))).collect();
+    let mut files: Vec<_> = dirs.iter().map(|dir| std::fs::File::create_new(dir.join("f")).unwrap()).collect();
+    for round in 0..3 {
+        let holder = node.holder();
+        rustix::process::kill_process(
+            rustix::process::Pid::from_raw(holder.cast_signed()).unwrap(),
+            rustix::process::Signal::KILL,
+        )
+        .unwrap();
+        let holder = node.wait_for("a new holder", |node| {
+            let status: Status = node.client().call(&Request::Status {}).unwrap();
+            (status.holder != holder).then_some(status.holder)
+        });
+        files.iter_mut().for_each(|file| file.write_all(b"x").unwrap());
+        // The status names the new holder before it has everything.
+        let more = node.mounted(&format!("{:08X}", 16 + round));
+        node.wait_for("the mounts", |_| {
+            let fds = std::fs::read_dir(format!("/proc/{holder}/fd")).unwrap();
+            let devices = fds.filter(|fd| {
+                let target = std::fs::read_link(fd.as_ref().unwrap().path());
+                target.is_ok_and(|t| t == std::path::Path::new("/dev/fuse"))
+            });
+            (devices.count() == 4 + round).then_some(())
+        });
+        node.kill();
+        node.up();
+        files.iter_mut().for_each(|file| file.write_all(b"y").unwrap());
+        std::fs::write(more.join("f"), "x").unwrap();
+    }
+    drop(files);
+    for dir in &dirs {
+        assert_eq!(std::fs::read(dir.join("f")).unwrap(), b"xyxyxy");
+    }
+    node.aspfs(&["daemon", "stop", "--unmount"]).ok();
+    assert_eq!(node.ended(), 0);
+}
+
 #[test]
 fn a_mount_that_ended_without_a_daemon_is_forgotten() {
     needs_mounts!();
@@ -87,8 +130,7 @@ fn a_mount_that_ended_without_a_daemon_is_forgotten() {
     rustix::mount::unmount(&a, rustix::mount::UnmountFlags::DETACH).unwrap();
     node.up();
     node.wait_for("the end of the mount", |node| {
-        let status: aspfs_tools::control::message::Status =
-            node.client().call(&aspfs_tools::control::message::Request::Status {}).unwrap();
+        let status: Status = node.client().call(&Request::Status {}).unwrap();
         (status.mounts.len() == 1).then_some(())
     });
     assert_eq!(node.aspfs(&["cat", "0000002A", "/f"]).ok(), "x");

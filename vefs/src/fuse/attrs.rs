@@ -107,6 +107,7 @@ impl Fs {
 
     /// statfs(2): the VE's quota, or what the node has where there is none.
     pub(super) fn room(&self) -> Result<Room, Errno> {
+        self.reaping.now();
         let stat = self.ve.statfs();
         let node_free = self.ve.node_free_bytes().map_err(|e| self.errno(&e))?;
         let bytes = stat.bytes_limit.min(stat.bytes_used.saturating_add(node_free));

@@ -30,20 +30,34 @@ impl Fs {
         let ino = node.ino();
         let whole = || self.ve.whole_object(ino).ok().flatten();
         let mut nodes = self.nodes.lock();
+        let alone = !nodes.is_open(ino);
         let opened = nodes
             .open(node, write || truncate, asker.unique, whole, &self.registry)
             .map_err(|why| self.refused(node, why))?;
         drop(nodes);
+        let opened = if alone && opened == Opened::Cached { self.writing_opened(flags) } else { opened };
         if truncate && let Err(e) = self.truncate(asker, node, 0) {
             self.close_file(asker, node, CACHED)?;
             return Err(e);
         }
         let counter = match opened {
-            Opened::Cached => &self.counters.cached,
+            Opened::Cached | Opened::Direct => &self.counters.cached,
             Opened::Passthrough(_) => &self.counters.passthrough,
         };
         count(counter, 1);
         Ok(opened)
+    }
+
+    /// How the only open of a file is answered. Through one that only writes nothing is read again, so what is written need not be copied
+    /// into the kernel's cache first: half of what a large write costs. The kernel keeps others coherent, who open the file later and do
+    /// cache: it drops the pages that are written. A log is left to the cache, since somebody may follow it.
+    fn writing_opened(&self, flags: OpenFlags) -> Opened {
+        let only_writes = flags.acc_mode() == OpenAccMode::O_WRONLY && flags.0 & libc::O_APPEND == 0;
+        if only_writes && self.direct.load(std::sync::atomic::Ordering::Relaxed) {
+            Opened::Direct
+        } else {
+            Opened::Cached
+        }
     }
 
     fn truncate(&self, asker: Asker, node: NodeId, size: u64) -> Result<(), Errno> {
@@ -69,7 +83,7 @@ impl Fs {
                 let made = self.nodes.lock().created(found.node.ino(), asker.unique, &self.registry);
                 made.map_err(|e| self.refused(found.node, e.into()))?;
                 count(&self.counters.cached, 1);
-                Ok((found, Opened::Cached))
+                Ok((found, self.writing_opened(flags)))
             }
             // Somebody else was quicker.
             Err(Errno::EEXIST) if flags.0 & libc::O_EXCL == 0 => {
@@ -89,7 +103,13 @@ impl Fs {
     /// The last close of an open file.
     pub(super) fn close_file(&self, asker: Asker, node: NodeId, handle: u64) -> Result<(), Errno> {
         let passthrough = handle == PASSTHROUGH;
-        let done = self.nodes.lock().release(node.ino(), passthrough, asker.unique, &self.registry);
+        let mut nodes = self.nodes.lock();
+        let done = nodes.release(node.ino(), passthrough, asker.unique, &self.registry);
+        let forgotten = !nodes.is_open(node.ino()) && self.reaping.closed(node.ino());
+        drop(nodes);
+        if forgotten {
+            self.forgotten(node);
+        }
         done.map_err(|e| self.refused(node, e.into()))
     }
 

@@ -1,6 +1,7 @@
 //! One mounted VE: what every family of requests uses.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::RwLock;
 
@@ -13,6 +14,7 @@ use super::objects::Registry;
 use super::pages::Pages;
 use super::parked::Parked;
 use super::readers::{Readers, Serving};
+use super::reaping::Reaping;
 use super::syncing::Syncing;
 use crate::errno::Errno;
 use crate::error::Error;
@@ -21,6 +23,10 @@ use crate::lock::Mutex;
 use crate::op::{Op, Reply};
 use crate::types::Inode;
 use crate::ve::{self, Memo, Ve};
+use crate::waiting;
+
+/// How long an operation without room waits for the kernel to tell of removed files that it has forgotten, in milliseconds.
+const FORGETTING: usize = 20;
 
 /// A VE as the kernel sees it.
 pub struct Fs {
@@ -36,8 +42,11 @@ pub struct Fs {
     pub(super) readers: Arc<Readers>,
     pub(super) parked: Arc<Parked>,
     pub(super) pages: Pages,
+    pub(super) reaping: Arc<Reaping>,
     /// Refuses every change with EROFS.
     pub(super) read_only: bool,
+    /// The kernel can write past its cache and keep that coherent.
+    pub(super) direct: std::sync::atomic::AtomicBool,
 }
 
 /// An inode for the kernel.
@@ -88,7 +97,44 @@ impl Fs {
             }
         }
         let request = ve::Request { unique: asker.number(), since: asker.since };
-        self.ve.execute(op, request).map_err(|e| self.errno(&e))
+        let erased = self.reaping.times();
+        let done = self.ve.execute(op, request).or_else(|e| self.with_room(e, erased, || self.ve.execute(op, request)));
+        done.map_err(|e| self.errno(&e))
+    }
+
+    /// Tries again what found no room, if removed files that are still to be erased may have taken it. The kernel may serve some requests before
+    /// it tells of what it has forgotten (`forget_batch` of fs/fuse/dev.c); while this waits, another thread is told.
+    fn with_room(
+        &self,
+        mut error: Error,
+        mut erased: u64,
+        again: impl Fn() -> Result<Reply, Error>,
+    ) -> Result<Reply, Error> {
+        for _ in 0..FORGETTING {
+            if !matches!(error, Error::Posix(Errno::EDQUOT) | Error::NoSpace { .. }) {
+                break;
+            }
+            self.reaping.now();
+            let times = self.reaping.times();
+            if times != std::mem::replace(&mut erased, times) {
+                match again() {
+                    Err(e) => error = e,
+                    done => return done,
+                }
+            } else if self.removed_files()? {
+                waiting::wait(|| std::thread::sleep(Duration::from_millis(1)));
+            } else {
+                break;
+            }
+        }
+        Err(error)
+    }
+
+    /// Whether there are removed files that nobody has open.
+    fn removed_files(&self) -> Result<bool, Error> {
+        let orphans = self.ve.orphans()?;
+        let nodes = self.nodes.lock();
+        Ok(orphans.iter().any(|ino| !nodes.is_open(*ino)))
     }
 
     fn again(&self, memo: Memo) -> Result<Reply, Errno> {
@@ -146,15 +192,14 @@ impl Fs {
         }
         let mut nodes = self.nodes.lock();
         if nodes.is_open(ino) {
+            // Its last RELEASE is being served beside this one.
+            self.reaping.forgotten_open(ino);
             return;
         }
         if let Err(e) = nodes.gone(ino, &self.registry) {
             tracing::error!(ve = %self.ve.id(), error = %e, "keeping an open");
         }
         drop(nodes);
-        match self.ve.execute(&Op::Reap { ino }, ve::Request::default()) {
-            Ok(_) | Err(Error::Posix(Errno::ENOENT | Errno::EBUSY) | Error::ReadOnly { .. }) => {}
-            Err(e) => tracing::warn!(ve = %self.ve.id(), %ino, error = %e, "erasing an orphan"),
-        }
+        self.reaping.forgotten(ino);
     }
 }

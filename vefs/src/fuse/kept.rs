@@ -8,7 +8,8 @@
 //! old one or the new one.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::fstat;
@@ -131,16 +132,16 @@ pub struct Left {
 }
 
 /// The memfd.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Kept {
-    fd: OwnedFd,
+    fd: Arc<OwnedFd>,
 }
 
 impl Kept {
     /// Takes the memfd over and reads what is in it.
     pub fn read(fd: OwnedFd) -> Result<Left, KeptError> {
         let len = u64::try_from(fstat(&fd).map_err(io::Error::from)?.st_size).unwrap_or(0);
-        let kept = Kept { fd };
+        let kept = Kept { fd: Arc::new(fd) };
         if len == 0 {
             return Ok(Left { kept, exchange: None, fetched: None, slots: Vec::new() });
         }
@@ -177,9 +178,9 @@ impl Kept {
         Ok(Left { kept, exchange: Some(exchange), fetched, slots })
     }
 
-    /// Another descriptor of the same.
-    pub fn try_clone(&self) -> Result<Kept, KeptError> {
-        Ok(Kept { fd: self.fd.try_clone()? })
+    /// The memfd, to be kept by somebody else too.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 
     /// Keeps the exchange. Written last of its parts is the magic: without it the mount counts as never served.

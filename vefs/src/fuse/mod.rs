@@ -29,6 +29,7 @@ mod objects;
 mod pages;
 mod parked;
 mod readers;
+mod reaping;
 mod reply;
 mod session;
 mod syncing;
@@ -66,6 +67,7 @@ pub struct Host {
     store: ObjectStore,
     invalidate: Sender<invalidate::Forget>,
     watch: Arc<readers::Watch>,
+    reaper: reaping::Reaper,
 }
 
 impl Drop for Host {
@@ -84,6 +86,7 @@ impl Host {
             store: store.objects().clone(),
             invalidate: invalidate::start()?,
             watch: readers::Watch::start()?,
+            reaper: reaping::Reaper::start()?,
         })
     }
 

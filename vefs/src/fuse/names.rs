@@ -41,6 +41,8 @@ impl Fs {
             },
         };
         match found {
+            // A handle of an inode that has lost its name, and that the kernel does not have any more: it is about to be erased.
+            Ok((_, inode)) if inode.nlink == 0 => Err(Errno::ESTALE),
             Ok((ino, inode)) => Ok(Some(self.found(ino, inode))),
             // A handle of an inode that is gone.
             Err(Errno::ENOENT) if name == b"." || name == b".." => Err(Errno::ESTALE),

@@ -44,6 +44,9 @@ impl NodeId {
 pub enum Opened {
     /// The kernel caches.
     Cached,
+    /// As cached, but what is written through it does not go into the kernel's cache. Only the answer to the first open of its kind is
+    /// this; it counts as cached.
+    Direct,
     /// The kernel reads this backing file.
     Passthrough(u32),
 }

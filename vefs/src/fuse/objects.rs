@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 
 use fuser::BackingId;
 use parking_lot::Mutex;
@@ -36,8 +37,8 @@ impl Objects {
 
 /// The backing files of one mount.
 pub struct Registry {
-    device: OwnedFd,
-    objects: std::sync::Arc<Objects>,
+    device: Arc<OwnedFd>,
+    objects: Arc<Objects>,
     store: ObjectStore,
     pins: Mutex<HashMap<u32, Pin>>,
 }
@@ -45,8 +46,8 @@ pub struct Registry {
 impl Registry {
     /// With what the kernel has already.
     pub fn new(
-        device: OwnedFd,
-        objects: std::sync::Arc<Objects>,
+        device: Arc<OwnedFd>,
+        objects: Arc<Objects>,
         store: ObjectStore,
         live: impl Iterator<Item = (u32, Hash)>,
     ) -> Registry {
@@ -59,7 +60,7 @@ impl Backings for Registry {
     fn register(&self, object: Hash) -> Option<u32> {
         // Pinned before it is opened: what is open to the kernel is not collected (promise G26).
         let pin = self.store.pin(object);
-        let id = self.objects.open(object).and_then(|file| BackingId::create_raw(&self.device, &file));
+        let id = self.objects.open(object).and_then(|file| BackingId::create_raw(&*self.device, &file));
         match id {
             Ok(id) => {
                 self.pins.lock().insert(id, pin);

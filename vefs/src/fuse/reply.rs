@@ -22,6 +22,9 @@ pub const GENERATION: Generation = Generation(0);
 
 /// The kernel need not tell of each close(2).
 const OPEN_FLAGS: FopenFlags = FopenFlags::FOPEN_NOFLUSH;
+const CACHED_FLAGS: FopenFlags = OPEN_FLAGS.union(FopenFlags::FOPEN_KEEP_CACHE);
+/// Not with `FOPEN_PARALLEL_DIRECT_WRITES`: kernels up to 6.10 let such a write and a cached open wait for each other.
+const DIRECT_FLAGS: FopenFlags = CACHED_FLAGS.union(FopenFlags::FOPEN_DIRECT_IO);
 
 /// How a kind of request is answered.
 pub trait Answer<T>: Send + 'static {
@@ -68,7 +71,8 @@ impl Answer<u32> for ReplyWrite {
 impl Answer<Opened> for ReplyOpen {
     fn give(self, done: Result<Opened, Errno>) {
         match done {
-            Ok(Opened::Cached) => self.opened(FileHandle(CACHED), OPEN_FLAGS | FopenFlags::FOPEN_KEEP_CACHE),
+            Ok(Opened::Cached) => self.opened(FileHandle(CACHED), CACHED_FLAGS),
+            Ok(Opened::Direct) => self.opened(FileHandle(CACHED), DIRECT_FLAGS),
             // Passthrough and KEEP_CACHE exclude each other.
             Ok(Opened::Passthrough(backing)) => {
                 let id = sys::wrap_for_open(&self, backing);
@@ -84,8 +88,8 @@ impl Answer<Opened> for ReplyOpen {
 impl Answer<(Found, Opened)> for ReplyCreate {
     fn give(self, done: Result<(Found, Opened), Errno>) {
         match done {
-            Ok((f, Opened::Cached)) => {
-                let flags = OPEN_FLAGS | FopenFlags::FOPEN_KEEP_CACHE;
+            Ok((f, opened @ (Opened::Cached | Opened::Direct))) => {
+                let flags = if opened == Opened::Direct { DIRECT_FLAGS } else { CACHED_FLAGS };
                 self.created(&f.ttl(), &f.attributes(), GENERATION, FileHandle(CACHED), flags);
             }
             // The creation found the file there.

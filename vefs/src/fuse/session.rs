@@ -28,14 +28,14 @@ use super::objects::Registry;
 use super::pages::Pages;
 use super::parked::Parked;
 use super::readers::Readers;
+use super::reaping::Reaping;
 use super::sys;
 use super::{Host, Options};
 use crate::errno::Errno as Posix;
 use crate::error::Error as CoreError;
 use crate::ids::VeId;
 use crate::lock::Mutex;
-use crate::op::Op;
-use crate::ve::{self, Ve};
+use crate::ve::Ve;
 
 /// `FUSE_NOTIFY_RESEND` of linux/fuse.h.
 const NOTIFY_RESEND: u32 = 7;
@@ -43,6 +43,9 @@ const NOTIFY_RESEND: u32 = 7;
 const OPCODE_INIT: u32 = 26;
 /// The kernel wants room for its largest header and write, even for INIT (`FUSE_MIN_READ_BUFFER`).
 const INIT_BUFFER: usize = 64 << 10;
+
+/// Orphans erased by one record.
+const ORPHANS: usize = 1000;
 
 /// Why a mount cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +85,9 @@ pub struct Mounted {
     counters: Arc<Counters>,
     parked: Arc<Parked>,
     fs: Weak<Fs>,
+    reaping: Arc<Reaping>,
+    device: Arc<OwnedFd>,
+    kept: Kept,
     thread: JoinHandle<()>,
 }
 
@@ -108,6 +114,12 @@ impl Mounted {
     pub fn freeze(&self) {
         self.parked.stop();
         std::mem::forget(self.gate.write());
+        self.reaping.now();
+    }
+
+    /// The device and the kept state, for a new holder: whoever has them can go on with the mount when this process is gone.
+    pub fn descriptors(&self) -> (BorrowedFd<'_>, BorrowedFd<'_>) {
+        (self.device.as_fd(), self.kept.descriptor())
     }
 
     /// Answers every request that waits for the VE's window with an error, once (promise G20): for whoever ends the VE's programs. A fence does
@@ -153,7 +165,7 @@ pub(super) fn serve(
     options: &Options,
 ) -> Result<Mounted, ServeError> {
     let Left { kept, exchange, fetched, slots } = Kept::read(kept)?;
-    let (kept_again, kept_times) = (kept.try_clone()?, kept.try_clone()?);
+    let kept_again = kept.clone();
     let request = match &exchange {
         Some(e) => e.request.clone(),
         None => {
@@ -164,12 +176,12 @@ pub(super) fn serve(
         }
     };
     let nodes = Nodes::new(kept, slots);
-    let copy = device.try_clone().map_err(failed("copying the FUSE device's descriptor"))?;
-    let registry = Registry::new(copy, host.objects.clone(), host.store.clone(), nodes.backings());
+    let device = Arc::new(device);
+    let registry = Registry::new(device.clone(), host.objects.clone(), host.store.clone(), nodes.backings());
     let (gate, counters) = (Arc::new(RwLock::new(())), Arc::new(Counters::default()));
-    let copy = device.try_clone().map_err(failed("copying the FUSE device's descriptor"))?;
-    let parked = host.parked.mount(ve.clone(), gate.clone(), Some(copy));
+    let parked = host.parked.mount(ve.clone(), gate.clone(), Some(device.clone()));
     let notifier: Arc<OnceLock<Notifier>> = Arc::default();
+    let reaping = host.reaper.reaping(ve.clone(), &gate);
     let fs = Arc::new(Fs {
         ve: ve.clone(),
         nodes: Mutex::new(nodes),
@@ -180,8 +192,10 @@ pub(super) fn serve(
         gate: gate.clone(),
         parked: parked.clone(),
         readers: Readers::new(super::THREADS, &host.watch),
-        pages: Pages::new(kept_times, fetched),
+        pages: Pages::new(kept_again.clone(), fetched),
+        reaping: reaping.clone(),
         read_only: options.read_only,
+        direct: Default::default(),
     });
     let served = Arc::downgrade(&fs);
     // The gate is shut until the kernel knows all: nothing is served before.
@@ -189,41 +203,53 @@ pub(super) fn serve(
     let (session, reply) = handshake(fs, &request)?;
     let _ = notifier.set(session.notifier());
     sys::dup_over(device.as_fd(), session.as_fd()).map_err(failed("putting the FUSE device in place"))?;
-    match exchange {
-        None => {
-            kept_again.put_exchange(&Exchange { request, reply: reply.clone() })?;
-            write_device(device.as_fd(), &reply).map_err(failed("answering the kernel's INIT"))?;
-        }
-        Some(before) => {
-            if before.reply != reply {
-                return Err(ServeError::Agreement);
-            }
-            match write_device(device.as_fd(), &reply) {
-                // The kernel has had it.
-                Err(e) if e.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => {}
-                other => other.map_err(failed("answering the kernel's INIT"))?,
-            }
-            resend(device.as_fd()).map_err(failed("asking the kernel to send again"))?;
-        }
-    }
+    agree(&device, &kept_again, exchange, request, reply)?;
     let waker = Arc::downgrade(&parked);
     ve.set_waker(Some(Box::new(move || waker.upgrade().iter().for_each(Parked::wake))));
     drop(shut);
     let id = ve.id();
-    let waits = parked.clone();
+    let thread = run(session, ve, parked.clone())?;
+    Ok(Mounted { ve: id, gate, counters, parked, fs: served, reaping, device, kept: kept_again, thread })
+}
+
+/// Tells the kernel what fuser answered to INIT, or finds out that it knows it and has it send again what was under way.
+fn agree(
+    device: &OwnedFd,
+    kept: &Kept,
+    before: Option<Exchange>,
+    request: Vec<u8>,
+    reply: Vec<u8>,
+) -> Result<(), ServeError> {
+    let Some(before) = before else {
+        kept.put_exchange(&Exchange { request, reply: reply.clone() })?;
+        return write_device(device.as_fd(), &reply).map_err(failed("answering the kernel's INIT"));
+    };
+    if before.reply != reply {
+        return Err(ServeError::Agreement);
+    }
+    match write_device(device.as_fd(), &reply) {
+        // The kernel has had it.
+        Err(e) if e.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => {}
+        other => other.map_err(failed("answering the kernel's INIT"))?,
+    }
+    resend(device.as_fd()).map_err(failed("asking the kernel to send again"))
+}
+
+/// Starts the session's threads, and sees to the mount's end.
+fn run(session: Session<Adapter>, ve: Arc<Ve>, parked: Arc<Parked>) -> Result<JoinHandle<()>, ServeError> {
+    let id = ve.id();
     let thread = std::thread::Builder::new().name(format!("mount-{id}")).spawn(move || {
         match session.run() {
             Ok(()) => tracing::info!(ve = %id, "unmounted"),
             Err(e) => tracing::error!(ve = %id, error = %e, "a mount's session ended"),
         }
         ve.set_waker(None);
-        waits.close();
+        parked.close();
         if let Err(e) = reap_orphans(&ve) {
             tracing::warn!(ve = %id, error = %e, "erasing orphans");
         }
     });
-    let thread = thread.map_err(failed("starting a mount's thread"))?;
-    Ok(Mounted { ve: id, gate, counters, parked, fs: served, thread })
+    thread.map_err(failed("starting a mount's thread"))
 }
 
 /// Lets fuser answer an INIT, through a socket pair. Gives the session, which is still connected to that, and its answer.
@@ -278,9 +304,9 @@ fn resend(device: BorrowedFd<'_>) -> io::Result<()> {
 
 /// Erases what only an earlier mount had open.
 fn reap_orphans(ve: &Ve) -> Result<(), CoreError> {
-    for ino in ve.orphans()? {
-        match ve.execute(&Op::Reap { ino }, ve::Request::default()) {
-            Ok(_) | Err(CoreError::Posix(Posix::ENOENT | Posix::EBUSY)) => {}
+    for some in ve.orphans()?.chunks(ORPHANS) {
+        match ve.reap(some) {
+            Ok(()) => {}
             Err(CoreError::ReadOnly { .. }) => return Ok(()),
             Err(e) => return Err(e),
         }

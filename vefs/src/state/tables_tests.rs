@@ -73,3 +73,27 @@ fn found_keys_are_remembered_until_cleared() {
     t.found.clear();
     assert_eq!(t.get(&key).unwrap(), Some(entry(1)));
 }
+
+/// SQLite's log is written from its start again and again, in pieces of 24 and of 4096 bytes: each write cut what was there, and left a mark
+/// where the rest of it had begun. Whoever then looked for an extent went along all marks before it, one by one.
+#[test]
+fn writing_over_a_new_file_leaves_no_marks() {
+    use crate::change::{Change, Purpose};
+    use crate::types::Source;
+
+    let mut t = tables(Overlay::default(), Overlay::default());
+    let ino = InodeNo(DIR.0 + 1);
+    let mut payload = 0;
+    for round in 1..4 {
+        let mut at = 0;
+        for len in (0..200).flat_map(|_| [24, 4096]) {
+            let source = Source::Payload(PayloadId { txn: TxnNo(round), offset: payload });
+            let map = Change::Map(ino, at, Extent { len, source });
+            crate::state::apply::apply(&mut t, TxnNo(round), Purpose::Operation, &[map]).unwrap();
+            (at, payload) = (at + len, payload + len);
+        }
+        let marks = t.active.slots().filter(|(_, slot)| slot.value.is_none()).count();
+        assert_eq!((marks, t.active.len()), (0, 1), "round {round}");
+        assert_eq!(t.extent_floor(ino, at).unwrap().map(|(start, e)| (start, e.len)), Some((0, at)));
+    }
+}

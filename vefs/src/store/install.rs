@@ -88,7 +88,8 @@ impl Store {
         let incoming = match incoming {
             Some(incoming) => incoming,
             None => {
-                let _ves = self.ves.lock();
+                // Nobody makes a VE of this identifier meanwhile.
+                let _claim = self.ves.claim(ve);
                 let slot = self.free_slot(ve)?;
                 self.erase(slot)?;
                 let incoming = Incoming { store: self.shared.store, ve, slot, manifest };

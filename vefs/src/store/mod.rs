@@ -12,10 +12,11 @@ pub mod scrub;
 mod shared;
 mod slots;
 mod stacks;
+mod table;
 mod templates;
+mod tick;
 mod trees;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -28,6 +29,7 @@ pub use install::Install;
 pub use reclaim::Reclaimed;
 pub use shared::{Options, Shared, Space};
 pub use slots::is_branch_name;
+use table::Claimed;
 pub use templates::{Template, Verified};
 
 use crate::change::Settings;
@@ -51,12 +53,12 @@ const SUPERBLOCK: &str = "superblock";
 /// An open store.
 pub struct Store {
     shared: Arc<Shared>,
-    ves: Mutex<BTreeMap<VeId, Arc<Ve>>>,
+    ves: table::Table,
     /// Where checkpoints of the metadata go.
     checkpoints: PathBuf,
     checkpoint_state: Mutex<shared::CheckpointState>,
     /// Branches that are open.
-    branches: Mutex<BTreeMap<(VeId, String), Arc<Ve>>>,
+    branches: Mutex<std::collections::BTreeMap<(VeId, String), Arc<Ve>>>,
     /// Slots that are not their VE's number, once they were asked for.
     foreign_slots: Mutex<Option<std::collections::BTreeSet<VeId>>>,
     /// Held over a collection, and over the destruction of a VE: a collection removes files of the VEs that it has looked at, by number,
@@ -144,7 +146,7 @@ impl Store {
             Shared::new(block.store, parts.storage, parts.meta, objects, parts.clock, parts.entropy, parts.options);
         Ok(Store {
             shared: Arc::new(shared),
-            ves: Mutex::new(BTreeMap::new()),
+            ves: table::Table::default(),
             checkpoints: parts.checkpoints,
             checkpoint_state: Mutex::new(checkpoint_state),
             branches: Mutex::default(),
@@ -176,13 +178,16 @@ impl Store {
         if id == VeId(0) {
             return Err(Error::Store("VE 00000000 is the node itself and has no tree".into()));
         }
-        let mut ves = self.ves.lock();
-        if self.shared.storage.open(&identity_path(id)).is_ok() {
-            return Err(Error::Store(format!("VE {id} exists already")));
-        }
+        let claim = match self.ves.claim(id) {
+            Claimed::Free(claim) if self.shared.storage.open(&identity_path(id)).is_err() => claim,
+            _ => return Err(Error::Store(format!("VE {id} exists already"))),
+        };
         // Until the identity names it: a collection may be running.
         let _pin = self.shared.objects.pin(base);
         self.shared.base(base)?;
+        if let Some(incoming) = self.read_incoming(id)? {
+            self.abandon(&incoming)?;
+        }
         let slot = self.free_slot(id)?;
         self.erase(slot)?;
         self.remove_small(&crate::ve::role::path(id))?;
@@ -199,20 +204,20 @@ impl Store {
         ve.commit()?;
         // Last: a VE never exists without its quota, whatever interrupts this.
         write_whole(&*self.shared.storage, &identity_path(id), &identity.to_bytes())?;
-        ves.insert(id, ve.clone());
+        claim.open(ve.clone());
         Ok(ve)
     }
 
-    /// The VE of this identifier, opened (and recovered) if it is not open yet.
+    /// The VE of this identifier, opened (and recovered) if it is not open yet. Several can be opened at once.
     pub fn ve(&self, id: VeId) -> Result<Arc<Ve>> {
-        let mut ves = self.ves.lock();
-        if let Some(ve) = ves.get(&id) {
-            return Ok(ve.clone());
-        }
+        let claim = match self.ves.claim(id) {
+            Claimed::Open(ve) => return Ok(ve),
+            Claimed::Free(claim) => claim,
+        };
         let identity = self.read_identity(id)?.ok_or_else(|| Error::Store(format!("there is no VE {id}")))?;
         self.drop_foreign_rows(&identity)?;
         let ve = Ve::open(&self.shared, identity, true)?;
-        ves.insert(id, ve.clone());
+        claim.open(ve.clone());
         Ok(ve)
     }
 
@@ -258,14 +263,14 @@ impl Store {
     pub fn destroy_ve(&self, id: VeId) -> Result<()> {
         let ve = self.ve(id)?;
         let _collecting = self.collecting.lock();
-        let mut ves = self.ves.lock();
+        // Nobody opens or creates it until all is erased.
+        let Some(_claim) = self.ves.take(&ve) else { return Err(Error::Store(format!("there is no VE {id}"))) };
         let _publishing = ve.publishing.lock();
         ve.state.lock().journal.poison("the VE was destroyed".into());
         let path = identity_path(id);
         self.shared.storage.remove(&path).map_err(Error::io("removing", path))?;
         self.shared.storage.sync_dir(&format!("ves/{id}")).map_err(Error::io("flushing", format!("ves/{id}")))?;
         self.shared.space.release(ve.state.lock().inline());
-        ves.remove(&id);
         self.bury(ve.identity().lineage)?;
         self.remove_rest(id)?;
         self.erase(ve.slot)
@@ -332,7 +337,7 @@ impl Store {
 
     /// The VEs that are open.
     pub(crate) fn opened(&self) -> Vec<Arc<Ve>> {
-        self.ves.lock().values().cloned().collect()
+        self.ves.open()
     }
 
     /// Persists everything, so that the next start replays nothing and does not even look for what was torn. The store can go on

@@ -74,6 +74,12 @@ impl Store {
         Ok(out)
     }
 
+    /// The trees of all stacks, with the names that their templates had when they were composed, the lowest first.
+    pub fn stack_list(&self) -> Result<Vec<(Hash, Vec<String>)>> {
+        let names = |stack: Stack| (stack.root, stack.parts.into_iter().map(|part| part.name).collect());
+        Ok(self.stacks()?.into_iter().map(|(_, stack)| names(stack)).collect())
+    }
+
     /// Forgets the stacks whose trees are gone.
     pub(super) fn forget_stacks(&self) -> Result<()> {
         // Whoever composes writes under this lock, with the tree pinned and in its place.

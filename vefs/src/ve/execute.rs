@@ -3,6 +3,9 @@
 //! Invariant: the record is in the journal (the page cache at least) before it is applied and before anybody is answered;
 //! so whatever was answered survives the daemon's death (promise G31).
 
+use std::collections::BTreeSet;
+use std::sync::MutexGuard;
+
 use bytes::Bytes;
 
 use super::envelope::{Envelope, Memo};
@@ -14,7 +17,7 @@ use crate::content::{ExtentPlace, Location, Place};
 use crate::errno::Errno;
 use crate::error::{Error, Result};
 use crate::format::record::{self, FrameKind};
-use crate::ids::{Hash, PayloadId};
+use crate::ids::{Hash, InodeNo, PayloadId};
 use crate::journal::Written;
 use crate::limits;
 use crate::op::{Op, Reply};
@@ -69,6 +72,46 @@ impl Ve {
         let recorded = s.record(&self.shared, Purpose::Operation, plan.changes, plan.payload, envelope);
         s.hooks.since = None;
         recorded?;
+        self.after(s);
+        Ok(plan.reply)
+    }
+
+    /// Erases orphans, all in one record. One that has a name again, or is gone already, is left alone. Errors: as [`Ve::execute`], and then
+    /// none is erased.
+    pub fn reap(&self, inos: &[InodeNo]) -> Result<()> {
+        let now = self.shared.clock.wall();
+        let mut s = self.state.lock();
+        s.journal.check()?;
+        let mut changes = Vec::with_capacity(inos.len() + 1);
+        let (mut bytes, mut inodes) = (0i64, 0i64);
+        let distinct: BTreeSet<InodeNo> = inos.iter().copied().collect();
+        for ino in distinct {
+            let ctx = Context { now, usage: s.tables.usage, settings: &s.settings, payload: s.next_payload() };
+            match plan::plan(&s.tables, &ctx, &Op::Reap { ino }) {
+                Ok(plan) => changes.extend(plan.changes.into_iter().filter(|change| match change {
+                    Change::Usage(b, i) => {
+                        (bytes, inodes) = (bytes.saturating_add(*b), inodes.saturating_add(*i));
+                        false
+                    }
+                    _ => true,
+                })),
+                Err(Error::Posix(Errno::ENOENT | Errno::EBUSY)) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        if changes.is_empty() {
+            return Ok(());
+        }
+        if (bytes, inodes) != (0, 0) {
+            changes.push(Change::Usage(bytes, inodes));
+        }
+        s.record(&self.shared, Purpose::Operation, changes, None, Envelope::default())?;
+        self.after(s);
+        Ok(())
+    }
+
+    /// After a record: what has grown too large is sealed, or published.
+    fn after(&self, s: MutexGuard<'_, State>) {
         let full = s.open.records >= limits::TXN_RECORDS_MAX
             || s.open.payload >= limits::TXN_PAYLOAD_MAX
             || s.open.bodies >= limits::TXN_BODIES_MAX;
@@ -84,7 +127,6 @@ impl Ve {
                 tracing::error!(ve = %self.id, error = %e, "sealing under load");
             }
         }
-        Ok(plan.reply)
     }
 
     /// The overlay has grown: seals, freezes, and sees to it that it is published.

@@ -312,19 +312,6 @@ impl Ve {
         Ok(())
     }
 
-    /// The objects that the present and kept states name and that are not here (promise G21).
-    pub fn missing_objects(&self) -> Result<Vec<Hash>> {
-        let mut used = BTreeSet::new();
-        self.objects_in_use(&mut used)?;
-        let mut missing = Vec::new();
-        for hash in used {
-            if !self.shared.objects.contains(hash)? {
-                missing.push(hash);
-            }
-        }
-        Ok(missing)
-    }
-
     /// Visits all rows of this VE in a table.
     fn each(&self, table: Table, visit: &mut EachRow<'_>) -> Result<()> {
         each_row(&*self.shared.meta, self.slot, table, visit)

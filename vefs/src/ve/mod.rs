@@ -19,6 +19,7 @@ mod publish;
 mod reading;
 mod recent;
 mod recover;
+mod replay;
 pub(crate) mod role;
 mod snapshot;
 mod watch;

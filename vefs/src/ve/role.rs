@@ -6,7 +6,7 @@ use super::{State, Ve};
 use crate::error::{Error, Result};
 use crate::format::identity::Identity;
 use crate::format::role::{self, Fork, Role, RoleKind};
-use crate::ids::{Epoch, VeId};
+use crate::ids::{Epoch, Hash, VeId};
 use crate::store::Shared;
 use crate::store::files::{read_whole, write_whole};
 
@@ -86,6 +86,19 @@ impl Ve {
         store(&self.shared, &role)?;
         s.role = role;
         Ok(())
+    }
+
+    /// The objects that the present and kept states name and that are not here (promise G21).
+    pub fn missing_objects(&self) -> Result<Vec<Hash>> {
+        let mut used = std::collections::BTreeSet::new();
+        self.objects_in_use(&mut used)?;
+        let mut missing = Vec::new();
+        for hash in used {
+            if !self.shared.objects.contains(hash)? {
+                missing.push(hash);
+            }
+        }
+        Ok(missing)
     }
 
     /// Begins to write, in this epoch, behind what is here: durable before the first new change (promise G21). EINVAL where the

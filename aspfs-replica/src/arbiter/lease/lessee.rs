@@ -52,8 +52,8 @@ struct Lease {
     since: Option<Duration>,
     /// The question under way: its number, and when it was sent.
     asked: Option<(u64, Duration)>,
-    /// What it was told about lagging.
-    told: Option<u64>,
+    /// What it was told about lagging in this epoch.
+    told: Option<Option<u64>>,
     /// What it acknowledged.
     acked: TxnNo,
 }
@@ -78,7 +78,8 @@ pub struct Lessee {
     numbers: u64,
     superseded: bool,
     wrote: bool,
-    lagging: Option<u64>,
+    /// What is to be recorded about lagging; `None` while what a former epoch recorded is to stay.
+    lagging: Option<Option<u64>>,
     permitted: bool,
     now: Duration,
 }
@@ -200,11 +201,13 @@ impl Lessee {
         if self.needs == Needs::Replicas || (self.needs == Needs::Arbiter && late) {
             self.leases.iter_mut().for_each(|(node, lease)| ask(Whom::Replica(*node), lease));
         }
-        match self.needs {
-            Needs::Arbiter if self.arbiter.told != lagging => out.push(Action::Tell(Whom::Arbiter, lagging)),
-            Needs::Replicas => {
+        match (self.needs, lagging) {
+            (Needs::Arbiter, Some(number)) if self.arbiter.told != lagging => {
+                out.push(Action::Tell(Whom::Arbiter, number));
+            }
+            (Needs::Replicas, Some(number)) => {
                 let untold = self.leases.iter().filter(|(_, l)| l.told != lagging);
-                out.extend(untold.map(|(node, _)| Action::Tell(Whom::Replica(*node), lagging)));
+                out.extend(untold.map(|(node, _)| Action::Tell(Whom::Replica(*node), number)));
             }
             _ => {}
         }
@@ -251,28 +254,29 @@ impl Lessee {
         vec![Action::Superseded(epoch)]
     }
 
-    /// The window asks for the permit to lag, or gives it back.
+    /// The window asks for the permit to lag; or, without a number, every required replica has everything. Only then: before, a record of a former
+    /// epoch stays, since what was written then may still be missing.
     pub fn set_lagging(&mut self, number: Option<u64>) {
-        (self.lagging, self.permitted) = (number, false);
+        (self.lagging, self.permitted) = (Some(number), false);
     }
 
     /// A lessor has recorded what it was told about lagging.
     pub fn told(&mut self, whom: Whom, number: Option<u64>) -> Vec<Action> {
         if let Some(lease) = self.lease(whom) {
-            lease.told = number;
+            lease.told = Some(number);
         }
         self.permit()
     }
 
     /// Permitted once no promotion can happen that does not hear of it.
     fn permit(&mut self) -> Vec<Action> {
-        let Some(wanted) = self.lagging.filter(|_| !self.permitted) else { return vec![] };
-        let told = |n: &NodeId| self.leases.get(n).filter(|l| l.told == Some(wanted)).map(|_| Duration::MAX);
+        let Some(wanted) = self.lagging.flatten().filter(|_| !self.permitted) else { return vec![] };
+        let told = |n: &NodeId| self.leases.get(n).filter(|l| l.told == Some(Some(wanted))).map(|_| Duration::MAX);
         let enough = match self.needs {
             // Nobody is promoted without a person's word.
             Needs::Nothing => true,
             Needs::Replicas => self.configs.iter().all(|c| self.quorum(c, told).is_some()),
-            Needs::Arbiter => self.arbiter.told == Some(wanted),
+            Needs::Arbiter => self.arbiter.told == Some(Some(wanted)),
         };
         if !enough {
             return vec![];

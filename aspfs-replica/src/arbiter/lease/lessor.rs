@@ -15,8 +15,8 @@ pub struct Promised {
     pub vote: Option<(Epoch, NodeId)>,
     /// A lease may run: to whom, in which epoch, and how many milliseconds it has at most.
     pub lease: Option<(Epoch, NodeId, u64)>,
-    /// The primary of this epoch said that it may lag.
-    pub lagging: Option<(Epoch, u64)>,
+    /// This node, as the primary, said that it may lag: it has everything. Stays until a primary says that it does not.
+    pub lagging: Option<NodeId>,
 }
 
 /// Where that is kept.
@@ -139,13 +139,13 @@ impl Lessor {
         store: &mut dyn Promises,
         epoch: Epoch,
         node: NodeId,
-        number: Option<u64>,
+        lagging: bool,
         highest: Epoch,
     ) -> Grant {
         if let Some(above) = self.above(epoch, node, highest) {
             return Grant::Refused(above);
         }
-        let next = Promised { lagging: number.map(|n| (epoch, n)), ..self.promised };
+        let next = Promised { lagging: lagging.then_some(node), ..self.promised };
         if next != self.promised && store.save(&next).is_err() {
             return Grant::Failed;
         }

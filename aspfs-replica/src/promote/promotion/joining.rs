@@ -33,15 +33,16 @@ impl Promotion {
         let member = self.members.entry(node).or_default();
         match reply {
             // What this node had received before it joined is part of its history; nothing of the former epoch comes behind it.
-            Reply::Joined(position) if node == self.me => {
+            Reply::Joined(position, lagging) if node == self.me => {
                 member.joined = true;
-                self.mine.position = position;
+                (self.mine.position, self.mine.lagging) = (position, lagging);
                 None
             }
-            Reply::Joined(position) => {
+            Reply::Joined(position, lagging) => {
                 member.joined = true;
-                let unknown = Standing { part: Part::Replica, position, epoch, successor: None, lagging: None };
-                member.standing.get_or_insert(unknown).position = position;
+                let unknown = Standing { part: Part::Replica, position, epoch, successor: None, lagging };
+                let standing = member.standing.get_or_insert(unknown);
+                (standing.position, standing.lagging) = (position, lagging);
                 None
             }
             Reply::No(No::NotYet(ms)) => {

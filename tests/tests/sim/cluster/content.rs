@@ -16,6 +16,7 @@ pub const INLINE: usize = 200;
 pub enum Value {
     Payload(PayloadId, u64, Hash),
     Object(Hash),
+    Required(u64),
 }
 
 /// A record's body: the key that is set, and to what.
@@ -23,6 +24,8 @@ pub enum Value {
 pub enum Body {
     Set(u8, u64, Hash),
     Seal(u8, Hash),
+    /// These nodes are the required replicas, as bits.
+    Require(u64),
 }
 
 /// The state of a VE.
@@ -55,12 +58,19 @@ impl State {
                     (key, Value::Payload(id, len, hash))
                 }
                 Body::Seal(key, hash) => (key, Value::Object(hash)),
+                Body::Require(nodes) => (255, Value::Required(nodes)),
             };
             let row = self.rows.insert(vec![1, key], codec::encode(&value));
             if let Some(Value::Payload(id, ..)) = row.map(|r| codec::decode(&r).unwrap()) {
                 self.bytes.remove(&id);
             }
         }
+    }
+
+    /// The required replicas, as bits.
+    pub fn required(&self) -> u64 {
+        let row = self.rows.get(&[1, 255][..]).map(|r| codec::decode(r).unwrap());
+        if let Some(Value::Required(nodes)) = row { nodes } else { 0 }
     }
 
     /// Rows behind a key, about `max` bytes.
@@ -79,6 +89,7 @@ impl State {
                     }
                 }
                 Value::Object(hash) => drop(objects.insert(hash)),
+                Value::Required(_) => {}
             }
             page.rows.push((k.clone(), v.clone()));
         }
@@ -128,12 +139,16 @@ pub fn transaction(
     epoch: Epoch,
     sets: Vec<(u8, Vec<u8>)>,
     seals: &[(u8, u8)],
+    required: Option<u64>,
 ) -> (LogTxn, Vec<(PayloadId, Bytes)>) {
     let (mut offset, mut bulk, mut records) = (0, vec![], vec![]);
     let txn = head.txn.next();
     for (key, object_of) in seals {
         let body = Body::Seal(*key, Hash::of(&object(*object_of)));
         records.push(LogRecord { body: codec::encode(&body).into(), payload: None });
+    }
+    if let Some(nodes) = required {
+        records.push(LogRecord { body: codec::encode(&Body::Require(nodes)).into(), payload: None });
     }
     for (key, bytes) in sets {
         let (id, len) = (PayloadId { txn, offset }, bytes.len() as u64);

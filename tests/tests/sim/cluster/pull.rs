@@ -42,7 +42,7 @@ fn fill(store: &mut Store, random: &mut Random, txns: u64) {
         }
         let seals: Vec<(u8, u8)> =
             (0..random.below(2)).map(|_| (30 + random.below(4) as u8, 10 + random.below(9) as u8)).collect();
-        store.write(sets, &seals);
+        store.write(sets, &seals, None);
     }
     store.flush();
 }

@@ -76,7 +76,7 @@ pub struct Store {
     pub incoming: Option<Incoming>,
     /// Bytes of trees and objects that are not whole; gone after a power cut.
     pub parts: BTreeMap<Hash, Vec<u8>>,
-    /// Where the bytes of the state to come that was there durably end.
+    /// The disk is full.
     pub full: bool,
     pub bug: Bug,
     /// The name of the branch that the present state becomes when another is installed.
@@ -132,8 +132,13 @@ impl Store {
     }
 
     /// A transaction is made: keys set to bytes, keys set to objects. Its bulk payloads.
-    pub fn write(&mut self, sets: Vec<(u8, Vec<u8>)>, seals: &[(u8, u8)]) -> Vec<(PayloadId, u64)> {
-        let (txn, bulk) = content::transaction(self.head(), self.writing, sets, seals);
+    pub fn write(
+        &mut self,
+        sets: Vec<(u8, Vec<u8>)>,
+        seals: &[(u8, u8)],
+        required: Option<u64>,
+    ) -> Vec<(PayloadId, u64)> {
+        let (txn, bulk) = content::transaction(self.head(), self.writing, sets, seals, required);
         let ids = bulk.iter().map(|(id, b)| (*id, b.len() as u64)).collect();
         self.history.bulk.extend(bulk);
         self.enter(txn);
@@ -158,6 +163,15 @@ impl Store {
 
     pub fn flush(&mut self) {
         self.durable = self.history.txns.len();
+    }
+
+    /// Whether every object that the state names is here.
+    pub fn has_objects(&self) -> bool {
+        let named = self.state.rows.values().filter_map(|v| match codec::decode(v) {
+            Ok(content::Value::Object(hash)) => Some(hash),
+            _ => None,
+        });
+        !self.trees.is_empty() && named.into_iter().all(|hash| self.objects.contains_key(&hash))
     }
 
     /// The power goes: what is not durable is gone.
@@ -275,7 +289,9 @@ impl Follower for Store {
         if self.full {
             return Err(FollowError::Store("no space".into()));
         }
-        self.role.epoch = self.role.epoch.max(epoch);
+        if epoch > self.role.epoch {
+            (self.role.epoch, self.role.successor) = (epoch, None);
+        }
         Ok(())
     }
 

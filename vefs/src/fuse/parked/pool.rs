@@ -67,7 +67,7 @@ impl Pool {
     }
 
     /// A mount's part of it. `gate` is held for reading while something is carried out; `device` tells whether the mount is there.
-    pub fn mount(&self, judge: Arc<dyn Judge>, gate: Arc<RwLock<()>>, device: Option<OwnedFd>) -> Arc<Parked> {
+    pub fn mount(&self, judge: Arc<dyn Judge>, gate: Arc<RwLock<()>>, device: Option<Arc<OwnedFd>>) -> Arc<Parked> {
         self.queue.mount(judge, gate, device, Asker::is_killed)
     }
 }
@@ -94,7 +94,7 @@ impl Queue {
         self: &Arc<Self>,
         judge: Arc<dyn Judge>,
         gate: Arc<RwLock<()>>,
-        device: Option<OwnedFd>,
+        device: Option<Arc<OwnedFd>>,
         killed: fn(Asker) -> bool,
     ) -> Arc<Parked> {
         let id = {
@@ -179,7 +179,7 @@ impl Queue {
         let mut inner = self.inner.lock();
         let woken = matches!(inner.places.remove(&parked.id), Some(Place::Thread { woken: true }));
         match next {
-            Next::Idle if !woken => return,
+            Next::Idle if !woken => {}
             Next::At(at) if !woken => {
                 let key = (at, parked.id);
                 inner.places.insert(parked.id, Place::Moment(at));
