@@ -2,7 +2,7 @@
 //! process that may hang without anybody being held up.
 
 use std::fs::{self, File, OpenOptions};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use aspfs_tests::mounted::Bed;
@@ -36,6 +36,22 @@ fn until(bed: &Bed, what: &str, mut holds: impl FnMut() -> bool) {
     println!("not so any more after {:?}: {what}", began.elapsed());
 }
 
+/// What could hang in a mount holds neither the store nor a device: nobody who ends or replaces the daemon or the holder waits for it.
+fn helper_has_nothing(bed: &Bed) {
+    let processes = fs::read_dir("/proc").unwrap().map(|e| e.unwrap().path());
+    let parent = format!("PPid:\t{}\n", bed.daemon());
+    let is_helper = |p: &PathBuf| {
+        fs::read(p.join("cmdline")).is_ok_and(|c| c.ends_with(b"aspfs-holder\0push\0"))
+            && fs::read_to_string(p.join("status")).is_ok_and(|s| s.contains(&parent))
+    };
+    let helpers: Vec<PathBuf> = processes.filter(is_helper).collect();
+    assert_eq!(helpers.len(), 1, "{helpers:?}");
+    let links = fs::read_dir(helpers[0].join("fd")).unwrap().map(|e| fs::read_link(e.unwrap().path()));
+    for link in links.filter_map(Result::ok) {
+        assert!(link != Path::new("/dev/fuse") && !link.starts_with(bed.path("store")), "{link:?}");
+    }
+}
+
 /// checks G6: what waits in the kernel is fetched, before the kernel thinks of it: the other VE's pages, dirtied before, are still there.
 #[test]
 fn dirty_pages_of_a_followed_ve_are_fetched() {
@@ -48,6 +64,7 @@ fn dirty_pages_of_a_followed_ve_are_fetched() {
     followed.1.write(4096, b"first");
     until(&bed, "the first page does not arrive", || stored(&bed, VE)[4096..].starts_with("first"));
     assert!(stored(&bed, OTHER).starts_with("-----"), "the kernel was quicker");
+    helper_has_nothing(&bed);
     // Again and again, and after a takeover.
     followed.1.write(0, b"second");
     until(&bed, "the second page does not arrive", || stored(&bed, VE).starts_with("second"));
