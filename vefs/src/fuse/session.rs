@@ -204,23 +204,7 @@ pub(super) fn serve(
     let (session, reply) = handshake(fs, &request)?;
     let _ = notifier.set(session.notifier());
     sys::dup_over(device.as_fd(), session.as_fd()).map_err(failed("putting the FUSE device in place"))?;
-    match exchange {
-        None => {
-            kept_again.put_exchange(&Exchange { request, reply: reply.clone() })?;
-            write_device(device.as_fd(), &reply).map_err(failed("answering the kernel's INIT"))?;
-        }
-        Some(before) => {
-            if before.reply != reply {
-                return Err(ServeError::Agreement);
-            }
-            match write_device(device.as_fd(), &reply) {
-                // The kernel has had it.
-                Err(e) if e.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => {}
-                other => other.map_err(failed("answering the kernel's INIT"))?,
-            }
-            resend(device.as_fd()).map_err(failed("asking the kernel to send again"))?;
-        }
-    }
+    agree(&device, exchange, &kept_again, request, reply)?;
     let waker = Arc::downgrade(&parked);
     ve.set_waker(Some(Box::new(move || waker.upgrade().iter().for_each(Parked::wake))));
     drop(shut);
@@ -239,6 +223,29 @@ pub(super) fn serve(
     });
     let thread = thread.map_err(failed("starting a mount's thread"))?;
     Ok(Mounted { ve: id, gate, counters, parked, fs: served, reaping, device, kept: kept_again, thread })
+}
+
+/// Gives the kernel the answer to its INIT, or makes sure that it is the one that it has had, and asks for what was not answered.
+fn agree(
+    device: &OwnedFd,
+    exchange: Option<Exchange>,
+    kept: &Kept,
+    request: Vec<u8>,
+    reply: Vec<u8>,
+) -> Result<(), ServeError> {
+    let Some(before) = exchange else {
+        kept.put_exchange(&Exchange { request, reply: reply.clone() })?;
+        return write_device(device.as_fd(), &reply).map_err(failed("answering the kernel's INIT"));
+    };
+    if before.reply != reply {
+        return Err(ServeError::Agreement);
+    }
+    match write_device(device.as_fd(), &reply) {
+        // The kernel has had it.
+        Err(e) if e.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => {}
+        other => other.map_err(failed("answering the kernel's INIT"))?,
+    }
+    resend(device.as_fd()).map_err(failed("asking the kernel to send again"))
 }
 
 /// Lets fuser answer an INIT, through a socket pair. Gives the session, which is still connected to that, and its answer.
