@@ -8,14 +8,14 @@ MAKEFLAGS += --no-print-directory
 # One profile for everything: what is tested is what is measured and shipped.
 CARGO := scripts/with-rocksdb cargo
 BUILD := --release --locked
-FUZZ_TARGETS := acl base_tree codec control extent_header frame identity ids journal key metadata object segment_file segment_header superblock template_events template_label template_tar wire
+FUZZ_TARGETS := acl base_tree bundle codec control extent_header frame identity ids journal key metadata node_list object segment_file segment_header superblock template_events template_label template_tar wire
 FUZZ_SECONDS ?= 60
 BENCH_ARGS ?= noise
 
-.PHONY: help test build demo bench nightly fuzz sim deny clean packages rocksdb lint
+.PHONY: help test build demo demo-cluster bench nightly fuzz sim deny clean packages rocksdb lint
 
 help: ## Show this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 test: lint ## Format, lints as errors, all tests (what CI runs)
 	tools=$$(scripts/conformance-tools); ASPFS_CONFORMANCE_TOOLS=$$tools $(CARGO) test $(BUILD) --workspace
@@ -26,6 +26,10 @@ build: packages rocksdb ## Build everything (target/release)
 demo: build ## Show it on a real Debian: TEMPLATE=tree uses another template (root)
 	@command -v debootstrap >/dev/null || [ -n "$(TEMPLATE)" ] || apt-get install -y --no-install-recommends debootstrap
 	@TEMPLATE='$(TEMPLATE)' PACKAGE='$(PACKAGE)' scripts/demo
+	@WINDOW='$(WINDOW)' scripts/demo-cluster
+
+demo-cluster: build ## The part of it with two nodes: WINDOW=2s uses another window (root)
+	@WINDOW='$(WINDOW)' scripts/demo-cluster
 
 bench: packages rocksdb ## Run a benchmark: make bench BENCH_ARGS="noise --rounds 500 --json"
 	@$(CARGO) run $(BUILD) -p aspfs-benches --bin aspfs-bench -- $(BENCH_ARGS)

@@ -10,14 +10,27 @@
 //! - A mount whose descriptor never reached a client is nowhere attached, and ends with the last descriptor of it.
 //!
 //! The socket lies in a folder that only its owner may enter; both sides ask the kernel who the other is.
-
+//!
+//! As `aspfs-holder push` the program is something else: see [`push`].
+//!
 //! This crate knows nothing of the file system, so that the program stays small. It is a library besides because the daemon speaks its protocol.
 
 pub mod mount;
+pub mod mountinfo;
 pub mod packet;
 mod peer;
 pub mod protocol;
+pub mod push;
 mod run;
 
 pub use peer::peer_is_allowed;
-pub use run::{main, raise_descriptor_limit, socket_path};
+pub use run::{raise_descriptor_limit, socket_path};
+
+/// The program `aspfs-holder`: holds, or does what its argument says.
+pub fn main() -> std::io::Result<()> {
+    match std::env::args_os().nth(1) {
+        None => run::main(),
+        Some(arg) if arg == "push" => push::main(),
+        Some(_) => Err(std::io::Error::other("aspfsd starts this program, with no argument or with push")),
+    }
+}

@@ -11,9 +11,18 @@
 //!   branch.
 
 pub mod apply;
+pub mod arbiter;
+pub mod blob;
+pub mod catchup;
+pub mod cluster;
 pub mod fair;
+pub mod local;
 pub mod log;
+pub mod member;
+pub mod net;
 pub mod node;
+pub mod promote;
+pub mod runtime;
 pub mod session;
 pub mod ship;
 pub mod window;

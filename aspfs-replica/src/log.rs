@@ -3,59 +3,7 @@
 
 use bytes::Bytes;
 use vefs::ids::{Epoch, Hash, PayloadId, Position, TxnNo};
-
-/// A payload of a record.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Payload {
-    /// Its bytes.
-    Inline(Bytes),
-    /// To be read by [`Log::payload`], or staged by [`Follower::stage`]: its id and length in bytes.
-    Bulk(PayloadId, u64),
-}
-
-/// A record as journalled.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogRecord {
-    /// The encoded body: the bytes under the chain hash.
-    pub body: Bytes,
-    /// Its payload.
-    pub payload: Option<Payload>,
-}
-
-/// A sealed transaction.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogTxn {
-    /// The position after it.
-    pub position: Position,
-    /// Chain hash before it.
-    pub previous: Hash,
-    /// In order.
-    pub records: Vec<LogRecord>,
-    /// The encoded seal.
-    pub seal: Bytes,
-}
-
-/// What lies behind a transaction in a history.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LogRead {
-    /// The next transaction.
-    Txn(LogTxn),
-    /// Nothing that is durable.
-    AtEnd,
-    /// The journal does not reach back so far.
-    Gone,
-}
-
-/// Whether a history has a position.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum At {
-    /// It has a transaction of this number, with this position.
-    Here(Position),
-    /// It has not come so far.
-    Beyond,
-    /// It is too long ago to be known.
-    Gone,
-}
+pub use vefs::ve::{Feed as LogRead, FeedPayload as Payload, FeedRecord as LogRecord, FeedTxn as LogTxn, Known as At};
 
 /// The history could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

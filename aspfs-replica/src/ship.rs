@@ -186,8 +186,9 @@ impl Sender {
                 vec![Event::Acked(theirs)]
             }
             At::Gone => {
-                self.disconnected();
-                vec![Event::NeedsCatchUp(theirs)]
+                let mut events = self.refuse(Refusal::TooOld);
+                events.insert(0, Event::NeedsCatchUp(theirs));
+                events
             }
             At::Here(_) | At::Beyond => {
                 let mut events = self.refuse(Refusal::Diverged);

@@ -13,6 +13,8 @@ mod outcome;
 mod reads;
 mod recovery;
 mod small_append;
+mod traced;
+mod transport;
 
 use std::path::PathBuf;
 
@@ -55,10 +57,11 @@ enum Kind {
     ManyVes,
     RandomRead,
     SeqRead,
+    Transport,
 }
 
 impl Kind {
-    const ALL: [Kind; 8] = [
+    const ALL: [Kind; 9] = [
         Kind::Metadata,
         Kind::BulkWrite,
         Kind::AppendFsync,
@@ -67,6 +70,7 @@ impl Kind {
         Kind::ManyVes,
         Kind::RandomRead,
         Kind::SeqRead,
+        Kind::Transport,
     ];
 }
 
@@ -90,6 +94,8 @@ enum Question {
     RandomRead,
     /// 128 KiB reads front to back, against pread.
     SeqRead,
+    /// Bulk and round trips between two nodes over loopback, encrypted.
+    Transport,
     /// Everything but `noise`, and a summary of the goals.
     All,
     /// Programs on a mount: kernel overlayfs, fuse-overlayfs and a VE over the same template (root, Linux, ext4).
@@ -137,6 +143,8 @@ enum Question {
     FillStore {
         /// With what.
         load: recovery::Load,
+        /// How it ends.
+        end: recovery::End,
         /// Until so many bytes are written.
         bytes: u64,
         /// The store's folder.
@@ -155,6 +163,7 @@ fn answer(kind: Kind, args: &Args) -> Result<Vec<Outcome>> {
         Kind::ManyVes => vec![many_ves::measure(&ground)?],
         Kind::RandomRead => vec![reads::random(&ground)?],
         Kind::SeqRead => vec![reads::sequential(&ground)?],
+        Kind::Transport => vec![transport::measure(&ground)?],
     };
     for o in &outcomes {
         if args.json {
@@ -210,7 +219,7 @@ fn main() -> Result<()> {
         Question::MountPrepare { store, template, ves } => return mount::prepare::child(store, template, *ves),
         Question::MountFirstWrite { path } => return mount::first_write::child(path),
         Question::MountUse { root } => return mount::density::child(root),
-        Question::FillStore { load, bytes, path } => return recovery::filling_child(*load, *bytes, path),
+        Question::FillStore { load, end, bytes, path } => return recovery::filling_child(*load, *end, *bytes, path),
         Question::All => return all(&args),
         Question::Metadata => Kind::Metadata,
         Question::BulkWrite => Kind::BulkWrite,
@@ -220,6 +229,7 @@ fn main() -> Result<()> {
         Question::ManyVes => Kind::ManyVes,
         Question::RandomRead => Kind::RandomRead,
         Question::SeqRead => Kind::SeqRead,
+        Question::Transport => Kind::Transport,
     };
     answer(kind, &args).map(|_| ())
 }

@@ -15,6 +15,7 @@ use vefs::{Options, Ve};
 use crate::bed::{Bed, Ground, create, noise, timed, write};
 use crate::harness::percentile;
 use crate::outcome::{Figure, Goal, Outcome};
+use crate::traced::{MEASURES, Span, Trace, Traced, What};
 
 /// What a flush takes longer than it would.
 const LATENCY: Duration = Duration::from_millis(2);
@@ -34,9 +35,12 @@ pub fn measure(ground: &Ground) -> Result<Outcome> {
 fn case(ground: &Ground, one_queue: bool, out: &mut Outcome) -> Result<()> {
     let plan = FaultPlan::new();
     let faults = plan.clone();
+    let trace = Arc::new(Trace::default());
+    let notes = trace.clone();
     let name = if one_queue { "one queue" } else { "parallel" };
     let bed = Bed::create_with(ground, &format!("many {name}"), Options::default(), |below| {
-        Arc::new(FaultStorage::new(below, faults)) as Arc<dyn Storage>
+        let slow: Arc<dyn Storage> = Arc::new(FaultStorage::new(below, faults));
+        Arc::new(Traced::new(slow, notes)) as Arc<dyn Storage>
     })?;
     let ves = (1..=ground.size(200, 4) as u32).map(|id| bed.ve(id)).collect::<Result<Vec<_>>>()?;
     let busy = bed.ve(10_000)?;
@@ -52,13 +56,17 @@ fn case(ground: &Ground, one_queue: bool, out: &mut Outcome) -> Result<()> {
         let result = (|| {
             let ino = create(&busy, InodeNo::ROOT, "file", mode::IFREG)?;
             let data = noise(4096, 6);
+            MEASURES.set(true);
+            drop(trace.take());
             let (start, before) = (Instant::now(), flush_count(&plan));
             let time = Duration::from_millis(ground.size(15_000, 300) as u64);
             let mut at = 0;
             while start.elapsed() < time {
                 write(&busy, ino, at, &data)?;
                 at += 4096;
-                waits.push(timed(|| Ok(busy.sync()?))?.as_secs_f64());
+                let begin = Instant::now();
+                busy.sync()?;
+                waits.push((begin, begin.elapsed().as_secs_f64()));
             }
             flushes = flush_count(&plan) - before;
             ran = start.elapsed();
@@ -71,6 +79,9 @@ fn case(ground: &Ground, one_queue: bool, out: &mut Outcome) -> Result<()> {
         result
     })?;
     plan.flush_latency(Duration::ZERO, false);
+    MEASURES.set(false);
+    out.notes.push(format!("{name}: {}", explain(&waits, &trace.take(), unit)));
+    let mut waits: Vec<f64> = waits.into_iter().map(|(_, took)| took).collect();
     waits.sort_by(f64::total_cmp);
     let in_flushes = |p| percentile(&waits, p) / unit;
     let what = |w: &str| format!("many-ves, {name}: {w}");
@@ -86,6 +97,36 @@ fn case(ground: &Ground, one_queue: bool, out: &mut Outcome) -> Result<()> {
         ves.len()
     ));
     Ok(())
+}
+
+/// What the fsyncs that took more than three flushes waited for.
+fn explain(waits: &[(Instant, f64)], spans: &[Span], unit: f64) -> String {
+    let slow: Vec<_> = waits.iter().filter(|(_, took)| *took > 3.0 * unit).collect();
+    let (mut all, mut names, mut others, mut twice, mut alone) = (0, 0, 0, 0, 0);
+    let mut own_share = Vec::new();
+    for (begin, took) in &slow {
+        let end = *begin + Duration::from_secs_f64(*took);
+        let here = || spans.iter().filter(|s| s.begin < end && s.end > *begin);
+        let own: Vec<_> = here().filter(|s| s.own).collect();
+        own_share.push(own.iter().map(|s| (s.end - s.begin).as_secs_f64()).sum::<f64>() / took);
+        let beside = |what| here().any(|s| !s.own && s.what == what);
+        // The first that fits: each is counted once.
+        match () {
+            () if own.len() > 1 => twice += 1,
+            () if beside(What::All) => all += 1,
+            () if beside(What::Names) => names += 1,
+            () if beside(What::File) => others += 1,
+            () => alone += 1,
+        }
+    }
+    own_share.sort_by(f64::total_cmp);
+    let share = if own_share.is_empty() { 0.0 } else { percentile(&own_share, 50.0) * 100.0 };
+    format!(
+        "{} of {} fsyncs took more than 3 flushes: {twice} flushed more than one file, {all} ran beside a flush of everything, {names} \
+         beside one of names, {others} beside one of another file, {alone} beside none; their own flushes are {share:.0} % of their time",
+        slow.len(),
+        waits.len()
+    )
 }
 
 /// What flushing a page takes while nothing else happens: the median of some, in seconds.

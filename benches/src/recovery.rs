@@ -1,16 +1,21 @@
 //! Starting again: after the daemon was killed when a gigabyte of journal had been written, with its threads and sizes as a node has
-//! them; after the same with nothing published, which no node comes to and which says what a frame costs; and after a clean stop.
+//! them, in the end and at the worst moment of it; after the same with nothing published, which no node comes to and which says what a
+//! frame costs; and after a clean stop.
 //! Each life is a process of its own (this program, started again), so that it can be killed and its largest memory is known. Files
 //! are in the page cache: what is measured is the work, not the disk.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
+use clap::ValueEnum;
 use vefs::ids::{InodeNo, VeId};
+use vefs::meta::{MetaStore, Table, rows};
 use vefs::store::Background;
 use vefs::types::mode;
 use vefs::{Options, Ve};
@@ -33,6 +38,17 @@ pub enum Load {
     Metadata,
     /// 128 KiB writes; bytes written count, not frames.
     Bulk,
+}
+
+/// How a filling child lives and ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum End {
+    /// As a daemon, until everything is written; then it waits to be killed.
+    Killed,
+    /// As a daemon. When so much is written, it dies as soon as nearly as much has to be replayed as ever had.
+    Worst,
+    /// Nothing is published on the way.
+    Unpublished,
 }
 
 impl Load {
@@ -59,11 +75,11 @@ impl Load {
 pub fn measure(ground: &Ground) -> Result<Outcome> {
     let mut out = Outcome { title: "recovery: opening a store with its VEs".into(), ..Default::default() };
     let gib = ground.size(1 << 30, 1 << 20) as u64;
-    for load in Load::ALL {
-        killed(ground, load, gib, &mut out)?;
-    }
-    for load in Load::ALL {
-        unpublished(ground, load, gib, &mut out)?;
+    for end in [End::Killed, End::Worst, End::Unpublished] {
+        // Bulk bytes are not in the journal: there is no worst moment.
+        for load in Load::ALL.into_iter().filter(|load| (end, *load) != (End::Worst, Load::Bulk)) {
+            filled(ground, load, gib, end, &mut out)?;
+        }
     }
     clean_stop(ground, &mut out)?;
     out.notes.push("page cache warm; peak memory is VmHWM of the process that opens".into());
@@ -82,13 +98,13 @@ fn lazy() -> Options {
     }
 }
 
-/// A node's store, killed.
-fn killed(ground: &Ground, load: Load, bytes: u64, out: &mut Outcome) -> Result<()> {
-    let path = ground.path().join("killed");
-    vefs::Store::create(&path)?;
-    let kind = clap::ValueEnum::to_possible_value(&load).context("a load without a name")?;
+/// A store that a child has filled, and what starting it takes.
+fn filled(ground: &Ground, load: Load, bytes: u64, end: End, out: &mut Outcome) -> Result<()> {
+    let path = ground.path().join("filled");
+    let (kind, how) = (load.to_possible_value(), end.to_possible_value());
+    let (kind, how) = (kind.context("a load without a name")?, how.context("an end without a name")?);
     let mut child = Command::new(std::env::current_exe()?)
-        .args([FILLING_CHILD, kind.get_name(), &bytes.to_string()])
+        .args([FILLING_CHILD, kind.get_name(), how.get_name(), &bytes.to_string()])
         .arg(&path)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -97,42 +113,86 @@ fn killed(ground: &Ground, load: Load, bytes: u64, out: &mut Outcome) -> Result<
     BufReader::new(child.stdout.take().context("the child has no output")?).read_line(&mut said)?;
     child.kill()?;
     child.wait()?;
-    let what = format!("killed, {}", load.title());
-    let frames: u64 = said.trim().parse().with_context(|| format!("{what}: filling said {said:?}"))?;
-    opened(ground, &what, &path, Some(5000.0), out)?;
-    out.notes.push(format!("{what}: {} MiB of frames", frames >> 20));
+    let (before, goal) = match end {
+        End::Killed => ("killed", Some(5000.0)),
+        End::Worst => ("killed at the worst moment", Some(5000.0)),
+        End::Unpublished => ("nothing published", None),
+    };
+    let what = format!("{before}, {}", load.title());
+    let said: Vec<u64> = said.split_whitespace().map_while(|word| word.parse().ok()).collect();
+    let [frames, replayed, most] = said[..] else { anyhow::bail!("{what}: filling said {said:?}") };
+    opened(ground, &what, &path, goal, out)?;
+    let (frames, replayed, most) = (frames >> 20, replayed >> 20, most >> 20);
+    let note = format!("{frames} MiB of frames, {replayed} MiB to be replayed, {most} MiB at most while it ran");
+    out.notes.push(format!("{what}: {note}"));
     Ok(std::fs::remove_dir_all(path)?)
 }
 
-/// What the filling child does: lives as a daemon does, says how many bytes of frames it wrote and waits to be killed.
-pub fn filling_child(load: Load, bytes: u64, path: &Path) -> Result<()> {
-    let bed = Bed::open(path, Options::default(), |s| s)?;
-    let _threads = Background::start(Arc::clone(&bed.store), TICK)?;
-    let ve = bed.ve(1)?;
-    load.fill(&ve, bytes)?;
-    ve.sync()?;
-    println!("{}", ve.journal_position().0);
-    // Ends by the kill, or when whoever would do it has gone.
-    std::io::stdin().read_line(&mut String::new())?;
-    Ok(())
+/// What has to be replayed if the process dies now, watched from beside.
+struct Watch {
+    bed: Bed,
+    ve: Arc<Ve>,
+    most: AtomicU64,
+    /// From so many bytes of frames on the process dies when there is nearly as much as ever.
+    deadly_from: u64,
 }
 
-/// Everything is still in the journal.
-fn unpublished(ground: &Ground, load: Load, bytes: u64, out: &mut Outcome) -> Result<()> {
-    let path = ground.path().join("crashed");
-    vefs::Store::create(&path)?;
-    let bed = Bed::open(&path, lazy(), |s| s)?;
+impl Watch {
+    fn unpersisted(&self) -> Result<u64> {
+        let row = self.bed.rocks.get_persisted(Table::System, &rows::head(self.ve.id()))?;
+        let persisted = row.map(|row| rows::head_row(&row)).transpose()?.map_or(0, |head| head.journal);
+        Ok(self.ve.journal_position().0.saturating_sub(persisted))
+    }
+
+    fn look(&self) -> Result<()> {
+        let now = self.unpersisted()?;
+        let most = self.most.fetch_max(now, Ordering::Relaxed);
+        if self.ve.journal_position().0 >= self.deadly_from && now >= most / 100 * 98 {
+            self.tell(now)?;
+            std::process::abort();
+        }
+        Ok(())
+    }
+
+    fn tell(&self, now: u64) -> Result<()> {
+        let (frames, most) = (self.ve.journal_position().0, self.most.load(Ordering::Relaxed));
+        // Not `println!`: what it keeps back would die with the process.
+        Ok(std::io::stdout().write_all(format!("{frames} {now} {most}\n").as_bytes())?)
+    }
+}
+
+/// What the filling child does: says how many bytes of frames it wrote, how many of them a start will replay and how many that were at
+/// most, and waits to be killed or dies.
+pub fn filling_child(load: Load, end: End, bytes: u64, path: &Path) -> Result<()> {
+    vefs::Store::create(path)?;
+    let options = if end == End::Unpublished { lazy() } else { Options::default() };
+    let bed = Bed::open(path, options, |s| s)?;
     let ve = bed.ve(1)?;
-    load.fill(&ve, bytes)?;
-    ve.commit()?;
-    bed.settle()?;
-    let journal = ve.journal_position().0;
-    drop(ve);
-    drop(bed);
-    let what = format!("nothing published, {}", load.title());
-    opened(ground, &what, &path, None, out)?;
-    out.notes.push(format!("{what}: {} MiB of frames", journal >> 20));
-    Ok(std::fs::remove_dir_all(path)?)
+    let store = Arc::clone(&bed.store);
+    let deadly_from = if end == End::Worst { bytes } else { u64::MAX };
+    let watch = Watch { bed, ve, most: AtomicU64::new(0), deadly_from };
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| -> Result<()> {
+        let _threads = (end != End::Unpublished).then(|| Background::start(store, TICK)).transpose()?;
+        let watching = scope.spawn(|| -> Result<()> {
+            while !done.load(Ordering::Relaxed) {
+                watch.look()?;
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Ok(())
+        });
+        let filled = (|| {
+            load.fill(&watch.ve, if end == End::Worst { 4 * bytes } else { bytes })?;
+            watch.ve.commit()?;
+            watch.tell(watch.unpersisted()?)?;
+            // Ends by the kill, or when whoever would do it has gone.
+            std::io::stdin().read_line(&mut String::new())?;
+            Ok(())
+        })();
+        done.store(true, Ordering::Relaxed);
+        watching.join().unwrap_or_else(|_| anyhow::bail!("the watch panicked"))?;
+        filled
+    })
 }
 
 fn clean_stop(ground: &Ground, out: &mut Outcome) -> Result<()> {

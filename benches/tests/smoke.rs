@@ -9,9 +9,17 @@ fn all_benchmarks_run() {
     let out = bench.args(["all", "--quick", "--json", "--dir"]).arg(dir.path()).output().unwrap();
     let text = String::from_utf8_lossy(&out.stdout);
     assert!(out.status.success(), "{text}{}", String::from_utf8_lossy(&out.stderr));
-    for question in
-        ["metadata", "bulk-write", "append-fsync", "small-append", "recovery", "many-ves", "random-read", "seq-read"]
-    {
+    for question in [
+        "metadata",
+        "bulk-write",
+        "append-fsync",
+        "small-append",
+        "recovery",
+        "many-ves",
+        "random-read",
+        "seq-read",
+        "transport",
+    ] {
         let title = format!(r#"{{"title":"{question}: "#);
         assert!(text.lines().any(|l| l.starts_with(&title)), "no {question} in\n{text}");
     }

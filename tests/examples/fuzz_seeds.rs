@@ -30,5 +30,12 @@ fn main() -> std::io::Result<()> {
     for (name, bytes) in aspfs_tests::hostile_wire::encoded() {
         std::fs::write(folder.join(name), bytes)?;
     }
+    for target in ["node_list", "bundle"] {
+        let folder = corpus.join(target);
+        std::fs::create_dir_all(&folder)?;
+        for (name, bytes) in aspfs_tests::hostile_cluster::seeds() {
+            std::fs::write(folder.join(name), bytes)?;
+        }
+    }
     Ok(())
 }

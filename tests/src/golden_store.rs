@@ -245,6 +245,6 @@ fn second_day(ve: &Ve) {
 fn last_day(ve: &Ve) {
     let small = ve.lookup(ROOT, b"small").expect("small").0.ino;
     let set = SetAttr { mode: Some(0o640), uid: Some(5), ..SetAttr::default() };
-    ve.execute(&Op::Setattr { ino: small, set }, Request { unique: 77 }).expect("chmod");
+    ve.execute(&Op::Setattr { ino: small, set }, Request::numbered(77)).expect("chmod");
     write(ve, small, 400, b"not sealed".to_vec());
 }

@@ -23,6 +23,7 @@ pub fn small_options() -> Options {
         recovery_memory: 64 << 10,
         persist_bytes: 512 << 10,
         checkpoint_bytes: 2 << 20,
+        cursor_bytes: 16 << 20,
         reserve: 0,
         flush_files_max: 2,
         rebuild: false,

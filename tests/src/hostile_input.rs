@@ -1,6 +1,6 @@
 //! Fuzz input read as values of the file system, mostly near the limits where sums overflow.
 
-use vefs::change::{Change, Hold, PayloadRef, Settings};
+use vefs::change::{AtWindow, Change, Hold, PayloadRef, Policy, ReplicaOf, Settings};
 use vefs::clock::Timestamp;
 use vefs::content::ExtentPlace;
 use vefs::ids::{Hash, InodeNo, PayloadId, TxnNo};
@@ -122,6 +122,13 @@ impl Input<'_> {
         Settings { quota_bytes: self.number(), quota_inodes: self.number(), history_bytes: self.number() }
     }
 
+    fn policy(&mut self) -> Policy {
+        let replica = ReplicaOf { node: [self.byte(); 16], required: self.byte() < 128, bandwidth: self.number() };
+        let (window_ms, weight) = (self.number() as u32, self.byte());
+        let replicas = vec![replica; usize::from(self.byte() % 20)];
+        Policy { window_ms, at_window: AtWindow::Stall, weight, recorded: false, replicas }
+    }
+
     /// A change of any kind.
     pub fn change(&mut self) -> Change {
         match self.byte() % 16 {
@@ -136,6 +143,7 @@ impl Input<'_> {
             13 => Change::Unmap(self.ino(), self.number(), self.number()),
             14 => Change::Usage(self.number() as i64, self.number() as i64),
             _ if self.byte().is_multiple_of(2) => Change::PutSettings(self.settings()),
+            _ if self.byte().is_multiple_of(3) => Change::PutPolicy(self.policy()),
             _ => {
                 let (name, hold) = self.hold();
                 if self.byte().is_multiple_of(3) { Change::DropHold(name) } else { Change::PutHold(name, hold) }
@@ -177,13 +185,14 @@ impl Input<'_> {
             5 => Key::xattr(ino, &self.name()),
             6 => Key::extent(ino, self.number()),
             7 => Key::orphan(ino),
+            8 if self.byte().is_multiple_of(2) => Key::policy(),
             _ => Key::settings(),
         }
     }
 
     /// A value, mostly of the kind that the key has.
     pub fn value(&mut self, kind: u8) -> Value {
-        let kind = if self.byte() < 230 { kind } else { self.byte() % 10 };
+        let kind = if self.byte() < 230 { kind } else { self.byte() % 11 };
         match kind {
             1 => Value::Inode(self.inode()),
             2 => Value::Dentry(self.dentry()),
@@ -193,6 +202,7 @@ impl Input<'_> {
             7 => Value::Mark,
             8 => Value::Hold(self.hold().1),
             9 => Value::Settings(self.settings()),
+            10 => Value::Policy(self.policy()),
             _ => Value::Whiteout,
         }
     }

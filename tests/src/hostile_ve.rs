@@ -149,7 +149,8 @@ impl Planted {
     pub fn open(self) -> bool {
         let superblock = Superblock { store: STORE, created: Timestamp::default() }.to_bytes();
         let lineage = Lineage([3; 16]);
-        let identity = Identity { store: STORE, ve: VE, lineage, base: empty_tree(), epoch: EPOCH }.to_bytes();
+        let identity =
+            Identity { store: STORE, ve: VE, lineage, base: empty_tree(), epoch: EPOCH, slot: VE }.to_bytes();
         let capacity = self.frames.len().next_multiple_of(4096) as u64;
         let header =
             SegmentHeader { store: STORE, ve: VE, incarnation: INCARNATION, order: 0, base: 0, first_seq: 0, capacity };

@@ -56,6 +56,8 @@ pub struct Node {
     daemon: Option<Child>,
     holders: Vec<u32>,
     flags: Vec<String>,
+    /// What the daemon's command begins with.
+    prefix: Vec<String>,
 }
 
 /// What a program said and how it ended.
@@ -109,10 +111,18 @@ impl Node {
         node
     }
 
+    /// A node with a running daemon, begun with these words: one that enters a namespace.
+    pub fn on(prefix: Vec<String>) -> Node {
+        let mut node = Node::stopped();
+        node.prefix = prefix;
+        node.up();
+        node
+    }
+
     /// A node without a daemon so far.
     pub fn stopped() -> Node {
         let dir = tempfile::Builder::new().prefix("aspfs-node-").tempdir().expect("a temporary folder");
-        Node { dir, daemon: None, holders: Vec::new(), flags: Vec::new() }
+        Node { dir, daemon: None, holders: Vec::new(), flags: Vec::new(), prefix: Vec::new() }
     }
 
     /// A path in the node's folder.
@@ -134,7 +144,15 @@ impl Node {
 
     /// The daemon's command, not started.
     pub fn daemon_command(&self) -> Command {
-        let mut command = Command::new(programs().join("aspfsd"));
+        let program = programs().join("aspfsd");
+        let mut command = match self.prefix.split_first() {
+            Some((first, rest)) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
         command.env_remove("ASPFS_SOCKET");
         for (flag, name) in [("--store", "store"), ("--socket", "control.sock"), ("--runtime-dir", "run")] {
             command.arg(flag).arg(self.path(name));

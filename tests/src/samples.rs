@@ -1,13 +1,14 @@
 //! One fixed value of everything that is stored, with its bytes: what the golden files hold, and what hostile inputs are
 //! made from.
 
-use vefs::change::{Body, Change, Hold, PayloadRef, Purpose, Seal, Settings};
+use vefs::change::{AtWindow, Body, Change, Hold, PayloadRef, Policy, Purpose, ReplicaOf, Seal, Settings};
 use vefs::clock::Timestamp;
 use vefs::codec;
 use vefs::content::ExtentPlace;
 use vefs::format::extent::ExtentHeader;
 use vefs::format::identity::Identity;
 use vefs::format::record::{self, FrameKind, Parts};
+use vefs::format::role::{Fork, Role, RoleKind};
 use vefs::format::segment::SegmentHeader;
 use vefs::format::stack::{Part, Stack};
 use vefs::format::superblock::Superblock;
@@ -41,7 +42,14 @@ pub fn superblock() -> Superblock {
 /// The sample identity.
 pub fn identity() -> Identity {
     let lineage = Lineage(counting(0x41));
-    Identity { store: counting(1), ve: VeId(0x2A), lineage, base: Hash(counting(0x81)), epoch: Epoch(7) }
+    Identity {
+        store: counting(1),
+        ve: VeId(0x2A),
+        lineage,
+        base: Hash(counting(0x81)),
+        epoch: Epoch(7),
+        slot: VeId(0x2A),
+    }
 }
 
 /// The sample segment header.
@@ -140,6 +148,24 @@ fn settings() -> Settings {
     Settings { quota_bytes: 10 << 30, quota_inodes: 250, history_bytes: u64::MAX }
 }
 
+fn policy() -> Policy {
+    let replica = ReplicaOf { node: counting(0x51), required: true, bandwidth: 1 << 20 };
+    Policy { window_ms: 2000, at_window: AtWindow::Stall, weight: 7, recorded: true, replicas: vec![replica] }
+}
+
+/// The sample role.
+pub fn role() -> Role {
+    let fork = Fork { txn: TxnNo(5), epoch: Epoch(7), chain: Hash(counting(0x60)) };
+    Role {
+        store: counting(1),
+        ve: VeId(0x2A),
+        lineage: Lineage(counting(0x41)),
+        kind: RoleKind::Replica,
+        epoch: Epoch(2 << 32),
+        fork,
+    }
+}
+
 /// The sample place: three chunks, the last one short.
 pub fn place() -> ExtentPlace {
     ExtentPlace { file: 2, offset: 4096, len: 40_000, crcs: vec![1, 0x0102_0304, u32::MAX] }
@@ -159,6 +185,7 @@ pub fn changes() -> Vec<(String, Change)> {
         ("unmap", Change::Unmap(FILE, 70_000, 1 << 33)),
         ("usage", Change::Usage(-5000, 1)),
         ("put-settings", Change::PutSettings(settings())),
+        ("put-policy", Change::PutPolicy(policy())),
         ("put-hold", Change::PutHold("nightly".into(), hold())),
         ("drop-hold", Change::DropHold("nightly".into())),
         ("wrote", Change::Wrote(InodeNo(1 << 32), 4096, 4000, Timestamp { secs: 1_700_000_000, nanos: 5 })),
@@ -181,6 +208,7 @@ pub fn values() -> Vec<(String, Value)> {
         ("mark", Value::Mark),
         ("hold", Value::Hold(hold())),
         ("settings", Value::Settings(settings())),
+        ("policy", Value::Policy(policy())),
     ]
     .into_iter()
     .map(|(n, v)| (n.to_owned(), v))
@@ -190,7 +218,7 @@ pub fn values() -> Vec<(String, Value)> {
 }
 
 /// One of each kind of key.
-pub fn keys() -> [(&'static str, Key); 9] {
+pub fn keys() -> [(&'static str, Key); 10] {
     [
         ("inode", Key::inode(FILE)),
         ("dentry", Key::dentry(InodeNo::ROOT, b"name")),
@@ -201,6 +229,7 @@ pub fn keys() -> [(&'static str, Key); 9] {
         ("orphan", Key::orphan(FILE)),
         ("hold", Key::hold("nightly")),
         ("settings", Key::settings()),
+        ("policy", Key::policy()),
     ]
 }
 
@@ -286,6 +315,7 @@ pub fn encoded() -> Vec<(&'static str, String, Vec<u8>)> {
     let mut add = |file, name: &str, bytes: Vec<u8>| out.push((file, name.to_owned(), bytes));
     add("headers", "superblock", superblock().to_bytes().to_vec());
     add("headers", "identity", identity().to_bytes().to_vec());
+    add("headers", "role", role().to_bytes().to_vec());
     add("headers", "segment", segment().to_bytes().to_vec());
     add("headers", "extent-file", extent_header().to_bytes().to_vec());
     add("headers", "template", label().to_bytes().expect("a valid label").to_vec());

@@ -159,14 +159,19 @@ fn metadata_is_rebuilt_from_checkpoint_and_journal() {
     ve.commit().unwrap();
     store.publish_all().unwrap();
     store.persist().unwrap();
-    let root = ve.version(ve.position().txn).unwrap().state_root().unwrap();
+    let roots = |ve: &Arc<Ve>, txn| {
+        let version = ve.version(txn).unwrap();
+        (version.state_root().unwrap(), version.logical_root().unwrap())
+    };
     let position = ve.position();
+    let before = roots(&ve, position.txn);
+    assert_ne!(before.0.root, before.1.root);
     drop((ve, store));
     std::fs::remove_dir_all(dir.path().join("meta")).unwrap();
     let store = open(dir.path(), Options { rebuild: true, ..Options::default() });
     let ve = store.ve(VeId(1)).unwrap();
     assert_eq!(ve.position(), position);
-    assert_eq!(ve.version(position.txn).unwrap().state_root().unwrap(), root);
+    assert_eq!(roots(&ve, position.txn), before);
     assert_eq!(ve.read(new, 0, 200_000).unwrap(), &body[..150_000]);
     assert_eq!(ve.read(old, 100, 7).unwrap(), b"changed");
 }
@@ -259,4 +264,54 @@ fn history_stays_below_its_cap() {
     let snapshot = ve.version(held.unwrap()).unwrap();
     assert_eq!(snapshot.read(ino, 0, 16 << 10).unwrap(), body(3));
     assert_eq!(ve.read(ino, 0, 16 << 10).unwrap(), body(99));
+}
+
+/// Publishing everything up to now went on for as long as somebody wrote: each round found something new. A busy VE's metadata was never
+/// persisted then, its journal grew, and so did the time that its next start takes.
+#[test]
+fn publishing_ends_although_somebody_writes() {
+    const MOST: u64 = 2_000_000;
+    let (_dir, store) = create_store();
+    let ve = new_ve(&store, 1);
+    let ino = create(&ve, "log");
+    let (begun, stop) = (std::sync::Barrier::new(2), std::sync::atomic::AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for i in 0..MOST {
+                write(&ve, ino, i % 1000, b"x");
+                if i == 100 {
+                    begun.wait();
+                }
+                if stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    return true;
+                }
+            }
+            false
+        });
+        begun.wait();
+        for _ in 0..3 {
+            let before = ve.position().txn;
+            ve.publish().unwrap();
+            assert!(ve.published().unwrap() >= before);
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(writer.join().unwrap(), "publishing waited for the writer's end");
+    });
+}
+
+/// Payloads in the journal count against the bounds of unpublished state: a VE that writes little metadata and many bytes must not
+/// make its next start read all of them.
+#[test]
+fn many_bytes_in_the_journal_are_published_before_there_are_many_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    Store::create(dir.path()).unwrap();
+    let store = open(dir.path(), Options { overlay_soft: 1 << 20, overlay_hard: 4 << 20, ..Options::default() });
+    let ve = new_ve(&store, 1);
+    let ino = create(&ve, "data");
+    let piece = pattern(60_000, 1);
+    for i in 0..400 {
+        write(&ve, ino, i % 4 * 60_000, &piece);
+    }
+    let unpublished = ve.position().txn.0 - ve.published().unwrap().0;
+    assert!(ve.published().unwrap().0 > 0, "24 MB of payloads, and nothing was published ({unpublished} transactions)");
 }

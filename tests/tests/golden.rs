@@ -143,7 +143,7 @@ fn chain_hash_is_what_the_document_says() {
     ve.execute(&create, Request::default()).unwrap();
     for (offset, data) in [(0, vec![1; 100]), (1 << 20, vec![2; 100_000])] {
         let op = Op::Write { ino: InodeNo::FIRST_PRIVATE, offset, data: Bytes::from(data), kill_priv: false };
-        ve.execute(&op, Request { unique: 9 }).unwrap();
+        ve.execute(&op, Request::numbered(9)).unwrap();
     }
     ve.commit().unwrap();
     let store = ve.identity().store;

@@ -43,6 +43,8 @@ pub enum Change {
     /// Content of the file or directory was changed: its size and mapped bytes are now these, its mtime and ctime this. What a write changes
     /// of an inode, in a third of the bytes.
     Wrote(InodeNo, u64, u64, Timestamp),
+    /// The VE is replicated like this from now on.
+    PutPolicy(Policy),
 }
 
 /// What an administrator sets for a VE; travels with its history.
@@ -60,6 +62,56 @@ impl Default for Settings {
     fn default() -> Self {
         Settings { quota_bytes: u64::MAX, quota_inodes: u64::MAX, history_bytes: crate::limits::HISTORY_MIN }
     }
+}
+
+/// How a VE is replicated; travels with its history, so that a replica that is promoted knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Policy {
+    /// The window W in milliseconds, at least [`crate::limits::WINDOW_MIN_MS`].
+    pub window_ms: u32,
+    /// What happens when the window would be passed (promise G16).
+    pub at_window: AtWindow,
+    /// Whose turn comes first on a link: the share of it that this VE gets, 1 (the least) to 255.
+    pub weight: u8,
+    /// Whether `lagging` is recorded with the arbiter before it begins.
+    pub recorded: bool,
+    /// The nodes that follow, at most [`crate::limits::REPLICAS_MAX`].
+    pub replicas: Vec<ReplicaOf>,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Policy {
+            window_ms: crate::limits::WINDOW_DEFAULT_MS,
+            at_window: AtWindow::Degrade,
+            weight: 16,
+            recorded: false,
+            replicas: vec![],
+        }
+    }
+}
+
+/// A node that follows a VE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ReplicaOf {
+    /// Its identity in the cluster.
+    pub node: [u8; 16],
+    /// Whether the VE's exposure counts it.
+    pub required: bool,
+    /// Most bytes a second that are sent to it, 0 for no limit.
+    pub bandwidth: u64,
+}
+
+/// What happens when the window would be passed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub enum AtWindow {
+    /// The VE goes on and is `lagging`, loudly.
+    #[default]
+    Degrade,
+    /// Changing operations wait.
+    Stall,
+    /// As `Degrade`, and writers are not slowed before either.
+    Alarm,
 }
 
 /// Keeps a version, and with it every byte that it reads, from garbage collection (promise G25).

@@ -8,6 +8,8 @@ pub enum Errno {
     EPERM = 1,
     #[error("no such file or directory")]
     ENOENT = 2,
+    #[error("interrupted system call")]
+    EINTR = 4,
     #[error("input/output error")]
     EIO = 5,
     #[error("no such device or address")]

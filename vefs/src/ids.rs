@@ -78,8 +78,28 @@ impl fmt::Display for TxnNo {
 }
 
 /// The fencing token of a VE's writer: at most one epoch is writable.
+///
+/// Its upper 32 bits count promotions (the *term*), its lower 32 bits restarts of a writer within a term. So whatever a primary did that was
+/// not heard of, a promotion's epoch is above it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct Epoch(pub u64);
+
+impl Epoch {
+    /// How many promotions there were.
+    pub fn term(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// The epoch of the writer after a restart.
+    pub fn restarted(self) -> Epoch {
+        Epoch(self.0.saturating_add(1))
+    }
+
+    /// The first epoch of the next promotion.
+    pub fn promoted(self) -> Epoch {
+        Epoch((u64::from(self.term()).saturating_add(1)).min(u64::from(u32::MAX >> 2)) << 32)
+    }
+}
 
 /// Random identity of a VE's history, drawn when the VE is created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]

@@ -41,6 +41,9 @@ pub const TXN_RECORDS_MAX: u32 = 100_000;
 /// Most payload bytes named by one transaction; the next operation after it starts a new one.
 pub const TXN_PAYLOAD_MAX: u64 = 256 << 20;
 
+/// Most bytes of encoded bodies in one transaction; the next operation after it starts a new one.
+pub const TXN_BODIES_MAX: u64 = 32 << 20;
+
 /// Size of a VE's first journal segments.
 pub const SEGMENT_MIN: u64 = 1 << 20;
 /// Size that journal segments grow to under load. A segment holds at least one record of every allowed size.
@@ -67,6 +70,12 @@ pub const BASE_STACK_MAX: usize = 64;
 /// Free bytes on the store's file system that ordinary writers may not touch: unlink, GC, version delete and
 /// checkpoints still work from it (promise G4).
 pub const RESERVE_BYTES: u64 = 64 << 20;
+/// Shortest window of a replicated VE in milliseconds: a few commit ticks.
+pub const WINDOW_MIN_MS: u32 = 1000;
+/// The window of a VE for which none was set, in milliseconds.
+pub const WINDOW_DEFAULT_MS: u32 = 30_000;
+/// Most replicas of one VE.
+pub const REPLICAS_MAX: usize = 16;
 /// Most holds of one VE.
 pub const HOLDS_MAX: usize = 1024;
 /// Longest name of a hold or label.

@@ -7,8 +7,8 @@
 //! Invariants:
 //!
 //! - `complete` says `Go` in the state `Protected` only with an exposure of at most W.
-//! - `Lagging` ends only when every required replica has everything.
-//!   Where the policy forbids lagging meanwhile, the VE is `Stalled` until then.
+//! - `Lagging` ends only when every required replica has everything that had been accepted when the exposure came back within the window. (A VE that
+//!   is written all the time has something under way at every moment.) Where the policy forbids lagging meanwhile, the VE is `Stalled` until then.
 //! - Under a recorded policy `Lagging` begins only after the arbiter's permit of this very breach arrived; until then the VE is `Stalled`.
 //! - What is not known counts as over the window.
 
@@ -26,7 +26,7 @@ use vefs::ids::TxnNo;
 
 use crate::node::NodeId;
 pub use pending::{Oldest, Pending};
-pub use policy::{AtWindow, Counters, Event, Exposure, Policy, State, Verdict};
+pub use policy::{AtWindow, Counters, Event, Exposure, Policy, ReplicaStatus, State, Verdict};
 pub use throttle::Throttle;
 
 /// Most entries that a VE's queue of unacknowledged changes has.
@@ -38,6 +38,8 @@ struct Replica {
     acked: Option<TxnNo>,
     diverged: bool,
     latched: bool,
+    /// What it must have for the latch to open: the newest change when it was within the window again.
+    opens: Option<TxnNo>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,23 +47,6 @@ enum Permit {
     None,
     Asked,
     Granted,
-}
-
-/// How one replica stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReplicaStatus {
-    /// Which.
-    pub node: NodeId,
-    /// Whether the VE's exposure counts it.
-    pub required: bool,
-    /// How it stands.
-    pub state: State,
-    /// Its exposure.
-    pub exposure: Exposure,
-    /// Bytes and transactions that it lacks; `None` where that is not known.
-    pub behind: Option<(u64, u64)>,
-    /// The last transaction that it acknowledged in this run.
-    pub acked: Option<TxnNo>,
 }
 
 /// The window of one VE.
@@ -74,6 +59,8 @@ pub struct Window {
     throttle: Throttle,
     state: State,
     latched: bool,
+    /// As for a replica.
+    opens: Option<TxnNo>,
     fenced: bool,
     permit: Permit,
     asked: u64,
@@ -95,6 +82,7 @@ impl Window {
             throttle: Throttle::new(policy.window),
             state: State::Unprotected,
             latched: false,
+            opens: None,
             fenced: false,
             permit: Permit::None,
             asked: 0,
@@ -308,16 +296,21 @@ impl Window {
         let exposure = self.exposure();
         let over = exposure.is_over(self.policy.window);
         let window = self.policy.window;
-        let latches: Vec<(NodeId, bool)> = self
+        let newest = self.pending.newest();
+        let nodes: Vec<(NodeId, bool, bool)> = self
             .replicas
             .iter()
-            .map(|(n, r)| (*n, !self.has_everything(r) && (r.latched || self.exposure_of(r).is_over(window))))
+            .map(|(n, r)| (*n, self.exposure_of(r).is_over(window), self.has_everything(r)))
             .collect();
-        for (node, latched) in latches {
-            self.replicas.entry(node).or_default().latched = latched;
+        for (node, over, everything) in nodes {
+            let r = self.replicas.entry(node).or_default();
+            r.opens = if over || !r.latched { None } else { r.opens.or(Some(newest)) };
+            let open = r.opens.is_some_and(|txn| r.acked.is_some_and(|a| a >= txn));
+            r.latched = !everything && !open && (r.latched || over);
         }
+        self.opens = if over || !self.latched { None } else { self.opens.or(Some(newest)) };
         self.upkeep_permit(over);
-        self.latched &= self.requires_some() && !self.all_covered();
+        self.latched &= self.requires_some() && !self.all_covered() && !self.is_open();
         let next = self.next_state(over);
         self.latched |= next == State::Lagging;
         self.account(next, exposure);
@@ -325,6 +318,11 @@ impl Window {
             self.events.push(Event::Changed { from: self.state, to: next, at: self.now });
             self.state = next;
         }
+    }
+
+    /// Whether every required replica has what ends lagging.
+    fn is_open(&self) -> bool {
+        self.opens.is_some_and(|txn| self.covered().is_some_and(|a| a >= txn))
     }
 
     fn requires_some(&self) -> bool {
@@ -339,7 +337,7 @@ impl Window {
     fn upkeep_permit(&mut self, over: bool) {
         let lags = self.policy.at_window != AtWindow::Stall && self.requires_some() && !self.fenced;
         let begins = lags && (over || self.policy.at_window == AtWindow::Alarm);
-        let goes_on = lags && (begins || !self.all_covered());
+        let goes_on = lags && (begins || !(self.all_covered() || self.is_open()));
         if self.policy.recorded && begins && self.permit == Permit::None {
             self.asked += 1;
             self.permit = Permit::Asked;

@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use vefs::ids::TxnNo;
+
+use crate::node::NodeId;
+
 /// What happens when the window would be passed (promise G16).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AtWindow {
@@ -41,6 +45,13 @@ impl Default for Policy {
     }
 }
 
+impl super::Window {
+    /// The policy, within its bounds.
+    pub fn policy(&self) -> Policy {
+        self.policy
+    }
+}
+
 /// How a VE, or one replica of it, stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -56,6 +67,20 @@ pub enum State {
     Fenced,
     /// The replica has another history.
     Diverged,
+}
+
+impl State {
+    /// Its name, as people and metrics have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Protected => "protected",
+            State::Lagging => "lagging",
+            State::Stalled => "stalled",
+            State::Unprotected => "unprotected",
+            State::Fenced => "fenced",
+            State::Diverged => "diverged",
+        }
+    }
 }
 
 /// Age of the oldest accepted change that is not acknowledged as durable.
@@ -83,6 +108,23 @@ impl Exposure {
             _ => Exposure::Unknown,
         }
     }
+}
+
+/// How one replica stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplicaStatus {
+    /// Which.
+    pub node: NodeId,
+    /// Whether the VE's exposure counts it.
+    pub required: bool,
+    /// How it stands.
+    pub state: State,
+    /// Its exposure.
+    pub exposure: Exposure,
+    /// Bytes and transactions that it lacks; `None` where that is not known.
+    pub behind: Option<(u64, u64)>,
+    /// The last transaction that it acknowledged in this run.
+    pub acked: Option<TxnNo>,
 }
 
 /// What a changing operation does now.

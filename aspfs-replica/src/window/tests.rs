@@ -205,6 +205,23 @@ fn each_policy_at_the_window() {
     }
 }
 
+/// A VE that is never idle has something under way at every moment; it was `lagging` for ever after its first breach. It ends when all that had
+/// been accepted when the exposure was within the window again is acknowledged (checks G17).
+#[test]
+fn lagging_ends_under_constant_writing() {
+    let mut w = window(AtWindow::Degrade, false);
+    w.accepted(TxnNo(1), ms(0), 10, ms(0));
+    w.tick(ms(2500));
+    assert_eq!(w.state(), State::Lagging);
+    w.accepted(TxnNo(2), ms(2600), 10, ms(2600));
+    w.acked(A, TxnNo(1), ms(2700));
+    assert_eq!(w.state(), State::Lagging, "within the window again, with transaction 2 accepted");
+    w.accepted(TxnNo(3), ms(2800), 10, ms(2800));
+    w.acked(A, TxnNo(2), ms(2900));
+    assert_eq!((w.state(), w.replicas()[0].state), (State::Protected, State::Protected));
+    assert_eq!(w.exposure(), Exposure::Known(ms(100)));
+}
+
 /// checks G16: an unrecorded `lagging` does not exist.
 #[test]
 fn lagging_waits_for_its_record() {

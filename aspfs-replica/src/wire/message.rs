@@ -110,6 +110,38 @@ pub enum Refusal {
     Store,
     /// Both histories went on from a common position.
     Diverged,
+    /// The journal does not reach back to the replica's position: it needs a whole state.
+    TooOld,
+    /// The VE is not here yet, or not ready: the replica gets a whole state first.
+    NotReady,
+    /// The VE was destroyed (promise G34).
+    Destroyed,
+    /// The node writes the VE itself, in an epoch that is not lower.
+    Primary,
+}
+
+impl Refusal {
+    /// Its name, as people and metrics have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Refusal::ForeignLineage => "foreign lineage",
+            Refusal::ForeignBase => "foreign base tree",
+            Refusal::OldEpoch => "old epoch",
+            Refusal::NotNext => "not the next transaction",
+            Refusal::Gap => "frames missing",
+            Refusal::OutOfTurn => "out of turn",
+            Refusal::PayloadMissing => "payload missing",
+            Refusal::StagingFull => "too much put aside",
+            Refusal::Corrupt => "corrupt",
+            Refusal::TooLarge => "too large",
+            Refusal::Store => "store failed",
+            Refusal::Diverged => "diverged",
+            Refusal::TooOld => "too far behind",
+            Refusal::NotReady => "not ready yet",
+            Refusal::Destroyed => "destroyed",
+            Refusal::Primary => "written there",
+        }
+    }
 }
 
 /// A message.

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use vefs::ids::VeId;
 
+use super::cluster_args::{BranchCommand, ClusterCommand, NodeCommand, PromoteArgs, ReplicaCommand, SwitchoverArgs};
 use crate::control::message::At;
+use crate::control::replication::AtWindow;
 use crate::units;
 
 /// Administers virtual environments' file systems: templates, VEs, mounts, versions.
@@ -87,8 +89,39 @@ pub enum Command {
     /// Keep versions from garbage collection
     #[command(subcommand)]
     Hold(HoldCommand),
+    /// Begin a cluster, or join one
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// Add, list and revoke nodes of the cluster, and renew their certificates
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// Add, remove and watch the replicas of VEs
+    #[command(subcommand)]
+    Replica(ReplicaCommand),
+    /// Make this node the writer of a VE that it follows, after its primary was lost
+    ///
+    /// A new epoch begins behind the newest change that this node has. A primary that still runs finds out when it meets another node, but until
+    /// then both would go on: say that it is off only when it is. What it had beyond stays there as a branch.
+    #[command(after_help = "Example:\n  aspfs promote 0000002A --old-primary-is-off && aspfs mount 0000002A /srv/web")]
+    Promote(PromoteArgs),
+    /// Hand a VE that this node writes to one of its replicas, without loss
+    ///
+    /// Writers wait, the replica gets the rest, and writes from then on. This node follows it.
+    #[command(after_help = "Example:\n  aspfs switchover 0000002A node-2")]
+    Switchover(SwitchoverArgs),
+    /// List and remove former states of a VE, kept when another node's history replaced them
+    #[command(subcommand)]
+    Branch(BranchCommand),
     /// Collect garbage now
     Gc,
+    /// Show how the check of everything stored is, and what it found damaged
+    ///
+    /// The daemon reads and checks everything once per `scrub-period`, at most `scrub-rate` a second.
+    Scrub {
+        /// Begin a pass, unless one is under way
+        #[arg(long)]
+        now: bool,
+    },
     /// Command the daemon itself
     #[command(subcommand)]
     Daemon(DaemonCommand),
@@ -222,6 +255,21 @@ pub struct SettingArgs {
     /// Most bytes that its past versions may take beyond the present one
     #[arg(long, value_name = "SIZE", value_parser = units::parse_limit)]
     pub history: Option<u64>,
+    /// Most time for which a change may be on this node alone, where the VE has required replicas: 30s unless set
+    #[arg(long, value_name = "DURATION", value_parser = parse_window)]
+    pub window: Option<u32>,
+    /// What happens when the window would be passed
+    #[arg(long, value_name = "WHAT", value_enum)]
+    pub at_window: Option<AtWindow>,
+}
+
+fn parse_window(text: &str) -> Result<u32, String> {
+    let ms = units::parse_duration(text).map_err(|e| e.to_string())?;
+    let least = u64::from(vefs::limits::WINDOW_MIN_MS);
+    match u32::try_from(ms) {
+        Ok(ms) if u64::from(ms) >= least => Ok(ms),
+        _ => Err(format!("a window is from {} to 49d", units::show_duration(least))),
+    }
 }
 
 /// What to mount, where and how.

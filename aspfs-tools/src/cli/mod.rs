@@ -2,9 +2,11 @@
 //! ([`helper`]).
 
 pub mod args;
+pub mod cluster_args;
 mod helper;
 mod manual;
 mod output;
+mod replication;
 mod show;
 mod templates;
 
@@ -22,6 +24,7 @@ use crate::control::frame::Kind;
 use crate::control::message::{
     At, Change, Collected, Done, FileRow, HoldRow, Id, MountRow, Request, Status, VeRow, Version,
 };
+use crate::control::scrub::ScrubRow;
 use args::{Cli, Command, DaemonCommand, HoldCommand, MountArgs, SettingArgs, VeCommand};
 use output::Output;
 
@@ -119,9 +122,19 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         }
         Command::Cat { ve, path, at } => cat(&node, Id(*ve), path, at.at),
         Command::Hold(command) => hold(&node, command),
+        Command::Cluster(command) => replication::cluster(&node, command),
+        Command::Node(command) => replication::nodes(&node, command),
+        Command::Replica(command) => replication::replicas(&node, command),
+        Command::Promote(args) => replication::promote(&node, args),
+        Command::Switchover(args) => replication::switchover(&node, args),
+        Command::Branch(command) => replication::branches(&node, command),
         Command::Gc => {
             let done: Collected = node.call(&Request::Gc {})?;
             Ok(node.out.print(&done, || show::collected(&done))?)
+        }
+        Command::Scrub { now } => {
+            let scrub: ScrubRow = node.call(&Request::Scrub { now: *now })?;
+            Ok(node.out.print(&scrub, || show::scrub(&scrub))?)
         }
         Command::Daemon(DaemonCommand::Stop { unmount }) => stop(&node, *unmount),
         Command::Completions { shell } => manual::completions(*shell),
@@ -146,7 +159,9 @@ fn ve(node: &Node<'_>, command: &VeCommand) -> Result<(), Failure> {
         VeCommand::Set { ve, settings } => {
             let change = change(settings);
             if change == Change::default() {
-                return Err(Failure::Usage("nothing to set: say --quota, --inodes or --history".into()));
+                return Err(Failure::Usage(
+                    "nothing to set: say --quota, --inodes, --history, --window or --at-window".into(),
+                ));
             }
             node.call(&Request::VeSet { ve: Id(*ve), change })?
         }
@@ -159,7 +174,13 @@ fn ve(node: &Node<'_>, command: &VeCommand) -> Result<(), Failure> {
 }
 
 fn change(settings: &SettingArgs) -> Change {
-    Change { quota: settings.quota, inodes: settings.inodes, history: settings.history }
+    Change {
+        quota: settings.quota,
+        inodes: settings.inodes,
+        history: settings.history,
+        window_ms: settings.window,
+        at_window: settings.at_window,
+    }
 }
 
 fn mount(node: &Node<'_>, args: &MountArgs) -> Result<(), Failure> {

@@ -22,6 +22,11 @@ impl Output {
         Output { json, width: width.map(|size| usize::from(size.ws_col)).filter(|w| *w >= 20) }
     }
 
+    /// Whether a person reads it.
+    pub fn is_terminal(&self) -> bool {
+        !self.json && self.width.is_some()
+    }
+
     /// Prints JSON if that is wanted, else the text.
     pub fn print<T: Serialize>(&self, value: &T, text: impl FnOnce() -> String) -> io::Result<()> {
         let text = match self.json {

@@ -2,6 +2,7 @@
 
 use super::output::fields;
 use crate::control::message::{Collected, Damage, HoldRow, Status, TemplateRow, VeRow, Version};
+use crate::control::scrub::ScrubRow;
 use crate::units::{show_count, show_duration, show_size};
 
 /// Columns of [`ve_line`].
@@ -75,6 +76,9 @@ pub fn ve(row: &VeRow) -> String {
         ("epoch", row.epoch.to_string()),
         ("lineage", row.lineage.clone()),
         ("mounted", mounted),
+        ("role", row.role.clone()),
+        ("window", format!("{}, then {}", show_duration(row.window_ms), row.at_window)),
+        ("replicas", row.replicas.to_string()),
     ];
     if !row.templates.is_empty() {
         out.insert(1, ("templates", row.templates.join(",")));
@@ -107,6 +111,27 @@ pub fn collected(done: &Collected) -> String {
     ])
 }
 
+/// How the scrub is.
+pub fn scrub(scrub: &ScrubRow) -> String {
+    let or = |text: &Option<String>, none: &str| text.clone().unwrap_or_else(|| none.to_owned());
+    let mut out = fields(&[
+        ("pass", scrub.pass.to_string()),
+        ("begun", or(&scrub.begun, "never")),
+        ("checking", or(&scrub.part, "nothing now")),
+        ("checked", format!("{} things, {}", show_count(scrub.things), show_size(scrub.bytes))),
+        ("last ended", or(&scrub.ended, "never")),
+        ("found damaged", scrub.found.to_string()),
+    ]);
+    for bad in &scrub.damage {
+        out += &format!("{} {} since {}: {}\n", bad.kind, bad.name, bad.since, bad.detail);
+        for reader in &bad.readers {
+            let path = reader.path.as_ref().map_or("no name".into(), |p| String::from_utf8_lossy(p.bytes()));
+            out += &format!("  read by VE {} inode {}: {path}\n", reader.ve, reader.ino);
+        }
+    }
+    out
+}
+
 /// How the daemon is.
 pub fn status(status: &Status) -> String {
     let c = &status.counted;
@@ -120,6 +145,7 @@ pub fn status(status: &Status) -> String {
         ("mounts", status.mounts.len().to_string()),
         ("opens", format!("{} passed through, {} cached, {} moved", c.passthrough, c.cached, c.moved)),
         ("bytes", format!("{} read, {} written, {} syncs", show_size(c.read), show_size(c.written), c.syncs)),
+        ("held back", format!("{} requests wait for a window, {} have waited", c.parked, c.waited)),
         ("takeover", format!("{} requests came again, {} had been carried out", c.resent, c.answered_before)),
     ]);
     for (ve, why) in &status.read_only {

@@ -1,6 +1,6 @@
 //! The client's side of the control socket, and what only a client can do: attach a mount in its own mount namespace, and detach it.
 
-pub mod mountinfo;
+pub use aspfs_holder::mountinfo;
 pub mod mounting;
 pub mod options;
 

@@ -2,10 +2,13 @@
 //!
 //! Identifiers travel as text (8 hex digits, 64 hex digits), times as RFC 3339 in UTC, sizes as bytes; [`NO_LIMIT`] is no limit.
 
+use super::replication::AtWindow;
 use aspfs_holder::protocol::MountFlags;
 use serde::{Deserialize, Serialize};
 use vefs::clock::Timestamp;
 use vefs::ids::VeId;
+
+pub use super::status::{Counted, Status};
 
 /// The protocol of this program. A daemon refuses a client of another one.
 pub const PROTOCOL: u32 = 1;
@@ -87,6 +90,12 @@ pub struct Change {
     pub inodes: Option<u64>,
     /// Most bytes of history.
     pub history: Option<u64>,
+    /// The window of replication in milliseconds.
+    #[serde(default)]
+    pub window_ms: Option<u32>,
+    /// What happens when it would be passed.
+    #[serde(default)]
+    pub at_window: Option<AtWindow>,
 }
 
 /// What a client may ask for.
@@ -135,6 +144,36 @@ pub enum Request {
     HoldRelease { ve: Id, name: String },
     /// Collects garbage now. Answer: [`Collected`].
     Gc {},
+    /// How the check of everything stored is; with `now` one begins. Answer: [`super::scrub::ScrubRow`].
+    Scrub { now: bool },
+    /// Begins a cluster with this node as its first. Answer: list of [`NodeRow`](super::replication::NodeRow).
+    ClusterInit { name: String, node: String, addresses: Vec<String> },
+    /// Joins a cluster, or takes a new certificate. Answer: as above.
+    ClusterJoin { bundle: String },
+    /// Adds a node. Answer: [`BundleText`](super::replication::BundleText).
+    NodeAdd { name: String, addresses: Vec<String> },
+    /// All nodes. Answer: list of [`NodeRow`](super::replication::NodeRow).
+    NodeList {},
+    /// Throws a node out. Answer: as above.
+    NodeRevoke { node: String },
+    /// A new certificate for a node. Answer: option of [`BundleText`](super::replication::BundleText); none for this node, which has it already.
+    NodeRenew { node: String },
+    /// Where a node listens. Answer: list of [`NodeRow`](super::replication::NodeRow).
+    NodeAddress { node: String, addresses: Vec<String> },
+    /// A replica more, or another way of having it. Answer: list of [`ReplicaRow`](super::replication::ReplicaRow).
+    ReplicaAdd { ve: Id, node: String, required: bool, bandwidth: u64 },
+    /// A replica less. Answer: nothing.
+    ReplicaRemove { ve: Id, node: String },
+    /// How a VE, or every one, is replicated. Answer: list of [`ReplicaRow`](super::replication::ReplicaRow).
+    ReplicaStatus { ve: Option<Id> },
+    /// This node writes a VE that it followed. Answer: [`PromotedRow`](super::replication::PromotedRow).
+    Promote { ve: Id, old_primary_is_off: bool, force: bool },
+    /// Another node writes a VE that this one wrote. Answer: as above.
+    Switchover { ve: Id, node: String },
+    /// Former states that were kept. Answer: list of [`BranchRow`](super::replication::BranchRow).
+    BranchList { ve: Id },
+    /// Removes one. Answer: nothing.
+    BranchRemove { ve: Id, name: String },
     /// Ends the daemon. With `holder` the holder ends too; refused while anything is mounted. Answer: nothing.
     Stop { holder: bool },
 }
@@ -227,6 +266,12 @@ pub struct VeRow {
     pub journal_bytes: u64,
     /// Where it is mounted.
     pub mounted: Option<MountRow>,
+    /// What this node does with it: primary, replica or superseded.
+    pub role: String,
+    pub window_ms: u64,
+    pub at_window: String,
+    /// Number of its replicas.
+    pub replicas: u64,
     /// Why it takes no changes.
     pub read_only: Option<String>,
 }
@@ -339,51 +384,6 @@ pub struct Collected {
     pub files: u64,
     /// Bytes of objects removed.
     pub object_bytes: u64,
-}
-
-/// What the daemon counted of its mounts since it started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counted {
-    /// Opens answered with passthrough: the kernel reads the shared object itself.
-    pub passthrough: u64,
-    /// Opens that the kernel caches for one VE.
-    pub cached: u64,
-    /// Files that were open with passthrough when they were opened for writing: copied, and found again under a new number.
-    pub moved: u64,
-    /// Requests that the kernel sent again after a takeover.
-    pub resent: u64,
-    /// Of these, those that the daemon before had carried out.
-    pub answered_before: u64,
-    /// Bytes read through the daemon.
-    pub read: u64,
-    /// Bytes written.
-    pub written: u64,
-    /// Files synced.
-    pub syncs: u64,
-}
-
-/// How the daemon is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "the names say it")]
-pub struct Status {
-    pub release: String,
-    pub pid: u32,
-    pub store: String,
-    /// Seconds since it started.
-    pub uptime: u64,
-    pub ves: u64,
-    pub mounts: Vec<MountRow>,
-    /// Sums over the mounts that are there now.
-    pub counted: Counted,
-    /// The holder's process.
-    pub holder: u32,
-    /// Bytes free on the store's file system.
-    pub free: u64,
-    pub size: u64,
-    /// Ordinary writers are stopped: the disk is full up to the reserve.
-    pub tight: bool,
-    /// Mounted VEs that take no changes, with the reason.
-    pub read_only: Vec<(Id, String)>,
 }
 
 #[cfg(test)]

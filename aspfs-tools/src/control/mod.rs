@@ -11,6 +11,9 @@
 pub mod conn;
 pub mod frame;
 pub mod message;
+pub mod replication;
+pub mod scrub;
+pub mod status;
 
 pub use aspfs_holder::peer_is_allowed;
 

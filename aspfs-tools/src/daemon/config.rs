@@ -36,12 +36,24 @@ pub struct Settings {
     /// Which versions stay readable, as AGE:EVERY by rising age: up to an age of 10 minutes all, up to 1 hour one a minute…
     #[arg(long, value_name = "STEPS")]
     pub retention: Option<String>,
+    /// Time between the beginnings of two checks of everything that is stored; 0s: only when asked for
+    #[arg(long, value_name = "DURATION")]
+    pub scrub_period: Option<String>,
+    /// Bytes a second that such a check reads at most
+    #[arg(long, value_name = "SIZE")]
+    pub scrub_rate: Option<String>,
     /// Free bytes on the store's file system that programs in VEs may not use
     #[arg(long, value_name = "SIZE")]
     pub reserve: Option<String>,
     /// A checkpoint of the metadata is made when the journals have grown by this much
     #[arg(long, value_name = "SIZE")]
     pub checkpoint_every: Option<String>,
+    /// Where other nodes of the cluster are listened for, as ADDRESS:PORT; empty: every address, at the port that the node list has for this node
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<String>,
+    /// Where figures for Prometheus are to be had over HTTP, as 127.0.0.1:PORT; empty: nowhere
+    #[arg(long, value_name = "ADDRESS")]
+    pub metrics: Option<String>,
     /// Most clients at a time
     #[arg(long, value_name = "NUMBER")]
     pub connections: Option<String>,
@@ -97,8 +109,12 @@ impl Settings {
             tick: s("1s"),
             gc_interval: s("60s"),
             retention: s(&show_retention(&Retention::default())),
+            scrub_period: s("7d"),
+            scrub_rate: s("16M"),
             reserve: s("64M"),
             checkpoint_every: s("512M"),
+            listen: s(""),
+            metrics: s(""),
             connections: s("64"),
             log: s("info"),
         }
@@ -125,8 +141,12 @@ impl Settings {
             tick: self.tick.or(below.tick),
             gc_interval: self.gc_interval.or(below.gc_interval),
             retention: self.retention.or(below.retention),
+            scrub_period: self.scrub_period.or(below.scrub_period),
+            scrub_rate: self.scrub_rate.or(below.scrub_rate),
             reserve: self.reserve.or(below.reserve),
             checkpoint_every: self.checkpoint_every.or(below.checkpoint_every),
+            listen: self.listen.or(below.listen),
+            metrics: self.metrics.or(below.metrics),
             connections: self.connections.or(below.connections),
             log: self.log.or(below.log),
         }
@@ -142,8 +162,12 @@ impl Settings {
             ("tick", &self.tick),
             ("gc-interval", &self.gc_interval),
             ("retention", &self.retention),
+            ("scrub-period", &self.scrub_period),
+            ("scrub-rate", &self.scrub_rate),
             ("reserve", &self.reserve),
             ("checkpoint-every", &self.checkpoint_every),
+            ("listen", &self.listen),
+            ("metrics", &self.metrics),
             ("connections", &self.connections),
             ("log", &self.log),
         ];
@@ -208,8 +232,16 @@ pub struct Config {
     pub gc_interval: Option<std::time::Duration>,
     /// Which versions stay.
     pub retention: Retention,
+    /// Time between two passes of the scrub.
+    pub scrub_period: Option<std::time::Duration>,
+    /// Bytes a second that it reads at most.
+    pub scrub_rate: u64,
     /// Sizes of the store.
     pub options: vefs::Options,
+    /// Where other nodes are listened for.
+    pub listen: Option<std::net::SocketAddr>,
+    /// Where figures are to be had.
+    pub metrics: Option<std::net::SocketAddr>,
     /// Most clients at a time.
     pub connections: usize,
     /// What is logged.
@@ -235,10 +267,18 @@ impl Config {
             return Err(ConfigError::Value { name: "tick", why: "must be from 10ms to 60s".into() });
         }
         let gc = duration("gc-interval", &settings.gc_interval)?;
+        let scrub = duration("scrub-period", &settings.scrub_period)?;
         let connections = text(&settings.connections);
         let connections = connections.parse().ok().filter(|n| (1..=1024).contains(n)).ok_or_else(|| {
             ConfigError::Value { name: "connections", why: format!("{connections:?} is not a number from 1 to 1024") }
         })?;
+        let address = |name, value: &Option<String>| match text(value).as_str() {
+            "" => Ok(None),
+            at => at.parse().map(Some).map_err(|_| ConfigError::Value {
+                name,
+                why: format!("{at:?} is no address with a port, like 127.0.0.1:7447"),
+            }),
+        };
         let log = text(&settings.log);
         let log = log.parse().map_err(|_| ConfigError::Value {
             name: "log",
@@ -256,8 +296,12 @@ impl Config {
             holder: holder_program(&text(&settings.holder)),
             tick,
             gc_interval: (!gc.is_zero()).then_some(gc),
+            scrub_period: (!scrub.is_zero()).then_some(scrub),
+            scrub_rate: size("scrub-rate", &settings.scrub_rate)?.max(1),
             retention: parse_retention(&text(&settings.retention))?,
             options,
+            listen: address("listen", &settings.listen)?,
+            metrics: address("metrics", &settings.metrics)?,
             connections,
             log,
         })

@@ -12,8 +12,12 @@ mod collect;
 pub mod config;
 mod files;
 mod holder;
+mod metrics;
 mod mounts;
+mod pages;
 mod refuse;
+mod replication;
+mod scrub;
 mod server;
 mod serving;
 mod session;
@@ -67,6 +71,14 @@ pub enum DaemonError {
     /// The holder.
     #[error(transparent)]
     Holder(#[from] LinkError),
+    /// Replication.
+    #[error("replication ({}): {why}", .path.display())]
+    Replication {
+        /// The folder of its keys.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
     /// The operating system refused.
     #[error("{what}: {source}")]
     Io {
@@ -84,11 +96,22 @@ pub(crate) struct Daemon {
     mounts: Mounts,
     /// What serves mounts, or why this process can serve none.
     host: Result<vefs::fuse::Host, String>,
+    prepare: Prepare,
     started: Instant,
+    /// Where this node is in a cluster.
+    replication: parking_lot::Mutex<Option<Arc<aspfs_replica::runtime::Runtime>>>,
 }
+
+/// What is done with each VE before its mount is served.
+pub type Prepare = Box<dyn Fn(&Arc<vefs::Ve>) + Send + Sync>;
 
 /// Runs the daemon until it is told to stop, by a signal or by a client.
 pub fn run(config: Config) -> Result<(), DaemonError> {
+    run_with(config, Box::new(|_| {}))
+}
+
+/// As [`run`], for whoever wants to watch VEs ([`vefs::ve::Watcher`]).
+pub fn run_with(config: Config, prepare: Prepare) -> Result<(), DaemonError> {
     let io = |what| move |e: nix::Error| DaemonError::Io { what, source: e.into() };
     let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
     signals.thread_block().map_err(io("blocking signals"))?;
@@ -109,12 +132,24 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
     }
     let background = Background::start(store.clone(), config.tick)
         .map_err(|source| DaemonError::Io { what: "starting threads", source })?;
-    let daemon = Arc::new(Daemon { mounts: Mounts::new(link), host, store, config, started: Instant::now() });
+    let (mounts, started, replication) = (Mounts::new(link), Instant::now(), Default::default());
+    let daemon = Arc::new(Daemon { mounts, host, store, config, prepare, started, replication });
+    // Before any mount is served: from its first moment on a writer has its window. Programs that wait for this daemon matter more than a network
+    // that is not there.
+    if let Err(e) = daemon.resume_replication() {
+        tracing::error!(error = %e, "ALARM: VEs are not replicated");
+    }
     daemon.take_over()?;
     let watcher =
         mounts::watch(daemon.clone()).map_err(|source| DaemonError::Io { what: "starting a thread", source })?;
     let collector =
         collect::start(daemon.clone()).map_err(|source| DaemonError::Io { what: "starting a thread", source })?;
+    let metrics = daemon.config.metrics.map(|at| metrics::start(daemon.clone(), at)).transpose();
+    let metrics = metrics.map_err(|source| DaemonError::Io { what: "listening for metrics", source })?;
+    let fetcher =
+        pages::start(daemon.clone()).map_err(|source| DaemonError::Io { what: "starting a thread", source })?;
+    let scrubber =
+        scrub::start(daemon.clone()).map_err(|source| DaemonError::Io { what: "starting a thread", source })?;
     let server = server::start(daemon.clone(), listener)
         .map_err(|source| DaemonError::Io { what: "starting a thread", source })?;
     tracing::info!(socket = %daemon.config.socket.display(), "ready");
@@ -124,8 +159,11 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
     tracing::info!("stopping");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     server.stop();
-    drop((watcher, collector));
+    drop((watcher, collector, metrics, fetcher, scrubber));
     daemon.mounts.stop();
+    // Behind the mounts: a writer that waits for its window must not go on because nobody watches it any more.
+    let replication = daemon.replication.lock().take();
+    drop(replication);
     drop(background);
     let store = daemon.config.store.clone();
     daemon.store.close().map_err(|source| DaemonError::Store { path: store, source })

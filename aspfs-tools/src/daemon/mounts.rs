@@ -16,16 +16,20 @@ use vefs::fuse::Figures;
 use vefs::ids::VeId;
 
 use super::holder::{Held, Link};
+use super::pages::Fetched;
 use super::refuse::{Answer, refusal};
 use super::serving::Serving;
 use super::{Daemon, DaemonError, Periodic};
 use crate::control::message::{Id, MountRow, Released, Why};
 use aspfs_holder::protocol::{MountFlags, Row, TEXT_MAX};
+use aspfs_holder::push::Device;
 
 /// Read-ahead of a mount in KiB: a request of 1 MiB, the largest there is.
 const READ_AHEAD_KIB: u32 = 1024;
 /// Threads that take mounts over: opening a VE reads and flushes.
 const TAKING_OVER: usize = 4;
+/// How long somebody who unmounts waits for the helper.
+const REST: Duration = Duration::from_secs(1);
 /// How often ended mounts are looked for.
 const WATCH: Duration = Duration::from_millis(100);
 
@@ -125,6 +129,8 @@ impl Mounts {
                 sum.read += f.read;
                 sum.written += f.written;
                 sum.syncs += f.syncs;
+                sum.parked += f.parked;
+                sum.waited += f.waited;
             }
         }
         sum
@@ -137,6 +143,41 @@ impl Mounts {
             _ => None,
         };
         self.slots.lock().iter().filter_map(why).collect()
+    }
+
+    /// Begins no fetch of a VE's dirty pages for a while. Whether one is under way.
+    fn rest(&self, ve: VeId) -> bool {
+        matches!(self.slots.lock().get(&ve), Some(Slot::Live(_, serving, _)) if serving.rest())
+    }
+
+    /// The devices of mounts whose dirty pages are to be fetched now.
+    pub fn fetches(&self) -> Vec<Device> {
+        let due = |slot: &Slot| match slot {
+            Slot::Live(row, serving, _) if serving.begin_fetch() => Some(row.device),
+            _ => None,
+        };
+        self.slots.lock().values().filter_map(due).collect()
+    }
+
+    /// What came of one.
+    pub fn fetched(&self, device: Device, fetched: &Fetched) {
+        for (ve, slot) in self.slots.lock().iter() {
+            if let Slot::Live(row, serving, _) = slot
+                && row.device == device
+                && serving.end_fetch(fetched)
+            {
+                tracing::warn!(%ve, dir = row.dir, ?fetched, "its programs' dirty pages stay in the kernel for as long as that likes");
+            }
+        }
+    }
+
+    /// Nothing came of any.
+    pub fn fetches_failed(&self) {
+        for slot in self.slots.lock().values() {
+            if let Slot::Live(_, serving, _) = slot {
+                serving.end_fetch(&Fetched::Failed(String::new()));
+            }
+        }
     }
 
     /// Ends what has ended: a mount that was unmounted everywhere.
@@ -238,7 +279,10 @@ impl Daemon {
                 return Err(refusal(Why::Usage, format!("the {what} is empty, too long or contains a zero byte")));
             }
         }
-        self.ve(ve)?;
+        if !self.ve(ve)?.is_writer() {
+            let text = "it follows another node here: mount it there, or promote this node";
+            return Err(refusal(Why::Failed, format!("VE {ve}: {text}")));
+        }
         self.mounts.sweep();
         let claim = self.mounts.claim(ve)?;
         let count = self.mounts.link.count();
@@ -262,6 +306,11 @@ impl Daemon {
     fn serve(&self, held: Held) -> Result<Serving, String> {
         let ve = self.store.ve(VeId(held.row.ve)).map_err(|e| e.to_string())?;
         let host = self.host.as_ref().map_err(Clone::clone)?;
+        (self.prepare)(&ve);
+        let replication = self.replication.lock().clone();
+        if let Some(replication) = replication {
+            replication.refresh(&ve).map_err(|e| e.to_string())?;
+        }
         Serving::start(host, ve, held).map_err(|e| e.to_string())
     }
 
@@ -305,10 +354,14 @@ impl Daemon {
         Ok(())
     }
 
-    /// Where a VE is mounted.
+    /// Where a VE is mounted, for whoever is going to unmount it: the helper that fetches dirty pages leaves it alone for a while.
     pub fn mounted(&self, ve: VeId) -> Answer<MountRow> {
         self.ve(ve)?;
         self.mounts.sweep();
+        let until = Instant::now() + REST;
+        while self.mounts.rest(ve) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         self.mounts.row(ve).ok_or_else(|| refusal(Why::NotFound, format!("VE {ve} is not mounted")))
     }
 

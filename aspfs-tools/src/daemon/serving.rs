@@ -6,38 +6,65 @@ use std::sync::Arc;
 use vefs::fuse::{Figures, Host, Mounted, Options, ServeError};
 
 use super::holder::Held;
+use super::pages::{Fetched, Fetches};
 
 /// A mount that is served.
-pub struct Serving(Mounted);
+pub struct Serving {
+    mounted: Mounted,
+    fetches: Fetches,
+}
 
 impl Serving {
     /// Begins, or goes on where the daemon before stopped.
     pub fn start(host: &Host, ve: Arc<vefs::Ve>, held: Held) -> Result<Serving, ServeError> {
-        host.serve(ve, held.device, held.kept, &Options::default()).map(Serving)
+        host.serve(ve, held.device, held.kept, &Options::default())
+            .map(|mounted| Serving { mounted, fetches: Fetches::default() })
     }
 
     /// Whether it is unmounted.
     pub fn ended(&self) -> bool {
-        self.0.ended()
+        self.mounted.ended()
     }
 
     /// The mount's device and kept state, for a new holder.
     pub fn descriptors(&self) -> (BorrowedFd<'_>, BorrowedFd<'_>) {
-        self.0.descriptors()
+        self.mounted.descriptors()
     }
 
     /// What it counted.
     pub fn figures(&self) -> Figures {
-        self.0.figures()
+        self.mounted.figures()
+    }
+
+    /// Whether its dirty pages are to be fetched now; then that counts as begun.
+    pub fn begin_fetch(&self) -> bool {
+        let begins = self.fetches.begin(|| self.mounted.is_fetch_due());
+        if begins {
+            self.mounted.fetch_begins();
+        }
+        begins
+    }
+
+    /// What came of that. Whether people are to be told.
+    pub fn end_fetch(&self, fetched: &Fetched) -> bool {
+        if *fetched == Fetched::Done {
+            self.mounted.fetch_ended();
+        }
+        self.fetches.end(fetched)
+    }
+
+    /// Begins no fetch for a while. Whether one is under way.
+    pub fn rest(&self) -> bool {
+        self.fetches.rest()
     }
 
     /// Takes leave of a mount that has ended.
     pub fn finish(self) {
-        self.0.wait();
+        self.mounted.wait();
     }
 
     /// Serves nothing more; the process must end after that.
     pub fn freeze(&self) {
-        self.0.freeze();
+        self.mounted.freeze();
     }
 }

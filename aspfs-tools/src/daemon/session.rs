@@ -172,10 +172,45 @@ fn handle(session: &mut Session<'_>, request: Request) -> Answer<()> {
         }
         Request::HoldRelease { ve, name } => ves::release(&daemon, ve, &name).and_then(|()| session.answer(&Done {})),
         Request::Gc {} => session.answer(&daemon.collect()?),
+        Request::Scrub { now } => session.answer(&daemon.scrub(now)?),
         Request::Stop { holder } => {
             daemon.end(holder)?;
             session.answer(&Done {})
         }
+        request => replicated(session, &daemon, request),
+    }
+}
+
+/// What is asked of clusters and replication.
+fn replicated(session: &mut Session<'_>, daemon: &Daemon, request: Request) -> Answer<()> {
+    match request {
+        Request::ClusterInit { name, node, addresses } => {
+            session.answer(&daemon.cluster_init(&name, &node, &addresses)?)
+        }
+        Request::ClusterJoin { bundle } => session.answer(&daemon.cluster_join(&bundle)?),
+        Request::NodeAdd { name, addresses } => session.answer(&daemon.node_add(&name, &addresses)?),
+        Request::NodeList {} => session.answer(&daemon.nodes()?),
+        Request::NodeRevoke { node } => session.answer(&daemon.node_revoke(&node)?),
+        Request::NodeRenew { node } => session.answer(&daemon.node_renew(&node)?),
+        Request::NodeAddress { node, addresses } => session.answer(&daemon.node_addresses(&node, &addresses)?),
+        Request::ReplicaAdd { ve, node, required, bandwidth } => {
+            session.answer(&daemon.replica_add(ve, &node, required, bandwidth)?)
+        }
+        Request::ReplicaRemove { ve, node } => {
+            daemon.replica_remove(ve, &node)?;
+            session.answer(&Done {})
+        }
+        Request::ReplicaStatus { ve } => session.answer(&daemon.replica_status(ve)?),
+        Request::Promote { ve, old_primary_is_off, force } => {
+            session.answer(&daemon.promote(ve, old_primary_is_off, force)?)
+        }
+        Request::Switchover { ve, node } => session.answer(&daemon.switchover(ve, &node)?),
+        Request::BranchList { ve } => session.answer(&daemon.branches(ve)?),
+        Request::BranchRemove { ve, name } => {
+            daemon.branch_remove(ve, &name)?;
+            session.answer(&Done {})
+        }
+        other => Err(refusal(Why::Usage, format!("not understood: {other:?}"))),
     }
 }
 

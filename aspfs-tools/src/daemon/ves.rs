@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use vefs::change::Settings;
+use vefs::format::role::RoleKind;
 use vefs::ids::{Hash, TxnNo, VeId};
 
 use super::Daemon;
@@ -24,10 +25,11 @@ impl Daemon {
         let settings = changed(&Settings::default(), change);
         // Its claim keeps it from being mounted or destroyed while it is made.
         let _claim = self.mounts.claim(id.0)?;
-        self.store.create_ve(id.0, base, settings).map_err(|e| match e {
+        let ve = self.store.create_ve(id.0, base, settings).map_err(|e| match e {
             vefs::Error::Store(text) => refusal(Why::Exists, text),
             e => about(format!("VE {id}"))(e),
         })?;
+        self.change_policy(&ve, change)?;
         self.row(id.0)
     }
 
@@ -40,6 +42,7 @@ impl Daemon {
     pub fn row_with(&self, id: VeId, names: &BTreeMap<Hash, Vec<String>>) -> Answer<VeRow> {
         let ve = self.ve(id)?;
         let (usage, position, settings) = (ve.statfs(), ve.position(), ve.settings());
+        let policy = ve.policy().map_err(about(format!("VE {id}")))?;
         Ok(VeRow {
             ve: Id(id),
             base: ve.identity().base.to_hex(),
@@ -54,7 +57,11 @@ impl Daemon {
             history_limit: settings.history_bytes,
             journal_bytes: ve.journal_bytes(),
             mounted: self.mounts.row(id),
-            read_only: ve.read_only_reason(),
+            role: role(&ve).into(),
+            window_ms: policy.window_ms.into(),
+            at_window: super::replication::at_window(&policy).into(),
+            replicas: policy.replicas.len() as u64,
+            read_only: ve.read_only_reason().or_else(|| ve.fenced()),
         })
     }
 
@@ -64,12 +71,21 @@ impl Daemon {
         let at = || about(format!("settings of VE {id}"));
         ve.set_settings(changed(&ve.settings(), change)).map_err(at())?;
         ve.sync().map_err(at())?;
+        self.change_policy(&ve, change)?;
         self.row(id.0)
+    }
+
+    fn change_policy(&self, ve: &std::sync::Arc<vefs::Ve>, change: &Change) -> Answer<()> {
+        let policy = ve.policy().map_err(about(format!("VE {}", ve.id())))?;
+        let wanted = super::replication::changed_policy(&policy, change);
+        if wanted == policy { Ok(()) } else { self.set_policy(ve, wanted) }
     }
 
     pub fn destroy(&self, id: Id) -> Answer<()> {
         let _claim = self.mounts.claim(id.0)?;
-        self.ve(id.0)?;
+        let ve = self.ve(id.0)?;
+        self.tell_destroyed(&ve);
+        drop(ve);
         self.store.destroy_ve(id.0).map_err(about(format!("VE {id}")))
     }
 
@@ -79,7 +95,10 @@ impl Daemon {
         let ves = self.store.list()?;
         // Those that are mounted are open: asking the others would open them all.
         let mounts = self.mounts.rows();
-        let why = |row: &MountRow| Some((row.ve, self.store.ve(row.ve.0).ok()?.read_only_reason()?));
+        let why = |row: &MountRow| {
+            let ve = self.store.ve(row.ve.0).ok()?;
+            Some((row.ve, ve.read_only_reason().or_else(|| ve.fenced())?))
+        };
         let mut read_only: Vec<(Id, String)> = mounts.iter().filter_map(why).collect();
         read_only.extend(self.mounts.broken());
         Ok(Status {
@@ -120,6 +139,16 @@ fn counted(f: vefs::fuse::Figures) -> Counted {
         read: f.read,
         written: f.written,
         syncs: f.syncs,
+        parked: f.parked,
+        waited: f.waited,
+    }
+}
+
+fn role(ve: &vefs::Ve) -> &'static str {
+    match ve.role().kind {
+        RoleKind::Primary => "primary",
+        RoleKind::Replica => "replica",
+        RoleKind::Superseded => "superseded",
     }
 }
 

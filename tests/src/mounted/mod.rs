@@ -9,6 +9,7 @@
 pub mod child;
 mod janitor;
 pub mod program;
+mod scripted;
 pub mod system;
 
 use std::fs::{self, File, OpenOptions};
@@ -21,7 +22,7 @@ use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use aspfs_tools::client::Client;
-use aspfs_tools::control::message::{Counted, Request, Status};
+use aspfs_tools::control::message::{Counted, Id, Released, Request, Status};
 use janitor::Janitor;
 
 /// For a command that has little to do.
@@ -187,6 +188,22 @@ impl Bed {
         Client::connect(&self.path("socket")).unwrap().call(&Request::Status {}).unwrap()
     }
 
+    /// What every changing operation in a VE is told from now on: see [`scripted`]. To be said before the VE is mounted.
+    pub fn verdict(&self, says: &str) {
+        // At once: a file that is half written says nothing.
+        fs::write(self.path("verdict.new"), says).unwrap();
+        fs::rename(self.path("verdict.new"), self.path(scripted::FILE)).unwrap();
+    }
+
+    /// Waits until so many requests wait for a window.
+    pub fn until_parked(&self, requests: u64) {
+        let until = Instant::now() + SHORT;
+        while self.counted().parked != requests {
+            assert!(Instant::now() < until, "{} requests wait, not {requests}", self.counted().parked);
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// What the mounts have counted since the daemon runs.
     pub fn counted(&self) -> Counted {
         self.status().counted
@@ -219,6 +236,27 @@ impl Bed {
     pub fn umount(&self, ve: &str) {
         self.aspfs(&["umount", ve]);
         self.mounted.lock().retain(|m| m != ve);
+    }
+
+    /// Detaches a VE's mount from below its users (umount -l); `force` ends what they wait for before (umount -f).
+    pub fn detach(&self, ve: &str, force: bool) {
+        use rustix::mount::{UnmountFlags, unmount};
+        let dir = self.path(&format!("ve-{ve}"));
+        if force {
+            // The kernel says that the mount is in use, and ends its requests all the same.
+            let _ = unmount(&dir, UnmountFlags::FORCE | UnmountFlags::NOFOLLOW);
+        }
+        unmount(&dir, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).unwrap();
+        self.mounted.lock().retain(|m| m != ve);
+    }
+
+    /// Waits until a detached mount is gone.
+    pub fn until_released(&self, ve: &str) {
+        let until = Instant::now() + SHORT;
+        let ask = Request::Unmounted { ve: Id(ve.parse().unwrap()), wait_ms: 1000 };
+        while !Client::connect(&self.path("socket")).unwrap().call::<Released>(&ask).unwrap().released {
+            assert!(Instant::now() < until, "the mount of VE {ve} stays\n{}", self.log());
+        }
     }
 
     /// A program of this bed that does what [`child`] says under this name.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::{child, janitor};
+use super::{child, janitor, scripted};
 
 /// The names it has in a bed's folder.
 pub const NAMES: [&str; 4] = ["aspfsd", "aspfs-holder", "aspfs", "aspfs-child"];
@@ -42,7 +42,8 @@ fn daemon() -> Result<(), Box<dyn std::error::Error>> {
         Asked::Print(_) => Err("a bed's daemon runs".into()),
         Asked::Run(config) => {
             tracing_subscriber::fmt().with_max_level(config.log).with_ansi(false).with_writer(std::io::stderr).init();
-            Ok(aspfs_tools::daemon::run(*config)?)
+            let verdict = config.store.with_file_name(scripted::FILE);
+            Ok(aspfs_tools::daemon::run_with(*config, Box::new(move |ve| scripted::watch(verdict.clone(), ve)))?)
         }
     }
 }

@@ -116,7 +116,7 @@ fn two_ves_on_two_threads_are_as_their_models() {
 }
 
 fn request(ve: &Ve, unique: u64, op: &Op) -> Reply {
-    ve.execute(op, Request { unique }).unwrap()
+    ve.execute(op, Request::numbered(unique)).unwrap()
 }
 
 /// Answers are remembered until the daemon says that the kernel has asked again for what it wanted: over a kill, over a kill after

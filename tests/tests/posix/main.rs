@@ -12,6 +12,8 @@ mod documentation;
 mod extra;
 mod kills;
 mod mirror;
+mod pages;
+mod stalled;
 mod tree;
 mod writer;
 

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod cluster;
 mod double;
+mod random;
 mod stream;
 mod turned_away;
 mod wire;

@@ -14,25 +14,10 @@ use aspfs_replica::wire;
 use vefs::ids::{Epoch, TxnNo, VeId};
 
 use crate::double::{Bug, Copy};
+use crate::random::Random;
 
 const VE: VeId = VeId(7);
 const AHEAD: u64 = 100_000;
-
-/// SplitMix64 (Steele, Lea and Flood 2014).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % n
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-}
 
 struct World {
     random: Random,
@@ -53,7 +38,7 @@ struct World {
 impl World {
     fn new(seed: u64, primary: Bug, replica: Bug) -> World {
         World {
-            random: Random(seed),
+            random: Random::new(seed),
             now: Duration::ZERO,
             session: 0,
             log: Copy::new(primary),

@@ -31,6 +31,11 @@ impl BaseTree {
         tree_path(hash)
     }
 
+    /// Checks a tree's file, whatever its name is, as [`BaseTree::open`] does.
+    pub(crate) fn check(file: &dyn crate::storage::File, len: u64, hash: Hash) -> Result<(), TreeError> {
+        load(&|buf, offset| file.read_at(buf, offset), len, hash).map(|_| ())
+    }
+
     /// Loads a tree and checks all of it. The hash of [`BaseTree::empty`] is answered without a file.
     ///
     /// # Errors

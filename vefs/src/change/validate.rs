@@ -7,7 +7,7 @@
 //!
 //! Whoever writes a record asks as well, so that nothing is ever written that recovery would refuse.
 
-use super::{Body, Change, Hold};
+use super::{Body, Change, Hold, Policy, ReplicaOf};
 use crate::ids::{InodeNo, TxnNo};
 use crate::limits;
 use crate::object::OBJECT_LEN_MAX;
@@ -58,6 +58,7 @@ fn check(change: &Change, txn: TxnNo) -> Check {
         }
         // Any figure: their sum saturates.
         Change::Usage(_, _) | Change::PutSettings(_) => Ok(()),
+        Change::PutPolicy(p) => policy(p),
         Change::PutHold(n, h) => label(n).and_then(|()| hold(h)),
         Change::DropHold(n) => label(n),
         Change::Wrote(no, size, mapped, _) => {
@@ -132,6 +133,14 @@ fn known(e: &Extent, txn: TxnNo) -> Check {
 
 pub(crate) fn label(name: &str) -> Check {
     ensure((1..=limits::LABEL_MAX).contains(&name.len()) && !name.contains('\0'), "name of a hold")
+}
+
+pub(crate) fn policy(p: &Policy) -> Check {
+    ensure(p.window_ms >= limits::WINDOW_MIN_MS, "window")?;
+    ensure(p.weight > 0, "weight")?;
+    ensure(p.replicas.len() <= limits::REPLICAS_MAX, "number of replicas")?;
+    let twice = |(i, r): (usize, &ReplicaOf)| p.replicas[..i].iter().any(|o| o.node == r.node);
+    ensure(!p.replicas.iter().enumerate().any(twice), "replica named twice")
 }
 
 pub(crate) fn hold(h: &Hold) -> Check {

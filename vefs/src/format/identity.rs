@@ -26,7 +26,8 @@ struct Raw {
     ve: U32,
     cipher: U32,
     key_id: U64,
-    reserved: [u8; 8],
+    slot: U32,
+    reserved: [u8; 4],
 }
 
 const _: () = assert!(size_of::<Raw>() == LEN);
@@ -57,6 +58,8 @@ pub struct Identity {
     pub base: Hash,
     /// The epoch it was created in.
     pub epoch: Epoch,
+    /// The number under which its rows and files lie. The VE's own unless its state was replaced since.
+    pub slot: VeId,
 }
 
 impl Identity {
@@ -71,19 +74,22 @@ impl Identity {
             ve: self.ve.0.into(),
             cipher: 0.into(),
             key_id: 0.into(),
-            reserved: [0; 8],
+            slot: if self.slot == self.ve { 0 } else { self.slot.0 }.into(),
+            reserved: [0; 4],
         })
     }
 
     /// Checks and reads it.
     pub fn parse(bytes: &[u8]) -> Result<Identity, FormatError> {
         let raw: Raw = open_whole(bytes)?;
+        let ve = VeId(raw.ve.get());
         Ok(Identity {
             store: raw.store,
-            ve: VeId(raw.ve.get()),
+            ve,
             lineage: Lineage(raw.lineage),
             base: Hash(raw.base),
             epoch: Epoch(raw.epoch.get()),
+            slot: if raw.slot.get() == 0 { ve } else { VeId(raw.slot.get()) },
         })
     }
 }

@@ -5,7 +5,9 @@
 
 pub mod extent;
 pub mod identity;
+pub mod incoming;
 pub mod record;
+pub mod role;
 mod sealed;
 pub mod segment;
 pub mod stack;

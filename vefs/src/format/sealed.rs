@@ -91,7 +91,9 @@ mod tests {
     fn all() -> [(&'static str, Vec<u8>, Parse); 4] {
         let store = [7; 16];
         let superblock = Superblock { store, created: Default::default() }.to_bytes().to_vec();
-        let identity = Identity { store, ve: VeId(3), lineage: Lineage([1; 16]), base: Hash([2; 32]), epoch: Epoch(1) };
+        let ve = VeId(3);
+        let identity =
+            Identity { store, ve, lineage: Lineage([1; 16]), base: Hash([2; 32]), epoch: Epoch(1), slot: ve };
         let segment =
             SegmentHeader { store, ve: VeId(3), incarnation: 1, order: 2, base: 3, first_seq: 4, capacity: 4096 };
         let extent = ExtentHeader { store, ve: VeId(3), number: 9 }.to_bytes().to_vec();

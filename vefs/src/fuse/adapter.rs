@@ -4,63 +4,73 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags, IoctlFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, INodeNo, InitFlags, IoctlFlags,
     KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyBmap,
     ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
     ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
+use super::asker::Asker;
 use super::attrs::{BLOCK, Wanted};
 use super::convert::{FOR_EVER, attributes, errno, file_type, number};
-use super::files::{CACHED, PASSTHROUGH};
 use super::fs::Fs;
-use super::negotiate;
-use super::nodes::{NodeId, Opened};
-use super::reply::{self, GENERATION, empty, entry, xattr};
+use super::nodes::NodeId;
+use super::reply::{self, Answer, GENERATION, xattr};
+use super::{admit, negotiate};
+use crate::errno::Errno;
 use crate::limits;
 
 fn node(n: INodeNo) -> NodeId {
     NodeId(n.0)
 }
 
-/// The kernel need not tell of each close(2).
-const OPEN_FLAGS: FopenFlags = FopenFlags::FOPEN_NOFLUSH;
-const CACHED_FLAGS: FopenFlags = OPEN_FLAGS.union(FopenFlags::FOPEN_KEEP_CACHE);
-/// Not with `FOPEN_PARALLEL_DIRECT_WRITES`: kernels up to 6.10 let such a write and a cached open wait for each other.
-const DIRECT_FLAGS: FopenFlags = CACHED_FLAGS.union(FopenFlags::FOPEN_DIRECT_IO);
+/// The VE behind fuser's interface.
+pub struct Adapter(pub Arc<Fs>);
 
-impl Filesystem for Fs {
+impl Adapter {
+    fn change<T: Send + 'static>(
+        &self,
+        req: &Request,
+        bytes: [&[u8]; 2],
+        reply: impl Answer<T>,
+        run: impl FnOnce(&Fs, Asker, [&[u8]; 2]) -> Result<T, Errno> + Send + 'static,
+    ) {
+        admit::change(&self.0, Asker::of(req), bytes, reply, run);
+    }
+}
+
+impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
         negotiate::negotiate(config)?;
-        self.direct = config.capabilities().contains(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP);
+        let direct = config.capabilities().contains(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP);
+        self.0.direct.store(direct, Ordering::Relaxed);
         Ok(())
     }
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let _serving = self.serving();
-        match self.lookup(node(parent), name.as_bytes()) {
+        let _serving = self.0.serving();
+        match self.0.lookup(node(parent), name.as_bytes()) {
             // A name that is not there is remembered, too: node id 0 says so.
             Ok(None) => reply.entry(&FOR_EVER, &attributes(0, &reply::nothing()), GENERATION),
-            Ok(Some(found)) => entry(reply, Ok(found)),
+            Ok(Some(found)) => reply.give(Ok(found)),
             Err(e) => reply.error(errno(e)),
         }
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, _nlookup: u64) {
         // Many of these come in one request.
-        let _serving = self.readers.serve(self.gate.read(), false);
-        self.forgotten(node(ino));
+        let _serving = self.0.readers.serve(self.0.gate.read(), false);
+        self.0.forgotten(node(ino));
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        let _serving = self.serving();
-        match self.attributes(node(ino)) {
-            Ok((attr, ttl)) => reply.attr(&ttl, &attr),
-            Err(e) => reply.error(errno(e)),
-        }
+        let _serving = self.0.serving();
+        reply.give(self.0.attributes(node(ino)));
     }
 
     fn setattr(
@@ -81,46 +91,48 @@ impl Filesystem for Fs {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let _serving = self.serving();
-        match self.set_attributes(req, node(ino), &Wanted { mode, uid, gid, size, atime, mtime }) {
-            Ok((attr, ttl)) => reply.attr(&ttl, &attr),
-            Err(e) => reply.error(errno(e)),
-        }
+        let wanted = Wanted { mode, uid, gid, size, atime, mtime };
+        self.change(req, [&[], &[]], reply, move |fs, asker, _| fs.set_attributes(asker, node(ino), &wanted));
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
-        let _serving = self.serving();
-        match self.ve.readlink(node(ino).ino()) {
+        let _serving = self.0.serving();
+        match self.0.ve.readlink(node(ino).ino()) {
             Ok(target) => reply.data(&target),
-            Err(e) => reply.error(errno(self.errno(&e))),
+            Err(e) => reply.error(errno(self.0.errno(&e))),
         }
     }
 
     fn mknod(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, rdev: u32, reply: ReplyEntry) {
-        let _serving = self.serving();
-        entry(reply, self.create_node(req, node(parent), name.as_bytes(), mode, umask, rdev));
+        self.change(req, [name.as_bytes(), &[]], reply, move |fs, asker, [name, _]| {
+            fs.create_node(asker, node(parent), name, mode, umask, rdev)
+        });
     }
 
     fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
-        let _serving = self.serving();
         let mode = crate::types::mode::IFDIR | (mode & crate::types::mode::PERM);
-        entry(reply, self.create_node(req, node(parent), name.as_bytes(), mode, umask, 0));
+        self.change(req, [name.as_bytes(), &[]], reply, move |fs, asker, [name, _]| {
+            fs.create_node(asker, node(parent), name, mode, umask, 0)
+        });
     }
 
     fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _serving = self.serving();
-        empty(reply, self.remove(req, node(parent), name.as_bytes(), false));
+        self.change(req, [name.as_bytes(), &[]], reply, move |fs, asker, [name, _]| {
+            fs.remove(asker, node(parent), name, false)
+        });
     }
 
     fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _serving = self.serving();
-        empty(reply, self.remove(req, node(parent), name.as_bytes(), true));
+        self.change(req, [name.as_bytes(), &[]], reply, move |fs, asker, [name, _]| {
+            fs.remove(asker, node(parent), name, true)
+        });
     }
 
     fn symlink(&self, req: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
-        let _serving = self.serving();
-        let target = target.as_os_str().as_bytes();
-        entry(reply, self.create_symlink(req, node(parent), name.as_bytes(), target));
+        let bytes = [name.as_bytes(), target.as_os_str().as_bytes()];
+        self.change(req, bytes, reply, move |fs, asker, [name, target]| {
+            fs.create_symlink(asker, node(parent), name, target)
+        });
     }
 
     fn rename(
@@ -133,25 +145,24 @@ impl Filesystem for Fs {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let _serving = self.serving();
-        let (from, to) = ((node(parent), name.as_bytes()), (node(newparent), newname.as_bytes()));
-        empty(reply, self.rename_node(req, from, to, flags));
+        let (from, to) = (node(parent), node(newparent));
+        self.change(req, [name.as_bytes(), newname.as_bytes()], reply, move |fs, asker, [name, newname]| {
+            fs.rename_node(asker, (from, name), (to, newname), flags)
+        });
     }
 
     fn link(&self, req: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
-        let _serving = self.serving();
-        entry(reply, self.link_node(req, node(ino), node(newparent), newname.as_bytes()));
+        self.change(req, [newname.as_bytes(), &[]], reply, move |fs, asker, [name, _]| {
+            fs.link_node(asker, node(ino), node(newparent), name)
+        });
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let _serving = self.serving();
-        match self.open_file(req, node(ino), flags) {
-            Ok(Opened::Cached) => reply.opened(FileHandle(CACHED), CACHED_FLAGS),
-            Ok(Opened::Direct) => reply.opened(FileHandle(CACHED), DIRECT_FLAGS),
-            // Passthrough and KEEP_CACHE exclude each other.
-            Ok(Opened::Passthrough(id)) => reply::opened_passthrough(reply, FileHandle(PASSTHROUGH), OPEN_FLAGS, id),
-            Err(e) => reply.error(errno(e)),
+        if flags.0 & libc::O_TRUNC != 0 {
+            return self.change(req, [&[], &[]], reply, move |fs, asker, _| fs.open_file(asker, node(ino), flags));
         }
+        let _serving = self.0.serving();
+        reply.give(self.0.open_file(Asker::of(req), node(ino), flags));
     }
 
     fn create(
@@ -164,18 +175,9 @@ impl Filesystem for Fs {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let _serving = self.serving();
-        match self.create_file(req, node(parent), name.as_bytes(), (mode, umask), OpenFlags(flags)) {
-            Ok((f, opened @ (Opened::Cached | Opened::Direct))) => {
-                let flags = if opened == Opened::Direct { DIRECT_FLAGS } else { CACHED_FLAGS };
-                reply.created(&f.ttl(), &f.attributes(), GENERATION, FileHandle(CACHED), flags);
-            }
-            Ok((f, Opened::Passthrough(id))) => {
-                let attr = f.attributes();
-                reply::created_passthrough(reply, (&f.ttl(), &attr), FileHandle(PASSTHROUGH), OPEN_FLAGS, id);
-            }
-            Err(e) => reply.error(errno(e)),
-        }
+        self.change(req, [name.as_bytes(), &[]], reply, move |fs, asker, [name, _]| {
+            fs.create_file(asker, node(parent), name, (mode, umask), OpenFlags(flags))
+        });
     }
 
     fn read(
@@ -189,8 +191,8 @@ impl Filesystem for Fs {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let _serving = self.serving();
-        match self.read_file(node(ino), offset, size) {
+        let _serving = self.0.serving();
+        match self.0.read_file(node(ino), offset, size) {
             Ok(data) => reply.data(&data),
             Err(e) => reply.error(errno(e)),
         }
@@ -208,11 +210,13 @@ impl Filesystem for Fs {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let _serving = self.serving();
-        match self.write_file(req, node(ino), offset, data, write_flags) {
-            Ok(n) => reply.written(n),
-            Err(e) => reply.error(errno(e)),
+        let mut asker = Asker::of(req);
+        if write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
+            asker.since = self.0.fetched_before();
         }
+        admit::change(&self.0, asker, [data, &[]], reply, move |fs, asker, [data, _]| {
+            fs.write_file(asker, node(ino), offset, data, write_flags)
+        });
     }
 
     fn release(
@@ -225,14 +229,14 @@ impl Filesystem for Fs {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        let _serving = self.serving();
-        empty(reply, self.close_file(req, node(ino), fh.0));
+        let _serving = self.0.serving();
+        reply.give(self.0.close_file(Asker::of(req), node(ino), fh.0));
     }
 
     fn fsync(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        let _serving = self.serving();
-        super::counters::count(&self.counters.syncs, 1);
-        self.syncing.sync(reply);
+        let _serving = self.0.serving();
+        super::counters::count(&self.0.counters.syncs, 1);
+        self.0.syncing.sync(reply);
     }
 
     fn fsyncdir(&self, req: &Request, ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
@@ -245,8 +249,8 @@ impl Filesystem for Fs {
     }
 
     fn readdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let _serving = self.serving();
-        let done = self.list(node(ino), offset, &mut |e| {
+        let _serving = self.0.serving();
+        let done = self.0.list(node(ino), offset, &mut |e| {
             reply.add(number(e.ino), e.cookie, file_type(e.kind), OsStr::from_bytes(e.name))
         });
         match done {
@@ -256,8 +260,8 @@ impl Filesystem for Fs {
     }
 
     fn readdirplus(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
-        let _serving = self.serving();
-        let done = self.list_with_inodes(node(ino), offset, &mut |e, found| {
+        let _serving = self.0.serving();
+        let done = self.0.list_with_inodes(node(ino), offset, &mut |e, found| {
             let name = OsStr::from_bytes(e.name);
             let (attr, ttl) = match &found {
                 Some(f) => (f.attributes(), f.ttl()),
@@ -311,8 +315,8 @@ impl Filesystem for Fs {
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        let _serving = self.serving();
-        match self.room() {
+        let _serving = self.0.serving();
+        match self.0.room() {
             Ok(r) => {
                 let ((blocks, bfree), (files, ffree)) = (r.blocks, r.files);
                 let block = BLOCK as u32;
@@ -332,23 +336,25 @@ impl Filesystem for Fs {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let _serving = self.serving();
-        empty(reply, self.set_attribute(req, node(ino), name.as_bytes(), value, flags));
+        self.change(req, [name.as_bytes(), value], reply, move |fs, asker, [name, value]| {
+            fs.set_attribute(asker, node(ino), name, value, flags)
+        });
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        let _serving = self.serving();
-        xattr(reply, size, self.attribute(node(ino), name.as_bytes()));
+        let _serving = self.0.serving();
+        xattr(reply, size, self.0.attribute(node(ino), name.as_bytes()));
     }
 
     fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        let _serving = self.serving();
-        xattr(reply, size, self.attribute_names(node(ino)));
+        let _serving = self.0.serving();
+        xattr(reply, size, self.0.attribute_names(node(ino)));
     }
 
     fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _serving = self.serving();
-        empty(reply, self.remove_attribute(req, node(ino), name.as_bytes()));
+        self.change(req, [name.as_bytes(), &[]], reply, move |fs, asker, [name, _]| {
+            fs.remove_attribute(asker, node(ino), name)
+        });
     }
 
     fn fallocate(
@@ -361,13 +367,12 @@ impl Filesystem for Fs {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let _serving = self.serving();
-        empty(reply, self.allocate(req, node(ino), (offset, length), mode));
+        self.change(req, [&[], &[]], reply, move |fs, asker, _| fs.allocate(asker, node(ino), (offset, length), mode));
     }
 
     fn lseek(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
-        let _serving = self.serving();
-        match self.seek(node(ino), offset, whence) {
+        let _serving = self.0.serving();
+        match self.0.seek(node(ino), offset, whence) {
             Ok(at) => reply.offset(at),
             Err(e) => reply.error(errno(e)),
         }
@@ -386,10 +391,7 @@ impl Filesystem for Fs {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        let _serving = self.serving();
-        match self.copy_range(req, (node(ino_in), offset_in), (node(ino_out), offset_out), len) {
-            Ok(n) => reply.written(n),
-            Err(e) => reply.error(errno(e)),
-        }
+        let (from, to) = ((node(ino_in), offset_in), (node(ino_out), offset_out));
+        self.change(req, [&[], &[]], reply, move |fs, asker, _| fs.copy_range(asker, from, to, len));
     }
 }

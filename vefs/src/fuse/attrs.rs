@@ -1,7 +1,8 @@
 //! Requests about attributes: getattr, setattr, extended attributes, statfs.
 
-use fuser::{Request, TimeOrNow};
+use fuser::TimeOrNow;
 
+use super::asker::Asker;
 use super::convert;
 use super::fs::{Found, Fs};
 use super::nodes::NodeId;
@@ -53,7 +54,7 @@ impl Fs {
     /// chmod(2), chown(2), truncate(2), utimensat(2).
     pub(super) fn set_attributes(
         &self,
-        req: &Request,
+        asker: Asker,
         node: NodeId,
         wanted: &Wanted,
     ) -> Result<(fuser::FileAttr, std::time::Duration), Errno> {
@@ -70,7 +71,7 @@ impl Fs {
             mtime: wanted.mtime.map(|t| convert::time_or_now(t, now)),
             kill_priv: wanted.size.is_some(),
         };
-        let Found { inode, .. } = self.change_inode(req, &Op::Setattr { ino: node.ino(), set })?;
+        let Found { inode, .. } = self.change_inode(asker, &Op::Setattr { ino: node.ino(), set })?;
         Ok(self.shown(node, &inode))
     }
 
@@ -88,7 +89,7 @@ impl Fs {
     /// setxattr(2).
     pub(super) fn set_attribute(
         &self,
-        req: &Request,
+        asker: Asker,
         node: NodeId,
         name: &[u8],
         value: &[u8],
@@ -96,12 +97,12 @@ impl Fs {
     ) -> Result<(), Errno> {
         let mode = convert::xattr_mode(flags)?;
         let op = Op::Setxattr { ino: node.ino(), name: name.to_vec(), value: value.to_vec(), mode };
-        self.change(req, &op).map(|_| ())
+        self.change(asker, &op).map(|_| ())
     }
 
     /// removexattr(2).
-    pub(super) fn remove_attribute(&self, req: &Request, node: NodeId, name: &[u8]) -> Result<(), Errno> {
-        self.change(req, &Op::Removexattr { ino: node.ino(), name: name.to_vec() }).map(|_| ())
+    pub(super) fn remove_attribute(&self, asker: Asker, node: NodeId, name: &[u8]) -> Result<(), Errno> {
+        self.change(asker, &Op::Removexattr { ino: node.ino(), name: name.to_vec() }).map(|_| ())
     }
 
     /// statfs(2): the VE's quota, or what the node has where there is none.

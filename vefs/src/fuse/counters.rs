@@ -35,6 +35,10 @@ pub struct Figures {
     pub read: u64,
     pub written: u64,
     pub syncs: u64,
+    /// Requests that wait for the VE's window now.
+    pub parked: u64,
+    /// Requests that ever did.
+    pub waited: u64,
 }
 
 /// Adds to a counter.
@@ -55,6 +59,7 @@ impl Counters {
             read: get(&self.read),
             written: get(&self.written),
             syncs: get(&self.syncs),
+            ..Figures::default()
         }
     }
 }

@@ -1,8 +1,11 @@
 //! Requests about the content of files: opening, reading, writing, space, flushing.
 
-use bytes::Bytes;
-use fuser::{OpenAccMode, OpenFlags, Request, WriteFlags};
+use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
+use fuser::{OpenAccMode, OpenFlags, WriteFlags};
+
+use super::asker::Asker;
 use super::convert;
 use super::counters::count;
 use super::fs::{Found, Fs};
@@ -20,7 +23,7 @@ const COPY_MAX: u64 = 1 << 30;
 
 impl Fs {
     /// open(2). `O_TRUNC` comes with it (`FUSE_ATOMIC_O_TRUNC`).
-    pub(super) fn open_file(&self, req: &Request, node: NodeId, flags: OpenFlags) -> Result<Opened, Errno> {
+    pub(super) fn open_file(&self, asker: Asker, node: NodeId, flags: OpenFlags) -> Result<Opened, Errno> {
         let write = flags.acc_mode() != OpenAccMode::O_RDONLY;
         let truncate = flags.0 & libc::O_TRUNC != 0;
         if self.read_only && (write || truncate) {
@@ -31,12 +34,12 @@ impl Fs {
         let mut nodes = self.nodes.lock();
         let alone = !nodes.is_open(ino);
         let opened = nodes
-            .open(node, write || truncate, req.unique().0, whole, &self.registry)
+            .open(node, write || truncate, asker.unique, whole, &self.registry)
             .map_err(|why| self.refused(node, why))?;
         drop(nodes);
         let opened = if alone && opened == Opened::Cached { self.writing_opened(flags) } else { opened };
-        if truncate && let Err(e) = self.truncate(req, node, 0) {
-            self.close_file(req, node, CACHED)?;
+        if truncate && let Err(e) = self.truncate(asker, node, 0) {
+            self.close_file(asker, node, CACHED)?;
             return Err(e);
         }
         let counter = match opened {
@@ -52,30 +55,30 @@ impl Fs {
     /// cache: it drops the pages that are written. A log is left to the cache, since somebody may follow it.
     fn writing_opened(&self, flags: OpenFlags) -> Opened {
         let only_writes = flags.acc_mode() == OpenAccMode::O_WRONLY && flags.0 & libc::O_APPEND == 0;
-        if only_writes && self.direct { Opened::Direct } else { Opened::Cached }
+        if only_writes && self.direct.load(Ordering::Relaxed) { Opened::Direct } else { Opened::Cached }
     }
 
-    fn truncate(&self, req: &Request, node: NodeId, size: u64) -> Result<(), Errno> {
+    fn truncate(&self, asker: Asker, node: NodeId, size: u64) -> Result<(), Errno> {
         // fuser does not tell whether the kernel wants the set-user-ID bits cleared: they are, always.
         let set = SetAttr { size: Some(size), kill_priv: true, ..SetAttr::default() };
-        self.change(req, &Op::Setattr { ino: node.ino(), set }).map(|_| ())
+        self.change(asker, &Op::Setattr { ino: node.ino(), set }).map(|_| ())
     }
 
     /// open(2) with `O_CREAT` of a name that the kernel does not know.
     pub(super) fn create_file(
         &self,
-        req: &Request,
+        asker: Asker,
         parent: NodeId,
         name: &[u8],
         (mode, umask): (u32, u32),
         flags: OpenFlags,
     ) -> Result<(Found, Opened), Errno> {
-        let owner = Owner { uid: req.uid(), gid: req.gid(), umask };
+        let owner = Owner { uid: asker.uid, gid: asker.gid, umask };
         let mode = mode::IFREG | (mode & mode::PERM);
         let op = Op::Create { parent: parent.ino(), name: name.to_vec(), mode, rdev: 0, owner };
-        match self.change_inode(req, &op) {
+        match self.change_inode(asker, &op) {
             Ok(found) => {
-                let made = self.nodes.lock().created(found.node.ino(), req.unique().0, &self.registry);
+                let made = self.nodes.lock().created(found.node.ino(), asker.unique, &self.registry);
                 made.map_err(|e| self.refused(found.node, e.into()))?;
                 count(&self.counters.cached, 1);
                 Ok((found, self.writing_opened(flags)))
@@ -87,7 +90,7 @@ impl Fs {
                     // The kernel has to look again: an existing name of this kind is not opened here.
                     return Err(Errno::ESTALE);
                 }
-                let opened = self.open_file(req, found.node, flags)?;
+                let opened = self.open_file(asker, found.node, flags)?;
                 let again = self.lookup(parent, name)?.ok_or(Errno::ENOENT)?;
                 Ok((again, opened))
             }
@@ -96,10 +99,10 @@ impl Fs {
     }
 
     /// The last close of an open file.
-    pub(super) fn close_file(&self, req: &Request, node: NodeId, handle: u64) -> Result<(), Errno> {
+    pub(super) fn close_file(&self, asker: Asker, node: NodeId, handle: u64) -> Result<(), Errno> {
         let passthrough = handle == PASSTHROUGH;
         let mut nodes = self.nodes.lock();
-        let done = nodes.release(node.ino(), passthrough, req.unique().0, &self.registry);
+        let done = nodes.release(node.ino(), passthrough, asker.unique, &self.registry);
         let forgotten = !nodes.is_open(node.ino()) && self.reaping.closed(node.ino());
         drop(nodes);
         if forgotten {
@@ -118,7 +121,7 @@ impl Fs {
     /// pwrite(2).
     pub(super) fn write_file(
         &self,
-        req: &Request,
+        asker: Asker,
         node: NodeId,
         offset: u64,
         data: &[u8],
@@ -126,7 +129,7 @@ impl Fs {
     ) -> Result<u32, Errno> {
         let kill_priv = flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let op = Op::Write { ino: node.ino(), offset, data: Bytes::copy_from_slice(data), kill_priv };
-        let written = match self.change(req, &op)? {
+        let written = match self.change(asker, &op)? {
             Reply::Written(n) => n,
             Reply::Inode(..) | Reply::Done => data.len() as u64,
         };
@@ -137,26 +140,26 @@ impl Fs {
     /// fallocate(2).
     pub(super) fn allocate(
         &self,
-        req: &Request,
+        asker: Asker,
         node: NodeId,
         (offset, len): (u64, u64),
         mode: i32,
     ) -> Result<(), Errno> {
         let op = Op::Fallocate { ino: node.ino(), mode: convert::falloc_mode(mode)?, offset, len };
-        self.change(req, &op).map(|_| ())
+        self.change(asker, &op).map(|_| ())
     }
 
     /// copy_file_range(2).
     pub(super) fn copy_range(
         &self,
-        req: &Request,
+        asker: Asker,
         from: (NodeId, u64),
         to: (NodeId, u64),
         len: u64,
     ) -> Result<u32, Errno> {
         let (src, src_offset, dst, dst_offset) = (from.0.ino(), from.1, to.0.ino(), to.1);
         let op = Op::CopyRange { src, src_offset, dst, dst_offset, len: len.min(COPY_MAX) };
-        match self.change(req, &op)? {
+        match self.change(asker, &op)? {
             Reply::Written(n) => Ok(u32::try_from(n).unwrap_or(u32::MAX)),
             Reply::Inode(..) | Reply::Done => Ok(0),
         }

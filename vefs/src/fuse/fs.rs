@@ -1,16 +1,19 @@
 //! One mounted VE: what every family of requests uses.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use fuser::Request;
 use parking_lot::RwLock;
 
+use super::asker::Asker;
 use super::convert;
 use super::counters::{Counters, count};
 use super::invalidate::Invalidator;
-use super::nodes::{NodeId, Nodes, RESENT, Refused};
+use super::nodes::{NodeId, Nodes, Refused};
 use super::objects::Registry;
+use super::pages::Pages;
+use super::parked::Parked;
 use super::readers::{Readers, Serving};
 use super::reaping::Reaping;
 use super::syncing::Syncing;
@@ -38,11 +41,13 @@ pub struct Fs {
     /// come again to the next daemon.
     pub(super) gate: Arc<RwLock<()>>,
     pub(super) readers: Arc<Readers>,
+    pub(super) parked: Arc<Parked>,
+    pub(super) pages: Pages,
     pub(super) reaping: Arc<Reaping>,
     /// Refuses every change with EROFS.
     pub(super) read_only: bool,
     /// The kernel can write past its cache and keep that coherent.
-    pub(super) direct: bool,
+    pub(super) direct: AtomicBool,
 }
 
 /// An inode for the kernel.
@@ -81,19 +86,18 @@ impl Fs {
     }
 
     /// Carries a change out, once: a request that comes again gets the answer it had.
-    pub(super) fn change(&self, req: &Request, op: &Op) -> Result<Reply, Errno> {
+    pub(super) fn change(&self, asker: Asker, op: &Op) -> Result<Reply, Errno> {
         if self.read_only {
             return Err(Errno::EROFS);
         }
-        let number = req.unique().0;
-        if number & RESENT != 0 {
+        if asker.again() {
             count(&self.counters.resent, 1);
-            if let Some(memo) = self.ve.answered(number & !RESENT) {
+            if let Some(memo) = self.ve.answered(asker.number()) {
                 count(&self.counters.answered_before, 1);
                 return self.again(memo);
             }
         }
-        let request = ve::Request { unique: number & !RESENT };
+        let request = ve::Request { unique: asker.number(), since: asker.since };
         let erased = self.reaping.times();
         let done = self.ve.execute(op, request).or_else(|e| self.with_room(e, erased, || self.ve.execute(op, request)));
         done.map_err(|e| self.errno(&e))
@@ -143,8 +147,8 @@ impl Fs {
     }
 
     /// As [`Fs::change`], for what answers with an inode.
-    pub(super) fn change_inode(&self, req: &Request, op: &Op) -> Result<Found, Errno> {
-        match self.change(req, op)? {
+    pub(super) fn change_inode(&self, asker: Asker, op: &Op) -> Result<Found, Errno> {
+        match self.change(asker, op)? {
             Reply::Inode(ino, inode) => Ok(self.found(ino, inode)),
             Reply::Written(_) | Reply::Done => Err(Errno::EIO),
         }

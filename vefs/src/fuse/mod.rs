@@ -9,9 +9,12 @@
 //!   a file how; `session` starts and takes over.
 //! - No request handler waits for a disk while another could be read: `readers` lets another thread read then, and an fsync that comes while
 //!   one is under way waits in `syncing`.
+//! - Nor does one wait because of the VE's window: what it holds back waits in `parked`, by way of `admit`.
 //! - Order of locks: a mount's gate, its nodes, then the VE's own.
 
 mod adapter;
+mod admit;
+mod asker;
 mod attrs;
 mod convert;
 mod counters;
@@ -23,6 +26,8 @@ mod names;
 mod negotiate;
 mod nodes;
 mod objects;
+mod pages;
+mod parked;
 mod readers;
 mod reaping;
 mod reply;
@@ -57,6 +62,7 @@ pub struct Options {
 /// What all mounts of a process share.
 pub struct Host {
     pool: syncing::Pool,
+    parked: parked::Pool,
     objects: Arc<Objects>,
     store: ObjectStore,
     invalidate: Sender<invalidate::Forget>,
@@ -75,6 +81,7 @@ impl Host {
     pub fn new(path: &Path, store: &Store) -> std::io::Result<Host> {
         Ok(Host {
             pool: syncing::Pool::start()?,
+            parked: parked::Pool::start()?,
             objects: Arc::new(Objects::new(path)?),
             store: store.objects().clone(),
             invalidate: invalidate::start()?,

@@ -1,7 +1,6 @@
 //! Requests about names: lookup, creation, removal, renaming, reading directories.
 
-use fuser::Request;
-
+use super::asker::Asker;
 use super::convert;
 use super::fs::{Found, Fs};
 use super::nodes::NodeId;
@@ -56,48 +55,48 @@ impl Fs {
     /// mknod(2), mkdir(2).
     pub(super) fn create_node(
         &self,
-        req: &Request,
+        asker: Asker,
         parent: NodeId,
         name: &[u8],
         mode: u32,
         umask: u32,
         rdev: u32,
     ) -> Result<Found, Errno> {
-        let owner = Owner { uid: req.uid(), gid: req.gid(), umask };
+        let owner = Owner { uid: asker.uid, gid: asker.gid, umask };
         let op = Op::Create { parent: parent.ino(), name: name.to_vec(), mode, rdev: u64::from(rdev), owner };
-        self.change_inode(req, &op)
+        self.change_inode(asker, &op)
     }
 
     /// symlink(2).
     pub(super) fn create_symlink(
         &self,
-        req: &Request,
+        asker: Asker,
         parent: NodeId,
         name: &[u8],
         target: &[u8],
     ) -> Result<Found, Errno> {
-        let owner = Owner { uid: req.uid(), gid: req.gid(), umask: 0 };
+        let owner = Owner { uid: asker.uid, gid: asker.gid, umask: 0 };
         let op = Op::Symlink { parent: parent.ino(), name: name.to_vec(), target: target.to_vec(), owner };
-        self.change_inode(req, &op)
+        self.change_inode(asker, &op)
     }
 
     /// link(2).
-    pub(super) fn link_node(&self, req: &Request, node: NodeId, parent: NodeId, name: &[u8]) -> Result<Found, Errno> {
+    pub(super) fn link_node(&self, asker: Asker, node: NodeId, parent: NodeId, name: &[u8]) -> Result<Found, Errno> {
         let op = Op::Link { ino: node.ino(), parent: parent.ino(), name: name.to_vec() };
-        self.change_inode(req, &op)
+        self.change_inode(asker, &op)
     }
 
     /// unlink(2), rmdir(2).
-    pub(super) fn remove(&self, req: &Request, parent: NodeId, name: &[u8], dir: bool) -> Result<(), Errno> {
+    pub(super) fn remove(&self, asker: Asker, parent: NodeId, name: &[u8], dir: bool) -> Result<(), Errno> {
         let (parent, name) = (parent.ino(), name.to_vec());
         let op = if dir { Op::Rmdir { parent, name } } else { Op::Unlink { parent, name } };
-        self.change(req, &op).map(|_| ())
+        self.change(asker, &op).map(|_| ())
     }
 
     /// renameat2(2).
     pub(super) fn rename_node(
         &self,
-        req: &Request,
+        asker: Asker,
         from: (NodeId, &[u8]),
         to: (NodeId, &[u8]),
         flags: fuser::RenameFlags,
@@ -109,7 +108,7 @@ impl Fs {
             new_name: to.1.to_vec(),
             flags: convert::rename_flags(flags)?,
         };
-        self.change(req, &op).map(|_| ())
+        self.change(asker, &op).map(|_| ())
     }
 
     /// Entries behind a cookie, until `add` says that it is full.

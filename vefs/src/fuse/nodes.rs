@@ -114,6 +114,11 @@ impl Nodes {
         self.slots.get(&ino).is_some_and(|(_, s)| s.cached + s.passthrough > 0)
     }
 
+    /// Whether anything is open that the kernel caches itself.
+    pub fn any_cached(&self) -> bool {
+        self.slots.values().any(|(_, s)| s.cached > 0)
+    }
+
     /// Backing files that the kernel has, with their objects.
     pub fn backings(&self) -> impl Iterator<Item = (u32, Hash)> {
         self.slots.values().filter(|(_, s)| s.backing != 0).map(|(_, s)| (s.backing, s.object))

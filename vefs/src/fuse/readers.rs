@@ -57,6 +57,13 @@ pub struct Serving<'a> {
     parks: bool,
 }
 
+impl Serving<'_> {
+    /// The request is not served yet: the gate is left, and the thread goes on.
+    pub fn interrupt(mut self) {
+        self.parks = false;
+    }
+}
+
 impl Drop for Serving<'_> {
     fn drop(&mut self) {
         self.gate = None;

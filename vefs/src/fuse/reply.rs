@@ -2,10 +2,15 @@
 
 use std::time::Duration;
 
-use fuser::{FileAttr, FileHandle, FopenFlags, Generation, ReplyCreate, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyXattr};
+use fuser::{
+    FileAttr, FileHandle, FopenFlags, Generation, ReplyAttr, ReplyCreate, ReplyEmpty, ReplyEntry, ReplyOpen,
+    ReplyWrite, ReplyXattr,
+};
 
 use super::convert::{FOR_EVER, errno};
+use super::files::{CACHED, PASSTHROUGH};
 use super::fs::Found;
+use super::nodes::Opened;
 use super::sys;
 use crate::clock::Timestamp;
 use crate::errno::Errno;
@@ -15,19 +20,86 @@ use crate::types::{Inode, mode};
 /// Inode numbers are never used twice.
 pub const GENERATION: Generation = Generation(0);
 
-/// An inode under a name.
-pub fn entry(reply: ReplyEntry, found: Result<Found, Errno>) {
-    match found {
-        Ok(f) => reply.entry_with_ttls(&f.ttl(), &FOR_EVER, &f.attributes(), GENERATION),
-        Err(e) => reply.error(errno(e)),
+/// The kernel need not tell of each close(2).
+const OPEN_FLAGS: FopenFlags = FopenFlags::FOPEN_NOFLUSH;
+const CACHED_FLAGS: FopenFlags = OPEN_FLAGS.union(FopenFlags::FOPEN_KEEP_CACHE);
+/// Not with `FOPEN_PARALLEL_DIRECT_WRITES`: kernels up to 6.10 let such a write and a cached open wait for each other.
+const DIRECT_FLAGS: FopenFlags = CACHED_FLAGS.union(FopenFlags::FOPEN_DIRECT_IO);
+
+/// How a kind of request is answered.
+pub trait Answer<T>: Send + 'static {
+    /// Says what the request came to.
+    fn give(self, done: Result<T, Errno>);
+}
+
+impl Answer<()> for ReplyEmpty {
+    fn give(self, done: Result<(), Errno>) {
+        match done {
+            Ok(()) => self.ok(),
+            Err(e) => self.error(errno(e)),
+        }
     }
 }
 
-/// Success, or an error.
-pub fn empty(reply: ReplyEmpty, done: Result<(), Errno>) {
-    match done {
-        Ok(()) => reply.ok(),
-        Err(e) => reply.error(errno(e)),
+impl Answer<Found> for ReplyEntry {
+    fn give(self, done: Result<Found, Errno>) {
+        match done {
+            Ok(f) => self.entry_with_ttls(&f.ttl(), &FOR_EVER, &f.attributes(), GENERATION),
+            Err(e) => self.error(errno(e)),
+        }
+    }
+}
+
+impl Answer<(FileAttr, Duration)> for ReplyAttr {
+    fn give(self, done: Result<(FileAttr, Duration), Errno>) {
+        match done {
+            Ok((attr, ttl)) => self.attr(&ttl, &attr),
+            Err(e) => self.error(errno(e)),
+        }
+    }
+}
+
+impl Answer<u32> for ReplyWrite {
+    fn give(self, done: Result<u32, Errno>) {
+        match done {
+            Ok(n) => self.written(n),
+            Err(e) => self.error(errno(e)),
+        }
+    }
+}
+
+impl Answer<Opened> for ReplyOpen {
+    fn give(self, done: Result<Opened, Errno>) {
+        match done {
+            Ok(Opened::Cached) => self.opened(FileHandle(CACHED), CACHED_FLAGS),
+            Ok(Opened::Direct) => self.opened(FileHandle(CACHED), DIRECT_FLAGS),
+            // Passthrough and KEEP_CACHE exclude each other.
+            Ok(Opened::Passthrough(backing)) => {
+                let id = sys::wrap_for_open(&self, backing);
+                self.opened_passthrough(FileHandle(PASSTHROUGH), OPEN_FLAGS, &id);
+                // It stays registered: fuser's own id would give it back when it is dropped.
+                let _ = id.into_raw();
+            }
+            Err(e) => self.error(errno(e)),
+        }
+    }
+}
+
+impl Answer<(Found, Opened)> for ReplyCreate {
+    fn give(self, done: Result<(Found, Opened), Errno>) {
+        match done {
+            Ok((f, opened @ (Opened::Cached | Opened::Direct))) => {
+                let flags = if opened == Opened::Direct { DIRECT_FLAGS } else { CACHED_FLAGS };
+                self.created(&f.ttl(), &f.attributes(), GENERATION, FileHandle(CACHED), flags);
+            }
+            // The creation found the file there.
+            Ok((f, Opened::Passthrough(backing))) => {
+                let (id, handle) = (sys::wrap_for_create(&self, backing), FileHandle(PASSTHROUGH));
+                self.created_passthrough(&f.ttl(), &f.attributes(), GENERATION, handle, OPEN_FLAGS, &id);
+                let _ = id.into_raw();
+            }
+            Err(e) => self.error(errno(e)),
+        }
     }
 }
 
@@ -64,24 +136,4 @@ pub fn nothing() -> Inode {
 /// Attributes of any directory.
 pub fn directory() -> Inode {
     Inode { mode: mode::IFDIR, ..nothing() }
-}
-
-/// An open that reads a backing file which stays registered: fuser's own id would give it back when it is dropped.
-pub fn opened_passthrough(reply: ReplyOpen, handle: FileHandle, flags: FopenFlags, backing: u32) {
-    let id = sys::wrap_for_open(&reply, backing);
-    reply.opened_passthrough(handle, flags, &id);
-    let _ = id.into_raw();
-}
-
-/// As [`opened_passthrough`], for a creation that found the file there.
-pub fn created_passthrough(
-    reply: ReplyCreate,
-    (ttl, attr): (&Duration, &FileAttr),
-    handle: FileHandle,
-    flags: FopenFlags,
-    backing: u32,
-) {
-    let id = sys::wrap_for_create(&reply, backing);
-    reply.created_passthrough(ttl, attr, GENERATION, handle, flags, &id);
-    let _ = id.into_raw();
 }

@@ -10,7 +10,8 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
 
 use fuser::{Config, Notifier, Session, SessionACL};
@@ -18,16 +19,20 @@ use parking_lot::RwLock;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
+use super::adapter::Adapter;
 use super::counters::{Counters, Figures};
 use super::fs::Fs;
 use super::invalidate::Invalidator;
 use super::kept::{Exchange, Kept, KeptError, Left};
 use super::nodes::Nodes;
 use super::objects::Registry;
+use super::pages::Pages;
+use super::parked::Parked;
 use super::readers::Readers;
 use super::reaping::Reaping;
 use super::sys;
 use super::{Host, Options};
+use crate::errno::Errno as Posix;
 use crate::error::Error as CoreError;
 use crate::ids::VeId;
 use crate::lock::Mutex;
@@ -79,9 +84,11 @@ pub struct Mounted {
     ve: VeId,
     gate: Arc<RwLock<()>>,
     counters: Arc<Counters>,
+    parked: Arc<Parked>,
     reaping: Arc<Reaping>,
     device: Arc<OwnedFd>,
     kept: Kept,
+    fs: Weak<Fs>,
     thread: JoinHandle<()>,
 }
 
@@ -106,8 +113,36 @@ impl Mounted {
     /// Stops serving for good, with no request half done: for a daemon that is about to end. What was not answered comes again to the
     /// next one. The session's threads stay until the process ends.
     pub fn freeze(&self) {
+        self.parked.stop();
         std::mem::forget(self.gate.write());
         self.reaping.now();
+    }
+
+    /// Answers every request that waits for the VE's window with an error, once (promise G20): for whoever ends the VE's programs. A fence does
+    /// so by itself ([`Ve::fence`]).
+    pub fn turn_away(&self, error: Posix) {
+        self.parked.turn_away(error);
+    }
+
+    /// Requests that wait for the VE's window now.
+    pub fn parked(&self) -> usize {
+        self.parked.count()
+    }
+
+    /// Whether somebody who may touch the mount shall make the kernel send its dirty pages now (syncfs(2), promise G6). To be asked about once a
+    /// second.
+    pub fn is_fetch_due(&self) -> bool {
+        self.fs.upgrade().is_some_and(|fs| fs.is_fetch_due())
+    }
+
+    /// That begins now.
+    pub fn fetch_begins(&self) {
+        self.fs.upgrade().iter().for_each(|fs| fs.pages.begins(fs.ve.boot_time()));
+    }
+
+    /// It has ended well.
+    pub fn fetch_ended(&self) {
+        self.fs.upgrade().iter().for_each(|fs| fs.pages.ended(fs.ve.boot_time()));
     }
 
     /// The device and the kept state, for a new holder: whoever has them can go on with the mount when this process is gone.
@@ -117,7 +152,8 @@ impl Mounted {
 
     /// What it counted.
     pub fn figures(&self) -> Figures {
-        self.counters.figures()
+        let (parked, waited) = (self.parked.count() as u64, self.parked.total());
+        Figures { parked, waited, ..self.counters.figures() }
     }
 }
 
@@ -144,9 +180,11 @@ pub(super) fn serve(
     let device = Arc::new(device);
     let registry = Registry::new(device.clone(), host.objects.clone(), host.store.clone(), nodes.backings());
     let (gate, counters) = (Arc::new(RwLock::new(())), Arc::new(Counters::default()));
+    let copy = device.try_clone().map_err(failed("copying the FUSE device's descriptor"))?;
+    let parked = host.parked.mount(ve.clone(), gate.clone(), Some(copy));
     let notifier: Arc<OnceLock<Notifier>> = Arc::default();
     let reaping = host.reaper.reaping(ve.clone(), &gate);
-    let fs = Fs {
+    let fs = Arc::new(Fs {
         ve: ve.clone(),
         nodes: Mutex::new(nodes),
         registry,
@@ -154,11 +192,14 @@ pub(super) fn serve(
         invalidator: Invalidator::new(host.invalidate.clone(), notifier.clone()),
         counters: counters.clone(),
         gate: gate.clone(),
+        parked: parked.clone(),
         readers: Readers::new(super::THREADS, &host.watch),
+        pages: Pages::default(),
         reaping: reaping.clone(),
         read_only: options.read_only,
-        direct: false,
-    };
+        direct: AtomicBool::new(false),
+    });
+    let served = Arc::downgrade(&fs);
     // The gate is shut until the kernel knows all: nothing is served before.
     let shut = gate.write();
     let (session, reply) = handshake(fs, &request)?;
@@ -181,29 +222,35 @@ pub(super) fn serve(
             resend(device.as_fd()).map_err(failed("asking the kernel to send again"))?;
         }
     }
+    let waker = Arc::downgrade(&parked);
+    ve.set_waker(Some(Box::new(move || waker.upgrade().iter().for_each(Parked::wake))));
     drop(shut);
     let id = ve.id();
+    let waits = parked.clone();
     let thread = std::thread::Builder::new().name(format!("mount-{id}")).spawn(move || {
         match session.run() {
             Ok(()) => tracing::info!(ve = %id, "unmounted"),
             Err(e) => tracing::error!(ve = %id, error = %e, "a mount's session ended"),
         }
+        ve.set_waker(None);
+        waits.close();
         if let Err(e) = reap_orphans(&ve) {
             tracing::warn!(ve = %id, error = %e, "erasing orphans");
         }
     });
     let thread = thread.map_err(failed("starting a mount's thread"))?;
-    Ok(Mounted { ve: id, gate, counters, reaping, device, kept: kept_again, thread })
+    Ok(Mounted { ve: id, gate, counters, parked, reaping, device, kept: kept_again, fs: served, thread })
 }
 
 /// Lets fuser answer an INIT, through a socket pair. Gives the session, which is still connected to that, and its answer.
-fn handshake(fs: Fs, request: &[u8]) -> Result<(Session<Fs>, Vec<u8>), ServeError> {
+fn handshake(fs: Arc<Fs>, request: &[u8]) -> Result<(Session<Adapter>, Vec<u8>), ServeError> {
     let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
     let (ours, theirs) = pair.map_err(io::Error::from).map_err(failed("making a socket pair"))?;
     write_device(ours.as_fd(), request).map_err(failed("passing INIT on"))?;
     let mut config = Config::default();
     config.n_threads = Some(super::THREADS);
-    let session = Session::from_fd(fs, theirs, SessionACL::All, config).map_err(failed("agreeing with the kernel"))?;
+    let session =
+        Session::from_fd(Adapter(fs), theirs, SessionACL::All, config).map_err(failed("agreeing with the kernel"))?;
     let mut reply = vec![0; 4096];
     let n =
         rustix::io::read(&ours, &mut reply[..]).map_err(io::Error::from).map_err(failed("reading INIT's answer"))?;

@@ -9,11 +9,13 @@
 //!   segment; a new one, of a new incarnation, begins where the last valid frame ended.
 //! - After any failed or short write or flush nothing is written any more (promise G3): the journal is poisoned.
 
+mod frames;
 mod read;
 mod write;
 
 use std::sync::Arc;
 
+pub use frames::Span;
 pub use read::{Recovered, Scanner, TailState};
 pub use write::{Flush, Journal, Written, create_segment};
 

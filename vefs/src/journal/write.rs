@@ -1,5 +1,7 @@
 //! Writing frames, rolling over to the next segment, and flushing.
 
+mod spare;
+
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -13,8 +15,14 @@ use crate::ids::{Epoch, TxnNo, VeId};
 use crate::limits;
 use crate::storage::{File, Storage};
 
+pub use spare::create_segment;
+
 /// The kernel caches files in pages of at least this many bytes, aligned.
 const PAGE: u64 = 4096;
+/// A payload up to this many bytes is copied behind its frame's other parts.
+const COPIED: usize = 4096;
+/// Memory that is kept for the next frame.
+const BUFFER_MAX: usize = 16 << 10;
 /// What follows a frame: up to its alignment, and up to the page's end.
 static ZEROS: [u8; PAGE as usize + 8] = [0; PAGE as usize + 8];
 
@@ -73,16 +81,9 @@ pub struct Journal {
     position: u64,
     durable: u64,
     seq: u64,
+    /// The frame that is being written; kept for its memory.
+    buffer: Vec<u8>,
     poisoned: Option<String>,
-}
-
-/// Makes the zero-filled file of a segment, without a header. Of a failure nothing is left.
-pub fn create_segment(storage: &dyn Storage, path: &str, capacity: u64) -> Result<Arc<dyn File>> {
-    storage.create(path, DATA_START + capacity).map_err(|e| {
-        // A half-filled file would only take space; recovery ignores it in any case.
-        let _ = storage.remove(path);
-        Error::io("creating journal segment", path)(e)
-    })
 }
 
 impl Journal {
@@ -117,6 +118,7 @@ impl Journal {
             position: tail.position,
             durable: tail.position,
             seq: tail.seq,
+            buffer: Vec::new(),
             poisoned: None,
         }
     }
@@ -191,8 +193,20 @@ impl Journal {
         let at = DATA_START + (self.position - segment.header.base);
         let end = self.fill_to(at + need, segment.header.capacity);
         let pad = &ZEROS[..(end - at) as usize - used];
-        let io = [&header[..], body, envelope, payload, pad].map(IoSlice::new);
-        if let Err(e) = segment.file.write_at(&io, at) {
+        // The kernel takes one part faster than five; a large payload is not worth the copy.
+        self.buffer.clear();
+        self.buffer.extend_from_slice(&header);
+        self.buffer.extend_from_slice(body);
+        self.buffer.extend_from_slice(envelope);
+        let written = if payload.len() <= COPIED {
+            self.buffer.extend_from_slice(payload);
+            self.buffer.extend_from_slice(pad);
+            segment.file.write_at(&[IoSlice::new(&self.buffer)], at)
+        } else {
+            segment.file.write_at(&[&self.buffer, payload, pad].map(IoSlice::new), at)
+        };
+        self.buffer.shrink_to(BUFFER_MAX);
+        if let Err(e) = written {
             return Err(self.poison(format!("writing {} at {at}: {e}", segment.path)));
         }
         self.filled = self.filled.max(end);
@@ -215,74 +229,6 @@ impl Journal {
             Some(s) if self.writable => s.header.capacity.saturating_sub(self.position - s.header.base),
             _ => 0,
         }
-    }
-
-    /// Takes note of how much a new segment may take of the disk: nearly full, it must not go for zeros.
-    pub fn allow_growth(&mut self, bytes: u64) {
-        self.growth = bytes;
-    }
-
-    /// Whether somebody should be asked to make a spare segment ready; true once for each.
-    pub fn asks_for_spare(&mut self) -> bool {
-        self.wants_spare() && !std::mem::replace(&mut self.spare_asked, true)
-    }
-
-    fn wants_spare(&self) -> bool {
-        self.poisoned.is_none() && self.spare.is_none()
-    }
-
-    fn capacity(&self, wanted: u64) -> u64 {
-        wanted.min(self.segment_max).min(self.growth).max(self.segment_min)
-    }
-
-    /// Path and capacity of the spare segment that should be made ready with [`create_segment`] and given to
-    /// [`Journal::take_spare`] or given up with [`Journal::no_spare`], so that no operation waits for its zeros, and so that there is
-    /// one left to erase files with when the disk is full (promise G4). `None` also while somebody makes one.
-    pub fn spare_wanted(&mut self) -> Option<(String, u64)> {
-        if !self.wants_spare() || self.spare_under_way {
-            return None;
-        }
-        (self.spare_asked, self.spare_under_way) = (true, true);
-        let last = self.segments.back().map_or(0, |s| s.header.capacity);
-        Some((self.new_path(), self.capacity(last * 2)))
-    }
-
-    /// No spare could be made.
-    pub fn no_spare(&mut self) {
-        self.spare_under_way = false;
-    }
-
-    /// Takes a file that [`create_segment`] made as the spare; its name and its zeros are durable. Removes it when there has come to be
-    /// another.
-    pub fn take_spare(&mut self, path: String, file: Arc<dyn File>, capacity: u64) -> Result<()> {
-        self.spare_under_way = false;
-        if !self.wants_spare() {
-            return match self.storage.remove(&path) {
-                // Whoever destroyed the VE was quicker.
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-                other => other.map_err(Error::io("removing journal segment", path)),
-            };
-        }
-        self.spare = Some((path, file, capacity));
-        Ok(())
-    }
-
-    /// A path that no segment has: what is created is emptied.
-    fn new_path(&self) -> String {
-        loop {
-            let path = format!("{}/{:016x}", folder(self.ve), self.entropy.next_u64());
-            let spare = self.spare.iter().map(|(path, ..)| path);
-            if self.segments.iter().map(|s| &s.path).chain(spare).all(|p| *p != path) {
-                return path;
-            }
-        }
-    }
-
-    fn create(&mut self, capacity: u64) -> Result<(String, Arc<dyn File>, u64)> {
-        let path = self.new_path();
-        let file = create_segment(&*self.storage, &path, capacity)?;
-        self.names += 1;
-        Ok((path, file, capacity))
     }
 
     fn roll_over(&mut self, need: u64) -> Result<()> {
@@ -371,6 +317,11 @@ impl Journal {
             }
         }
         Ok(())
+    }
+
+    /// The segments, oldest first.
+    pub(super) fn segments(&self) -> impl DoubleEndedIterator<Item = &Arc<Segment>> + ExactSizeIterator {
+        self.segments.iter()
     }
 
     /// Reads inline payload bytes back.

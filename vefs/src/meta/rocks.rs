@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     BlockBasedOptions, BottommostLevelCompaction, Cache, ColumnFamily, ColumnFamilyDescriptor, CompactOptions, DB,
-    Direction, FlushOptions, IteratorMode, Options, ReadOptions, ReadTier, WriteBatch, WriteOptions,
+    FlushOptions, Options, ReadOptions, ReadTier, WriteBatch, WriteOptions,
 };
 
 use super::{Batch, MetaError, MetaStore, Row, Scan, Table, Visit};
@@ -102,26 +102,25 @@ impl MetaStore for RocksMeta {
         }
         let mut options = ReadOptions::default();
         options.set_iterate_upper_bound(to.to_vec());
-        let mode = IteratorMode::From(from, Direction::Forward);
-        for row in self.db.iterator_cf_opt(self.family(table)?, options, mode) {
-            let (k, v) = row?;
-            if visit(&k, &v) == Scan::Stop {
-                break;
+        let mut rows = self.db.raw_iterator_cf_opt(self.family(table)?, options);
+        rows.seek(from);
+        while let Some((k, v)) = rows.item() {
+            if visit(k, v) == Scan::Stop {
+                return Ok(());
             }
+            rows.next();
         }
-        Ok(())
+        Ok(rows.status()?)
     }
 
     fn floor(&self, table: Table, from: &[u8], at: &[u8]) -> Result<Option<Row>, MetaError> {
         let mut options = ReadOptions::default();
         options.set_iterate_lower_bound(from.to_vec());
-        let mode = IteratorMode::From(at, Direction::Reverse);
-        match self.db.iterator_cf_opt(self.family(table)?, options, mode).next() {
-            None => Ok(None),
-            Some(row) => {
-                let (k, v) = row?;
-                Ok(Some((k.into_vec(), v.into_vec())))
-            }
+        let mut rows = self.db.raw_iterator_cf_opt(self.family(table)?, options);
+        rows.seek_for_prev(at);
+        match rows.item() {
+            None => Ok(rows.status().map(|()| None)?),
+            Some((k, v)) => Ok(Some((k.to_vec(), v.to_vec()))),
         }
     }
 

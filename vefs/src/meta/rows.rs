@@ -165,11 +165,36 @@ pub fn clean(ve: VeId) -> Vec<u8> {
     k
 }
 
+/// The row of the scrub.
+pub fn scrub() -> Vec<u8> {
+    b"S".to_vec()
+}
+
 /// The row of the last answers: (request, memo) pairs, oldest first.
 pub fn answers(ve: VeId) -> Vec<u8> {
     let mut k = b"A".to_vec();
     k.extend_from_slice(&ve.0.to_be_bytes());
     k
+}
+
+/// The prefix of a VE's cursors.
+pub fn cursor_prefix(ve: VeId) -> Vec<u8> {
+    let mut k = b"U".to_vec();
+    k.extend_from_slice(&ve.0.to_be_bytes());
+    k
+}
+
+/// The row of a follower's cursor: (transaction, journal position behind it, whether it lost its hold).
+pub fn cursor(ve: VeId, node: [u8; 16]) -> Vec<u8> {
+    let mut k = cursor_prefix(ve);
+    k.extend_from_slice(&node);
+    k
+}
+
+/// The node at the end of a cursor's row.
+pub fn parse_cursor(row: &[u8]) -> Result<[u8; 16], MetaError> {
+    let bad = || MetaError::Damaged { table: "system", detail: format!("cursor key of {} bytes", row.len()) };
+    row.get(5..).and_then(|node| node.try_into().ok()).ok_or_else(bad)
 }
 
 /// The row of a transaction.

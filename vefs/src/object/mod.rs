@@ -39,6 +39,14 @@ pub use writer::ObjectWriter;
 /// What can go wrong with an object.
 #[derive(Debug, thiserror::Error)]
 pub enum ObjectError {
+    /// Bytes that were offered for an object are not its.
+    #[error("the bytes offered for object {hash} are those of {got}")]
+    WrongBytes {
+        /// The object.
+        hash: Hash,
+        /// What the bytes are.
+        got: Hash,
+    },
     /// There is no body of this name.
     #[error("object {hash} is not there")]
     NotFound {

@@ -141,14 +141,23 @@ impl Object {
     /// # Errors
     /// As [`Object::read_at`]; the first damaged chunk ends it.
     pub fn verify(&self) -> Result<(), ObjectError> {
+        self.verify_part(0, u64::MAX).map(|_| ())
+    }
+
+    /// Reads and checks at least `max` bytes from `from` on, or up to the end; how many, and whether there are more.
+    ///
+    /// # Errors
+    /// As [`Object::read_at`].
+    pub fn verify_part(&self, from: u64, max: u64) -> Result<(u64, bool), ObjectError> {
         let mut buf = vec![0; READ_AHEAD.min(self.sums.len as usize)];
-        let mut at = 0;
-        while at < self.sums.len {
+        let mut at = from.min(self.sums.len);
+        let end = at.saturating_add(max).min(self.sums.len);
+        while at < end {
             let n = (self.sums.len - at).min(READ_AHEAD as u64) as usize;
             self.read_at(&mut buf[..n], at)?;
             at += n as u64;
         }
-        Ok(())
+        Ok((at.saturating_sub(from), at < self.sums.len))
     }
 }
 

@@ -61,6 +61,7 @@ fn apply_one(t: &mut Tables, txn: TxnNo, change: &Change) -> Result<()> {
             t.usage.inodes = t.usage.inodes.saturating_add(*inodes);
         }
         Change::PutSettings(s) => t.active.set(Key::settings(), Some(Value::Settings(s.clone())), txn),
+        Change::PutPolicy(p) => t.active.set(Key::policy(), Some(Value::Policy(p.clone())), txn),
         Change::PutHold(name, hold) => t.active.set(Key::hold(name), Some(Value::Hold(hold.clone())), txn),
         Change::DropHold(name) => t.unset(Key::hold(name), txn),
         Change::Wrote(ino, size, mapped, time) => {

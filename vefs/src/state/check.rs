@@ -16,6 +16,7 @@ pub fn value(key: &Key, value: &Value) -> Result<(), Invalid> {
         (KeyKind::Xattr, Value::Bytes(b)) => validate::xattr_value(b),
         (KeyKind::Extent, Value::Extent(e)) => validate::extent(key.number(), e),
         (KeyKind::Hold, Value::Hold(h)) => validate::hold(h),
+        (KeyKind::Policy, Value::Policy(p)) => validate::policy(p),
         (KeyKind::Orphan, Value::Mark) | (KeyKind::Settings, Value::Settings(_)) => Ok(()),
         (KeyKind::Inode | KeyKind::Dentry | KeyKind::Cookie | KeyKind::Target | KeyKind::Xattr, Value::Whiteout) => {
             Ok(())

@@ -7,7 +7,7 @@ use std::fmt;
 use bincode::{Decode, Encode};
 use smallvec::SmallVec;
 
-use crate::change::{Hold, Settings};
+use crate::change::{Hold, Policy, Settings};
 use crate::ids::InodeNo;
 use crate::types::{Dentry, Extent, Inode, Kind};
 
@@ -33,12 +33,16 @@ pub enum KeyKind {
     Hold = 8,
     /// nothing → [`Settings`]
     Settings = 9,
+    /// nothing → [`Policy`]
+    Policy = 10,
 }
 
 impl KeyKind {
     fn of(byte: u8) -> Option<KeyKind> {
         use KeyKind::*;
-        [Inode, Dentry, Cookie, Target, Xattr, Extent, Orphan, Hold, Settings].into_iter().find(|k| *k as u8 == byte)
+        [Inode, Dentry, Cookie, Target, Xattr, Extent, Orphan, Hold, Settings, Policy]
+            .into_iter()
+            .find(|k| *k as u8 == byte)
     }
 }
 
@@ -111,6 +115,11 @@ impl Key {
         Key::new(KeyKind::Settings, InodeNo(0), &[])
     }
 
+    /// How the VE is replicated.
+    pub fn policy() -> Key {
+        Key::new(KeyKind::Policy, InodeNo(0), &[])
+    }
+
     /// A key before all others.
     pub fn first() -> Key {
         Key::new(KeyKind::Inode, InodeNo(0), &[])
@@ -118,7 +127,7 @@ impl Key {
 
     /// A key behind all others.
     pub fn last() -> Key {
-        Key::new(KeyKind::Settings, InodeNo(u64::MAX), &[0xff])
+        Key::new(KeyKind::Policy, InodeNo(u64::MAX), &[0xff])
     }
 
     /// A key from stored bytes; `None` when they are none.
@@ -126,7 +135,7 @@ impl Key {
         let kind = KeyKind::of(*bytes.first()?)?;
         let rest = bytes.len().checked_sub(9)?;
         let fits = match kind {
-            KeyKind::Inode | KeyKind::Target | KeyKind::Orphan | KeyKind::Settings => rest == 0,
+            KeyKind::Inode | KeyKind::Target | KeyKind::Orphan | KeyKind::Settings | KeyKind::Policy => rest == 0,
             KeyKind::Cookie | KeyKind::Extent => rest == 8,
             KeyKind::Dentry | KeyKind::Xattr | KeyKind::Hold => (1..=255).contains(&rest),
         };
@@ -144,7 +153,7 @@ impl Key {
         KeyKind::of(self.0[0]).expect("a key has a kind") // invariant: see above
     }
 
-    /// The inode (or directory) it belongs to; 0 for holds and settings.
+    /// The inode (or directory) it belongs to; 0 for holds, settings and policy.
     pub fn ino(&self) -> InodeNo {
         let mut b = [0; 8];
         b.copy_from_slice(&self.0[1..9]);
@@ -176,6 +185,13 @@ impl Key {
                 Key(k)
             }
         }
+    }
+
+    /// The first key that can follow this one.
+    pub fn following(&self) -> Key {
+        let mut k = self.0.clone();
+        k.push(0);
+        Key(k)
     }
 
     /// Bytes on the heap beyond the value itself.
@@ -218,6 +234,7 @@ pub enum Value {
     Mark,
     Hold(Hold),
     Settings(Settings),
+    Policy(Policy),
 }
 
 impl Value {
@@ -227,6 +244,7 @@ impl Value {
             Value::Entry(e) => e.name.len(),
             Value::Bytes(b) => b.len(),
             Value::Hold(h) => h.owner.len(),
+            Value::Policy(p) => p.replicas.len() * size_of::<crate::change::ReplicaOf>(),
             _ => 0,
         }
     }
@@ -254,7 +272,7 @@ mod tests {
     fn stored_bytes_are_checked() {
         let k = Key::dentry(InodeNo(5), b"name");
         assert_eq!(Key::from_bytes(k.as_bytes()), Some(k));
-        for bad in [&b""[..], b"\x00", b"\x01short", b"\x0a12345678", b"\x0112345678x", b"\x0212345678"] {
+        for bad in [&b""[..], b"\x00", b"\x01short", b"\x0b12345678", b"\x0112345678x", b"\x0212345678"] {
             assert_eq!(Key::from_bytes(bad), None, "{bad:?}");
         }
     }

@@ -6,6 +6,7 @@
 pub mod apply;
 pub mod check;
 pub mod key;
+mod layers;
 pub mod maps;
 pub mod overlay;
 pub mod publish;

@@ -72,6 +72,11 @@ pub struct Overlay {
 /// Bytes that a slot costs beyond the heap parts of its key and value, map overhead included.
 const SLOT_BYTES: usize = 320;
 
+/// So many bytes of payload in the journal weigh as much as one of memory.
+const INLINE_SHARE: u64 = 4;
+/// Slots that an empty layer keeps room for: about those of a layer that is published early.
+const ROOM_MAX: usize = 128 << 10;
+
 fn is_point(key: &Key) -> bool {
     matches!(key.kind(), KeyKind::Inode | KeyKind::Dentry | KeyKind::Target)
 }
@@ -139,6 +144,17 @@ impl Overlay {
         self.ordered.range::<Key, _>(from..=at).next_back().map(|(k, _)| k)
     }
 
+    /// An empty layer with the room that this one's table takes, where that is not too much: a layer that grows from nothing moves its slots
+    /// again and again, into memory that the kernel has to clear first.
+    pub fn emptied(self) -> Overlay {
+        let mut points = self.points;
+        points.clear();
+        if points.capacity() > ROOM_MAX {
+            points = HashMap::default();
+        }
+        Overlay { points, ..Overlay::default() }
+    }
+
     /// All slots, in no order.
     pub fn slots(&self) -> impl Iterator<Item = (&Key, &Slot)> {
         self.points.iter().chain(self.ordered.iter())
@@ -157,6 +173,12 @@ impl Overlay {
     /// Rough bytes of memory.
     pub fn bytes(&self) -> usize {
         self.bytes + self.places.len() * 128
+    }
+
+    /// Rough bytes of memory, or more where its payloads in the journal are what makes it large: they are to be copied by publishing and read by
+    /// recovery, so they have a bound, too.
+    pub fn weight(&self) -> usize {
+        self.bytes().max(usize::try_from(self.inline / INLINE_SHARE).unwrap_or(usize::MAX))
     }
 
     /// The place whose range holds `id`, with the id it begins at.

@@ -15,6 +15,10 @@ use crate::types::Extent;
 /// Inode numbers per bucket, as a power of two.
 pub const BUCKET_BITS: u32 = 12;
 
+/// What is fed first, with the level behind it: the two roots of one version never look alike.
+const BYTES: &[u8] = b"aspfs state root 1 ";
+const LOGICAL: &[u8] = b"aspfs logical root 1 ";
+
 /// The hashes of a version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StateRoot {
@@ -31,6 +35,22 @@ pub fn state_root(
     keys: &[(Key, Value)],
     content: &mut dyn FnMut(InodeNo, u64, &Extent) -> Result<Hash>,
 ) -> Result<StateRoot> {
+    root(BYTES, base, keys, content)
+}
+
+/// Makes the logical root of a view: as the state root, but extents count with their sources, so that no byte of a file is read. Two sides
+/// of one history have the same sources at the same position, and what these name is checked by either side's own scrub.
+pub fn logical_root(base: Hash, keys: &[(Key, Value)]) -> Result<StateRoot> {
+    root(LOGICAL, base, keys, &mut |_, _, extent| Ok(Hash::of(&codec::encode(&extent.source))))
+}
+
+fn root(
+    text: &'static [u8],
+    base: Hash,
+    keys: &[(Key, Value)],
+    content: &mut dyn FnMut(InodeNo, u64, &Extent) -> Result<Hash>,
+) -> Result<StateRoot> {
+    let domain = |level: &[u8]| domain(text, level);
     let mut inodes: BTreeMap<InodeNo, blake3::Hasher> = BTreeMap::new();
     for (key, value) in keys {
         let ino = key.ino();
@@ -67,9 +87,9 @@ pub fn state_root(
     Ok(StateRoot { root: Hash(*root.finalize().as_bytes()), buckets })
 }
 
-fn domain(level: &[u8]) -> blake3::Hasher {
+fn domain(text: &[u8], level: &[u8]) -> blake3::Hasher {
     let mut h = blake3::Hasher::new();
-    h.update(b"aspfs state root 1 ");
+    h.update(text);
     h.update(level);
     h
 }

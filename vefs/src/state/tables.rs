@@ -11,13 +11,10 @@ use super::maps::{Known, Maps, Places};
 use super::overlay::Overlay;
 use super::view::{Scan, View};
 use crate::base::BaseTree;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ids::{InodeNo, PayloadId, TxnNo, VeId};
 use crate::meta::{MetaStore, Table, rows};
 use crate::types::{Dentry, Extent};
-
-/// Rows fetched from the metadata store at a time.
-const FETCH: usize = 256;
 
 /// What the quota counts, and the next inode number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +35,8 @@ pub struct Tables {
     pub active: Overlay,
     /// Being published.
     pub frozen: Option<Arc<Overlay>>,
+    /// The next active one: empty, with the room that an earlier one needed.
+    pub spare: Overlay,
     /// The store below.
     pub meta: Arc<dyn MetaStore>,
     /// The tree below that.
@@ -58,7 +57,7 @@ pub struct Tables {
 /// on what was found; and each creation asks for the default ACL that most directories do not have.
 ///
 /// Invariant: what lies below the overlays changes only when a frozen overlay becomes part of it, whose keys are not asked
-/// for here while it is there; [`Found::clear`] is called at the moment when it goes.
+/// for here while it is there; [`Found::published`] is called at the moment when it goes.
 #[derive(Default)]
 pub struct Found(RefCell<HashMap<Key, Option<Value>, RandomState>>);
 
@@ -69,6 +68,11 @@ impl Found {
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.0.get_mut().clear();
+    }
+
+    /// Forgets what a layer that has become part of what lies below has changed there.
+    pub fn published(&mut self, layer: &Overlay) {
+        self.0.get_mut().retain(|key, _| layer.get(key).is_none());
     }
 
     fn get(&self, key: &Key) -> Option<Option<Value>> {
@@ -87,11 +91,11 @@ impl Found {
 }
 
 impl Tables {
-    fn layers(&self) -> impl Iterator<Item = &Overlay> {
+    pub(super) fn layers(&self) -> impl Iterator<Item = &Overlay> {
         std::iter::once(&self.active).chain(self.frozen.as_deref())
     }
 
-    fn is_fresh(&self, key: &Key) -> bool {
+    pub(super) fn is_fresh(&self, key: &Key) -> bool {
         key.ino() >= self.fresh_from
     }
 
@@ -179,32 +183,6 @@ impl Tables {
         self.found.put(key, &value);
         Ok(value)
     }
-
-    /// Fetches up to [`FETCH`] rows of the metadata store; whiteouts are `None`. Tells whether there may be more.
-    fn fetch(&self, from: &Key, to: &Key, out: &mut BTreeMap<Key, Option<Value>>) -> Result<Option<Key>> {
-        let mut bad = None;
-        let (mut n, mut last) = (0, None);
-        let (low, high) = (rows::current(self.ve, from.as_bytes()), rows::current(self.ve, to.as_bytes()));
-        self.meta.scan(Table::Current, &low, &high, &mut |k, v| {
-            let row = rows::parse_current(k).and_then(|key| rows::current_row(&key, v).map(|row| (key, row)));
-            match row {
-                Ok((key, row)) => {
-                    last = Some(key.clone());
-                    out.insert(key, not_gone(row.value));
-                    n += 1;
-                    if n == FETCH { Scan::Stop } else { Scan::Next }
-                }
-                Err(e) => {
-                    bad = Some(Error::Meta(e));
-                    Scan::Stop
-                }
-            }
-        })?;
-        match bad {
-            Some(e) => Err(e),
-            None => Ok(last.filter(|_| n == FETCH)),
-        }
-    }
 }
 
 impl View for Tables {
@@ -235,77 +213,6 @@ impl View for Tables {
     }
 }
 
-impl Tables {
-    fn scan_layers(&self, from: &Key, to: &Key, visit: &mut dyn FnMut(&Key, &Value) -> Scan) -> Result<()> {
-        let mut from = from.clone();
-        loop {
-            // One window, which ends where the first of the layers gave as many keys as it may: what is read must not
-            // depend on how much there is behind it. Upper layers are laid over lower ones.
-            let mut window = BTreeMap::new();
-            let mut end = None;
-            if !self.is_fresh(&from) {
-                end = self.fetch(&from, to, &mut window)?;
-                let base_end = base_range(&self.base, &from, to, FETCH, &mut |key, value| {
-                    window.entry(key).or_insert(Some(value));
-                });
-                end = match (end, base_end) {
-                    (Some(a), Some(b)) => Some(a.min(b)),
-                    (a, b) => a.or(b),
-                };
-            }
-            for layer in [self.frozen.as_deref(), Some(&self.active)].into_iter().flatten() {
-                for (n, (key, slot)) in layer.range(&from, to).enumerate() {
-                    if end.as_ref().is_some_and(|e| key > e) {
-                        break;
-                    }
-                    window.insert(key.clone(), slot.value.clone());
-                    if n + 1 == FETCH {
-                        end = Some(key.clone());
-                        break;
-                    }
-                }
-            }
-            if let Some(end) = &end {
-                let mut rest = window.split_off(end);
-                if let Some(v) = rest.remove(end) {
-                    window.insert(end.clone(), v);
-                }
-            }
-            for (key, value) in &window {
-                if let Some(value) = value
-                    && visit(key, value) == Scan::Stop
-                {
-                    return Ok(());
-                }
-            }
-            match end.map(|e| e.successor()) {
-                Some(next) if next < *to => from = next,
-                _ => return Ok(()),
-            }
-        }
-    }
-
-    fn floor_in_layers(&self, ino: InodeNo, offset: u64) -> Result<Option<(u64, Extent)>> {
-        let low = Key::extent(ino, 0);
-        let mut at = Key::extent(ino, offset);
-        loop {
-            let mut best: Option<Key> = self.layers().filter_map(|l| l.floor(&low, &at)).max().cloned();
-            if !self.is_fresh(&at) && best.as_ref() != Some(&at) {
-                let (l, a) = (rows::current(self.ve, low.as_bytes()), rows::current(self.ve, at.as_bytes()));
-                if let Some((row, _)) = self.meta.floor(Table::Current, &l, &a)? {
-                    best = best.max(Some(rows::parse_current(&row)?));
-                }
-            }
-            let Some(key) = best else { return Ok(None) };
-            match self.get(&key)? {
-                Some(Value::Extent(e)) => return Ok(Some((key.number(), e))),
-                _ if key.number() == 0 => return Ok(None),
-                _ => at = Key::extent(ino, key.number() - 1),
-            }
-        }
-    }
-}
-
 /// The place of payload bytes as the metadata store has it.
 pub fn stored_place(
     meta: &dyn MetaStore,
@@ -322,7 +229,7 @@ pub fn stored_place(
     }
 }
 
-fn not_gone(value: Value) -> Option<Value> {
+pub(super) fn not_gone(value: Value) -> Option<Value> {
     if value == Value::Whiteout { None } else { Some(value) }
 }
 
@@ -338,7 +245,7 @@ pub fn base_value(base: &BaseTree, key: &Key) -> Option<Value> {
         KeyKind::Cookie => base.entry_by_cookie(ino, key.number()).map(|(name, d)| base_entry(name, d)),
         KeyKind::Target => base.target(ino).map(|t| Value::Bytes(t.into())),
         KeyKind::Xattr => base.xattr(ino, key.rest()).map(|v| Value::Bytes(v.into())),
-        KeyKind::Extent | KeyKind::Orphan | KeyKind::Hold | KeyKind::Settings => None,
+        KeyKind::Extent | KeyKind::Orphan | KeyKind::Hold | KeyKind::Settings | KeyKind::Policy => None,
     }
 }
 

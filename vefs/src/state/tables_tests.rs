@@ -15,6 +15,7 @@ fn tables(frozen: Overlay, active: Overlay) -> Tables {
         ve: VeId(1),
         active,
         frozen: Some(Arc::new(frozen)),
+        spare: Overlay::default(),
         meta: Arc::new(MemoryMeta::default()),
         base: BaseTree::empty(),
         fresh_from: InodeNo::FIRST_PRIVATE,

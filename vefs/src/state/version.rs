@@ -56,6 +56,39 @@ impl VersionView {
         Ok(self.collect(&Key::first(), &Key::last())?.into_iter().collect())
     }
 
+    /// The VE's own keys behind `after`, about `max` bytes of them and at least one, and whether there are no more.
+    pub fn own_page(&self, after: Option<&Key>, max: usize) -> Result<(Vec<(Key, Value)>, bool)> {
+        let mut from = after.map_or(Key::first(), Key::following);
+        loop {
+            // `Current` says how far a page goes; what only `History` has in between belongs to it.
+            let to = self.page_end(&from, max)?;
+            let mut page = self.collect(&from, to.as_ref().unwrap_or(&Key::last()))?;
+            // Former values of `after` sort behind it.
+            page.retain(|key, _| after.is_none_or(|after| key > after));
+            let page: Vec<(Key, Value)> = page.into_iter().collect();
+            match to {
+                None => return Ok((page, true)),
+                Some(to) if page.is_empty() => from = to,
+                Some(_) => return Ok((page, false)),
+            }
+        }
+    }
+
+    /// The key before which a page that begins at `from` ends; `None` where nothing is left behind it.
+    fn page_end(&self, from: &Key, max: usize) -> Result<Option<Key>> {
+        let (low, high) = (rows::current(self.ve, from.as_bytes()), rows::current(self.ve, Key::last().as_bytes()));
+        let (mut bytes, mut end) = (0, None);
+        self.meta.scan(Table::Current, &low, &high, &mut |k, v| {
+            if bytes >= max {
+                end = Some(rows::parse_current(k));
+                return Scan::Stop;
+            }
+            bytes += k.len() + v.len();
+            Scan::Next
+        })?;
+        Ok(end.transpose()?)
+    }
+
     /// All keys in a range that `Current` or `History` had at this version.
     fn collect(&self, from: &Key, to: &Key) -> Result<BTreeMap<Key, Value>> {
         let mut out = BTreeMap::new();

@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Store;
 
 /// Time between looks for quiet files, and how long a file must not have been written.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
 const QUIET: Duration = Duration::from_secs(10);
+/// Time between commits of a VE that somebody follows.
+const FOLLOWED: Duration = Duration::from_millis(200);
 
 /// The running threads; they end when this is dropped.
 pub struct Background {
@@ -36,9 +38,14 @@ impl Background {
         threads.push(spawn(
             "tick",
             Box::new(move || {
+                let mut last = Instant::now();
                 while !stopped.load(Ordering::Relaxed) {
-                    std::thread::park_timeout(period);
-                    if let Err(e) = s.tick() {
+                    std::thread::park_timeout(period.min(FOLLOWED));
+                    let full = last.elapsed() >= period;
+                    if full {
+                        last = Instant::now();
+                    }
+                    if let Err(e) = if full { s.tick() } else { s.tick_followed() } {
                         tracing::error!(error = %e, "commit tick");
                     }
                 }
@@ -72,7 +79,7 @@ impl Background {
             "prepare",
             Box::new(move || {
                 while let Ok(id) = to_prepare.recv() {
-                    if let Some(ve) = s.opened().into_iter().find(|ve| ve.id() == id) {
+                    if let Some(ve) = s.opened().into_iter().find(|ve| ve.slot == id) {
                         ve.prepare_spare();
                     }
                 }

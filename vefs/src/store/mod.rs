@@ -4,26 +4,35 @@
 //! RocksDB's own care, `meta/` and `checkpoints/`.
 
 mod background;
+mod copies;
+pub(crate) mod files;
+mod install;
 mod reclaim;
+pub mod scrub;
 mod shared;
+mod slots;
 mod stacks;
 mod table;
 mod templates;
+mod tick;
 mod trees;
 
-use std::io::IoSlice;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 pub use background::Background;
+pub use copies::TreeCopy;
+use files::{read_small, read_whole, write_whole};
+pub use install::Install;
 pub use reclaim::Reclaimed;
 pub use shared::{Options, Shared, Space};
+pub use slots::is_branch_name;
 use table::Claimed;
 pub use templates::{Template, Verified};
 
-use crate::base::BaseTree;
 use crate::change::Settings;
 use crate::clock::{Clock, SystemClock};
 use crate::codec;
@@ -46,14 +55,22 @@ const SUPERBLOCK: &str = "superblock";
 pub struct Store {
     shared: Arc<Shared>,
     ves: table::Table,
+    /// Held while a VE is made or a slot is given to one.
+    making: Mutex<()>,
     /// Where checkpoints of the metadata go.
     checkpoints: PathBuf,
     checkpoint_state: Mutex<shared::CheckpointState>,
+    /// Branches that are open.
+    branches: Mutex<BTreeMap<(VeId, String), Arc<Ve>>>,
+    /// Slots that are not their VE's number, once they were asked for.
+    foreign_slots: Mutex<Option<std::collections::BTreeSet<VeId>>>,
     /// Held over a collection, and over the destruction of a VE: a collection removes files of the VEs that it has looked at, by number,
     /// and a VE made anew under the same identifier has the same numbers.
     collecting: Mutex<()>,
     /// Held over the making of a checkpoint.
     checkpointing: Mutex<()>,
+    /// Held over a step of the scrub.
+    scrubbing: Mutex<()>,
     /// Keeps others out of the folder.
     _lock: Option<StoreLock>,
 }
@@ -133,10 +150,14 @@ impl Store {
         Ok(Store {
             shared: Arc::new(shared),
             ves: table::Table::default(),
+            making: Mutex::default(),
             checkpoints: parts.checkpoints,
             checkpoint_state: Mutex::new(checkpoint_state),
+            branches: Mutex::default(),
+            foreign_slots: Mutex::default(),
             collecting: Mutex::default(),
             checkpointing: Mutex::default(),
+            scrubbing: Mutex::default(),
             _lock: None,
         })
     }
@@ -161,20 +182,21 @@ impl Store {
         if id == VeId(0) {
             return Err(Error::Store("VE 00000000 is the node itself and has no tree".into()));
         }
-        let claim = match self.ves.claim(id) {
-            Claimed::Free(claim) if self.shared.storage.open(&identity_path(id)).is_err() => claim,
-            _ => return Err(Error::Store(format!("VE {id} exists already"))),
-        };
+        let _making = self.making.lock();
+        let claim = self.claim_new(id)?;
         // Until the identity names it: a collection may be running.
         let _pin = self.shared.objects.pin(base);
         self.shared.base(base)?;
-        self.erase(id)?;
+        let slot = self.free_slot(id)?;
+        self.erase(slot)?;
+        self.remove_small(&crate::ve::role::path(id))?;
         let identity = Identity {
             store: self.shared.store,
             ve: id,
             lineage: Lineage(self.shared.entropy.bytes16()),
             base,
             epoch: Epoch(1),
+            slot,
         };
         let ve = Ve::open(&self.shared, identity, false)?;
         ve.set_settings(settings)?;
@@ -183,6 +205,14 @@ impl Store {
         write_whole(&*self.shared.storage, &identity_path(id), &identity.to_bytes())?;
         claim.open(ve.clone());
         Ok(ve)
+    }
+
+    /// The right to make a VE, if there is none of this identifier.
+    fn claim_new(&self, id: VeId) -> Result<table::Claim<'_>> {
+        match self.ves.claim(id) {
+            Claimed::Free(claim) if self.shared.storage.open(&identity_path(id)).is_err() => Ok(claim),
+            _ => Err(Error::Store(format!("VE {id} exists already"))),
+        }
     }
 
     /// The VE of this identifier, opened (and recovered) if it is not open yet. Several can be opened at once.
@@ -212,10 +242,10 @@ impl Store {
 
     /// Metadata that came back from a checkpoint may be that of an erased VE of the same identifier: it is of no use to this one.
     fn drop_foreign_rows(&self, identity: &Identity) -> Result<()> {
-        match self.shared.meta.get(Table::System, &rows::head(identity.ve))? {
+        match self.shared.meta.get(Table::System, &rows::head(identity.slot))? {
             Some(row) if rows::head_row(&row)?.lineage != identity.lineage => {
                 tracing::warn!(ve = %identity.ve, "metadata of an earlier VE of this identifier, dropped");
-                self.erase_rows(identity.ve)
+                self.erase_rows(identity.slot)
             }
             _ => Ok(()),
         }
@@ -238,20 +268,33 @@ impl Store {
     /// Erases a VE: first its identity, durably, then all its rows and files. What a crash leaves is swept by the next creation
     /// under the same identifier or by [`Store::sweep`].
     pub fn destroy_ve(&self, id: VeId) -> Result<()> {
-        let ve = self.ve(id)?;
+        self.ve(id)?;
         let _collecting = self.collecting.lock();
-        // Nobody opens or creates it until all is erased.
-        let Some(_claim) = self.ves.take(&ve) else { return Err(Error::Store(format!("there is no VE {id}"))) };
+        // Nobody opens or makes it until all is erased.
+        let mut claim = self.ves.seize(id);
+        let Some(ve) = claim.before().cloned() else { return Err(Error::Store(format!("there is no VE {id}"))) };
         let _publishing = ve.publishing.lock();
         ve.state.lock().journal.poison("the VE was destroyed".into());
         let path = identity_path(id);
         self.shared.storage.remove(&path).map_err(Error::io("removing", path))?;
         self.shared.storage.sync_dir(&format!("ves/{id}")).map_err(Error::io("flushing", format!("ves/{id}")))?;
         self.shared.space.release(ve.state.lock().inline());
-        self.erase(id)
+        claim.gone();
+        self.bury(ve.identity().lineage)?;
+        self.remove_rest(id)?;
+        self.erase(ve.slot)
     }
 
-    /// Removes rows and files of a VE that has no identity, durably: a VE of the same identifier must never find them.
+    /// Removes a small file, if it is there, durably.
+    fn remove_small(&self, path: &str) -> Result<()> {
+        let dir = path.rsplit_once('/').map_or("", |(d, _)| d);
+        match self.shared.storage.remove(path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            other => other.and_then(|()| self.shared.storage.sync_dir(dir)).map_err(Error::io("removing", path)),
+        }
+    }
+
+    /// Removes rows and files of a slot that no identity names, durably: a VE that gets the slot must never find them.
     fn erase(&self, id: VeId) -> Result<()> {
         self.erase_rows(id)?;
         let storage = &self.shared.storage;
@@ -275,7 +318,10 @@ impl Store {
         let prefixes = [Table::Current, Table::History, Table::Changes, Table::Places]
             .map(|t| (t, rows::ve_prefix(id)))
             .into_iter()
-            .chain([txns, rows::head(id), rows::clean(id), rows::answers(id)].map(|row| (Table::System, row)));
+            .chain(
+                [txns, rows::head(id), rows::clean(id), rows::answers(id), rows::cursor_prefix(id)]
+                    .map(|row| (Table::System, row)),
+            );
         let mut any = false;
         for (table, prefix) in prefixes {
             let end = prefix_end(&prefix).unwrap_or_else(|| vec![0xff; 32]);
@@ -311,7 +357,7 @@ impl Store {
             if ve.read_only_reason().is_none() {
                 ve.publish()?;
                 if let Some(end) = ve.end_segment() {
-                    batch.put(Table::System, rows::clean(ve.id()), codec::encode(&end));
+                    batch.put(Table::System, rows::clean(ve.slot), codec::encode(&end));
                 }
             }
         }
@@ -333,53 +379,4 @@ fn read_superblock(storage: &dyn Storage) -> Result<Superblock> {
     };
     let bytes = read_small(&*file, superblock::LEN).map_err(Error::io("reading", SUPERBLOCK))?;
     Superblock::parse(&bytes).map_err(|e| e.at("store", SUPERBLOCK))
-}
-
-/// Reads a small file of a known length, as [`read_small`]; `None` when there is none.
-fn read_whole(storage: &dyn Storage, path: &str, len: usize) -> Result<Option<Vec<u8>>> {
-    match storage.open(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        file => file.and_then(|f| read_small(&*f, len)).map(Some).map_err(Error::io("reading", path)),
-    }
-}
-
-/// Reads a file of a known length; a longer or shorter one gives what there is, for the parser to refuse.
-fn read_small(file: &dyn crate::storage::File, len: usize) -> std::io::Result<Vec<u8>> {
-    let have = file.len()?.min(len as u64 + 1);
-    let mut bytes = vec![0; have as usize];
-    file.read_at(&mut bytes, 0)?;
-    Ok(bytes)
-}
-
-/// Writes a small file whole: beside its place, flushed, renamed, the name flushed.
-fn write_whole(storage: &dyn Storage, path: &str, bytes: &[u8]) -> Result<()> {
-    let temporary = format!("{path}.new");
-    let dir = path.rsplit_once('/').map_or("", |(d, _)| d);
-    let write = || {
-        let file = storage.create(&temporary, 0)?;
-        file.write_at(&[IoSlice::new(bytes)], 0)?;
-        file.sync()?;
-        storage.rename(&temporary, path)?;
-        storage.sync_dir(dir)?;
-        // The folder itself may be new.
-        if let Some((parent, _)) = dir.rsplit_once('/') {
-            storage.sync_dir(parent)?;
-        }
-        Ok(())
-    };
-    write().map_err(Error::io("writing", path.to_owned()))
-}
-
-impl Shared {
-    /// A base tree, loaded once for all VEs.
-    pub fn base(&self, hash: Hash) -> Result<Arc<BaseTree>> {
-        let mut bases = self.bases.lock();
-        if let Some(tree) = bases.get(&hash).and_then(std::sync::Weak::upgrade) {
-            return Ok(tree);
-        }
-        let empty = BaseTree::empty();
-        let tree = if hash == empty.hash() { empty } else { BaseTree::open(&*self.storage, hash)? };
-        bases.insert(hash, Arc::downgrade(&tree));
-        Ok(tree)
-    }
 }

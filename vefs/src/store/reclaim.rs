@@ -32,7 +32,8 @@ impl Store {
         let unread = self.open_what_opens()?;
         let mut done = Reclaimed { skipped: unread, ..Reclaimed::default() };
         let mut collected = Vec::new();
-        for ve in self.opened() {
+        let branches = self.open_branches()?;
+        for ve in self.opened().into_iter().chain(branches) {
             // One VE's trouble is not the others': they get their space back.
             match ve.collect(retention) {
                 Ok(c) => {
@@ -107,8 +108,11 @@ impl Store {
         for hash in self.trees()? {
             used.extend(self.shared.base(hash)?.objects());
         }
-        for ve in self.opened() {
+        for ve in self.opened().into_iter().chain(self.open_branches()?) {
             ve.objects_in_use(&mut used)?;
+        }
+        for incoming in self.all_incoming()? {
+            crate::ve::objects_of_rows(&*self.shared.meta, incoming.slot, &mut used)?;
         }
         Ok(used)
     }

@@ -17,8 +17,6 @@ use crate::limits;
 use crate::meta::MetaStore;
 use crate::object::ObjectStore;
 use crate::storage::Storage;
-use crate::ve::Ve;
-use crate::ve::commit::same_error;
 use crate::ve::hashing::HashQueue;
 
 /// Sizes and thresholds of a store; the defaults are for a node, tests choose smaller ones.
@@ -30,7 +28,8 @@ pub struct Options {
     pub segment_max: u64,
     /// An extent file is closed from this size on.
     pub extent_target: u64,
-    /// A VE's unpublished state is published in the background from this many bytes of memory on.
+    /// A VE's unpublished state is published in the background from this many bytes of memory, or four times as many bytes of payloads in its
+    /// journal, on.
     pub overlay_soft: usize,
     /// From here on the operation that reaches it publishes itself.
     pub overlay_hard: usize,
@@ -40,6 +39,8 @@ pub struct Options {
     pub persist_bytes: u64,
     /// A checkpoint of the metadata is made when the journals have grown by this many bytes since the last.
     pub checkpoint_bytes: u64,
+    /// Most bytes of journal and payloads that a VE keeps for a replica that does not come along.
+    pub cursor_bytes: u64,
     /// Free bytes that ordinary writers leave alone.
     pub reserve: u64,
     /// Up to this many dirty VEs a tick flushes file by file, above it the whole file system at once.
@@ -56,9 +57,10 @@ impl Default for Options {
             extent_target: limits::EXTENT_FILE_TARGET,
             overlay_soft: 16 << 20,
             overlay_hard: 64 << 20,
-            recovery_memory: 256 << 20,
+            recovery_memory: 512 << 20,
             persist_bytes: 96 << 20,
             checkpoint_bytes: 512 << 20,
+            cursor_bytes: 1 << 30,
             reserve: limits::RESERVE_BYTES,
             flush_files_max: 2,
             rebuild: false,
@@ -174,6 +176,18 @@ impl Shared {
         }
     }
 
+    /// A base tree, loaded once for all VEs.
+    pub fn base(&self, hash: Hash) -> Result<Arc<BaseTree>> {
+        let mut bases = self.bases.lock();
+        if let Some(tree) = bases.get(&hash).and_then(Weak::upgrade) {
+            return Ok(tree);
+        }
+        let empty = BaseTree::empty();
+        let tree = if hash == empty.hash() { empty } else { BaseTree::open(&*self.storage, hash)? };
+        bases.insert(hash, Arc::downgrade(&tree));
+        Ok(tree)
+    }
+
     /// Compares free space with the reserve.
     pub(crate) fn measure_space(&self) -> Result<()> {
         let free = self.storage.free_bytes().map_err(Error::io("reading free space", "store"))?;
@@ -211,8 +225,8 @@ impl Shared {
 #[derive(Default)]
 pub(super) struct CheckpointState {
     /// Journal bytes written since metadata was persisted, and since the last checkpoint.
-    since_persist: u64,
-    since_checkpoint: u64,
+    pub(super) since_persist: u64,
+    pub(super) since_checkpoint: u64,
     /// Number of the newest checkpoint, 0 for none.
     number: u64,
     /// Up to which journal position the newest checkpoint has each VE. By lineage: a VE made anew under the same identifier is not
@@ -255,64 +269,6 @@ pub(super) fn reset_meta(meta: &Path, checkpoints: &Path) -> Result<()> {
 }
 
 impl Store {
-    /// The commit tick: seals and flushes every dirty VE, with one flush of the file system when they are many; publishes,
-    /// persists and makes checkpoints when enough has come together; looks at free space. Called about once a second, five times as
-    /// often while a replicated VE is dirty.
-    pub fn tick(&self) -> Result<()> {
-        self.shared.measure_space()?;
-        let mut written = 0;
-        let mut jobs = Vec::new();
-        for ve in self.opened() {
-            if ve.read_only_reason().is_some() {
-                continue;
-            }
-            written += ve.take_written();
-            match ve.begin_shared_flush() {
-                Ok(Some(job)) => jobs.push((ve, job)),
-                Ok(None) => {}
-                Err(e) => tracing::error!(ve = %ve.id(), error = %e, "commit tick"),
-            }
-        }
-        self.flush(&jobs)?;
-        for ve in self.opened() {
-            ve.prepare_spare();
-        }
-        let (persist, checkpoint) = {
-            let mut c = self.checkpoint_state.lock();
-            c.since_persist += written;
-            c.since_checkpoint += written;
-            let o = &self.shared.options;
-            (c.since_persist >= o.persist_bytes, c.since_checkpoint >= o.checkpoint_bytes)
-        };
-        if checkpoint {
-            self.checkpoint()
-        } else if persist {
-            self.publish_all()?;
-            self.persist()
-        } else {
-            Ok(())
-        }
-    }
-
-    /// Makes what the jobs name durable.
-    fn flush(&self, jobs: &[(Arc<Ve>, crate::ve::commit::FlushJob)]) -> Result<()> {
-        let storage = &*self.shared.storage;
-        if jobs.len() > self.shared.options.flush_files_max {
-            let result = storage.sync_all();
-            for (ve, job) in jobs {
-                let copy = result.as_ref().copied().map_err(same_error);
-                // A failed flush poisons each journal; the next one's is told as well.
-                let _ = ve.end_shared_flush(job, copy);
-            }
-            return result.map_err(Error::io("flushing", "store"));
-        }
-        for (ve, _) in jobs {
-            // Through the gate: a flush of the same files beside one that fails might not hear of it. The error poisons the journal.
-            let _ = ve.sync();
-        }
-        Ok(())
-    }
-
     /// Publishes every open VE.
     pub fn publish_all(&self) -> Result<()> {
         for ve in self.opened() {

@@ -1,7 +1,8 @@
 //! Stacks: templates composed into one tree, once, and the memory of which they were.
 
-use super::{Store, read_whole, write_whole};
-use crate::base::{self, BaseTree};
+use super::Store;
+use super::files::{read_whole, write_whole};
+use crate::base;
 use crate::error::{Error, Result};
 use crate::format::FormatError;
 use crate::format::stack::{self, Part, Stack};
@@ -94,14 +95,6 @@ impl Store {
             self.shared.storage.sync_dir(FOLDER).map_err(Error::io("flushing", FOLDER))?;
         }
         Ok(())
-    }
-
-    fn has_tree(&self, hash: Hash) -> Result<bool> {
-        let path = BaseTree::path(hash);
-        match self.shared.storage.open(&path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
-            other => other.map(|_| true).map_err(Error::io("opening", path)),
-        }
     }
 }
 

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{Store, read_whole, write_whole};
+use super::Store;
+use super::files::{read_whole, write_whole};
 use crate::base::{BaseError, BaseTree};
 use crate::error::{Error, Result};
 use crate::format::FormatError;

@@ -26,13 +26,20 @@ impl Store {
             if let Some(identity) = self.read_identity(id)? {
                 out.entry(identity.base).or_default().push(id);
             }
+            for name in self.branch_names(id)? {
+                if let Some(identity) = self.read_branch(id, &name)? {
+                    out.entry(identity.base).or_default().push(id);
+                }
+            }
         }
+        out.values_mut().for_each(|ves| ves.dedup());
         Ok(out)
     }
 
     /// The trees that something on disk names. A label or identity that cannot be read is an error: nothing is removed then.
     fn trees_in_use(&self) -> Result<BTreeSet<Hash>> {
         let mut used: BTreeSet<Hash> = self.trees_of_ves()?.into_keys().collect();
+        used.extend(self.all_incoming()?.into_iter().map(|i| i.manifest.base));
         used.extend(self.template_list()?.iter().map(|template| template.root));
         Ok(used)
     }

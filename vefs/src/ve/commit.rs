@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::feed::Sealed;
 use super::gate::Turn;
 use super::{Open, State, Ve};
 use crate::change::Seal;
@@ -49,6 +50,7 @@ impl State {
         if self.open.records == 0 {
             return Ok(());
         }
+        self.check_writer()?;
         self.journal.check()?;
         let mut payloads = Vec::with_capacity(self.open.pending.len());
         for pending in &self.open.pending {
@@ -64,21 +66,23 @@ impl State {
         let seal = Seal { records: self.open.records, time, payloads, chain };
         let body = codec::encode(&seal);
         let written = self.journal.append(FrameKind::Seal, self.open.txn, self.epoch, &body, &[], &[])?;
-        self.sealed(&seal, written.end, self.journal.seq());
+        self.sealed(&seal, self.epoch, self.head.journal, written.end, self.open.payload);
         Ok(())
     }
 
-    /// Takes over a seal that is in the journal.
-    pub fn sealed(&mut self, seal: &Seal, position: u64, seq: u64) {
+    /// Takes over a seal that is in the journal up to `end`, of a transaction that begins at `begin` and has so many bytes of payload.
+    pub fn sealed(&mut self, seal: &Seal, epoch: crate::ids::Epoch, begin: u64, end: u64, payload: u64) {
         let txn = self.open.txn;
-        self.head.epoch = self.epoch;
-        let row = TxnRow { time: seal.time, chain: seal.chain, epoch: self.epoch };
+        let (previous, chain) = (self.head.chain, seal.chain);
+        self.index.push(Sealed { txn, epoch, chain, previous, begin, end, volume: 0 }, payload);
+        self.head.epoch = epoch;
+        let row = TxnRow { time: seal.time, chain: seal.chain, epoch };
         self.tables.active.txns.push((txn, row));
         self.head.txn = txn;
         self.head.chain = seal.chain;
         self.head.time = seal.time;
-        self.head.journal = position;
-        self.head.seq = seq;
+        self.head.journal = end;
+        self.head.seq = self.journal.seq();
         self.head.bytes = self.tables.usage.bytes;
         self.head.inodes = self.tables.usage.inodes;
         self.head.next_ino = self.tables.usage.next_ino;
@@ -166,7 +170,7 @@ impl Ve {
         };
         let Some(job) = job else { return Ok(()) };
         let result = job.run(&*self.shared.storage);
-        self.state.lock().flushed(&job, result)
+        self.end_flush(&job, result)
     }
 
     /// Ends the open transaction, so that its state is a version. Not durable before [`Ve::sync`].
@@ -201,7 +205,20 @@ impl Ve {
 
     /// Ends such a flush.
     pub(crate) fn end_shared_flush(&self, job: &FlushJob, result: std::io::Result<()>) -> Result<()> {
-        self.state.lock().flushed(job, result)
+        self.end_flush(job, result)
+    }
+
+    fn end_flush(&self, job: &FlushJob, result: std::io::Result<()>) -> Result<()> {
+        let mut s = self.state.lock();
+        // A seal that was not durable may be so now. It need not be the last one: then more are on their way.
+        let sealed = s.journal.durable() < s.head.journal;
+        s.flushed(job, result)?;
+        let watcher = s.hooks.watcher.clone().filter(|_| sealed);
+        drop(s);
+        if let Some(watcher) = watcher {
+            watcher.durable();
+        }
+        Ok(())
     }
 }
 

@@ -26,11 +26,23 @@ use crate::state::apply::apply;
 use crate::state::view;
 use crate::types::{Extent, Source};
 
+/// Memory that is kept for encoding the next record.
+const ENCODED_MAX: usize = 16 << 10;
+
 /// Who asks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Request {
     /// The kernel's number of the request; 0 when nobody will ask again.
     pub unique: u64,
+    /// Since when the change may be thought of as made (`CLOCK_BOOTTIME`), where that is not now: pages that waited in the kernel.
+    pub since: Option<std::time::Duration>,
+}
+
+impl Request {
+    /// One that the kernel may send again under this number.
+    pub fn numbered(unique: u64) -> Request {
+        Request { unique, since: None }
+    }
 }
 
 impl Ve {
@@ -56,7 +68,10 @@ impl Ve {
             memo: (request.unique != 0).then(|| Memo::from(&plan.reply)),
             place: None,
         };
-        s.record(&self.shared, Purpose::Operation, plan.changes, plan.payload, envelope)?;
+        s.hooks.since = request.since;
+        let recorded = s.record(&self.shared, Purpose::Operation, plan.changes, plan.payload, envelope);
+        s.hooks.since = None;
+        recorded?;
         self.after(s);
         Ok(plan.reply)
     }
@@ -97,11 +112,13 @@ impl Ve {
 
     /// After a record: what has grown too large is sealed, or published.
     fn after(&self, s: MutexGuard<'_, State>) {
-        let full = s.open.records >= limits::TXN_RECORDS_MAX || s.open.payload >= limits::TXN_PAYLOAD_MAX;
+        let full = s.open.records >= limits::TXN_RECORDS_MAX
+            || s.open.payload >= limits::TXN_PAYLOAD_MAX
+            || s.open.bodies >= limits::TXN_BODIES_MAX;
         // While something is being published already, more transactions would help nobody; only memory's limit counts.
         let bound =
             if s.tables.frozen.is_none() { self.shared.options.overlay_soft } else { self.shared.options.overlay_hard };
-        let heavy = s.tables.active.bytes() >= bound;
+        let heavy = s.tables.active.weight() >= bound;
         drop(s);
         if full || heavy {
             // The operation is done, whatever becomes of this.
@@ -113,11 +130,11 @@ impl Ve {
     }
 
     /// The overlay has grown: seals, freezes, and sees to it that it is published.
-    fn relieve(&self) -> Result<()> {
+    pub(crate) fn relieve(&self) -> Result<()> {
         self.make_hashes();
         let mut s = self.state.lock();
         s.seal(&self.shared)?;
-        let hard = s.tables.active.bytes() >= self.shared.options.overlay_hard;
+        let hard = s.tables.active.weight() >= self.shared.options.overlay_hard;
         let frozen = s.freeze();
         drop(s);
         if frozen && self.shared.wake_publisher(self.id) {
@@ -135,6 +152,11 @@ impl Ve {
         let change = Change::PutSettings(settings.clone());
         s.record(&self.shared, Purpose::Operation, vec![change], None, Envelope::default())?;
         s.settings = settings;
+        let watcher = s.hooks.watcher.clone();
+        drop(s);
+        if let Some(watcher) = watcher {
+            watcher.durable();
+        }
         Ok(())
     }
 }
@@ -145,7 +167,7 @@ impl State {
         if shared.is_tight()? {
             return Err(Error::NoSpace { what: "an operation beyond the reserve" });
         }
-        if self.tables.active.bytes() >= shared.options.overlay_hard.saturating_mul(4) {
+        if self.tables.active.weight() >= shared.options.overlay_hard.saturating_mul(4) {
             return Err(Error::NoSpace { what: "state that cannot be published" });
         }
         Ok(())
@@ -165,6 +187,8 @@ impl State {
         payload: Option<Bytes>,
         mut envelope: Envelope,
     ) -> Result<()> {
+        self.check_writer()?;
+        self.check_fence()?;
         if changes.len() > limits::CHANGES_MAX {
             return Err(Errno::EINVAL.into());
         }
@@ -178,8 +202,11 @@ impl State {
         let body = Body { purpose, changes, payload: payload_ref };
         // What recovery would refuse must never be written: it would cost the VE everything behind it.
         validate(&body, self.open.txn).map_err(Error::Change)?;
-        let body_bytes = codec::encode(&body);
-        let envelope_bytes = codec::encode(&envelope);
+        let (mut body_bytes, mut envelope_bytes) = std::mem::take(&mut self.encoded);
+        body_bytes.clear();
+        envelope_bytes.clear();
+        codec::encode_into(&body, &mut body_bytes);
+        codec::encode_into(&envelope, &mut envelope_bytes);
         if body_bytes.len() > limits::BODY_MAX || envelope_bytes.len() > limits::ENVELOPE_MAX {
             return Err(Errno::EFBIG.into());
         }
@@ -197,7 +224,11 @@ impl State {
         if let Some(bytes) = payload.as_ref().filter(|_| bulk) {
             self.open.pending.push(shared.hashes.hash(bytes));
         }
+        self.tell(&body, body_bytes.len() as u64, bulk);
         self.enter(&body, &body_bytes, envelope.place, written_place(&written, inline));
+        if body_bytes.capacity() + envelope_bytes.capacity() <= ENCODED_MAX {
+            self.encoded = (body_bytes, envelope_bytes);
+        }
         if envelope.unique != 0
             && let Some(memo) = envelope.memo
         {
@@ -208,6 +239,20 @@ impl State {
             return Err(self.journal.poison(format!("applying a record: {e}")));
         }
         Ok(())
+    }
+
+    /// Tells who follows of a record that the journal has and the open transaction has not yet.
+    fn tell(&self, body: &Body, len: u64, bulk: bool) {
+        let Some(watcher) = &self.hooks.watcher else { return };
+        let payload = body.payload.map_or(0, |p| p.len);
+        if bulk {
+            watcher.bulk(self.next_payload(), payload);
+        }
+        match self.hooks.since {
+            _ if body.purpose != Purpose::Operation => {}
+            None => watcher.accepted(self.open.txn, len + payload),
+            Some(since) => watcher.accepted_late(self.open.txn, len + payload, since),
+        }
     }
 
     /// Writes a payload that does not belong into the journal to an extent file: bulk, and what continues a file's body.

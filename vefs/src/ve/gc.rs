@@ -16,9 +16,9 @@ use crate::codec;
 use crate::content::ExtentPlace;
 use crate::content::read::read_extent;
 use crate::error::{Error, Result};
-use crate::ids::{Hash, PayloadId, TxnNo};
+use crate::ids::{Hash, PayloadId, TxnNo, VeId};
 use crate::meta::rows;
-use crate::meta::{Batch, MetaError, Scan, Table, prefix_end};
+use crate::meta::{Batch, MetaError, MetaStore, Scan, Table, prefix_end};
 use crate::state::key::Value;
 use crate::state::publish::former_cost;
 use crate::types::Source;
@@ -97,6 +97,7 @@ impl Ve {
         }
         self.mark_current(&mut marks)?;
         self.sweep_changes(&kept)?;
+        self.mark_unshipped(&mut marks)?;
         self.clean(&marks, &mut done)?;
         Ok(done)
     }
@@ -132,7 +133,7 @@ impl Ve {
         }
         let mut batch = Batch::default();
         for (txn, _) in txns.iter().filter(|(t, _)| !keep.contains(t)) {
-            batch.delete(Table::System, rows::txn(self.id, *txn));
+            batch.delete(Table::System, rows::txn(self.slot, *txn));
             done.versions += 1;
         }
         if !keep.contains(&TxnNo(0)) {
@@ -152,10 +153,10 @@ impl Ve {
 
     /// Changes the stored head; the caller holds `publishing`, so that nothing is published meanwhile.
     fn edit_head(&self, batch: &mut Batch, edit: impl FnOnce(&mut rows::Head)) -> Result<()> {
-        if let Some(row) = self.shared.meta.get(Table::System, &rows::head(self.id))? {
+        if let Some(row) = self.shared.meta.get(Table::System, &rows::head(self.slot))? {
             let mut head = rows::head_row(&row)?;
             edit(&mut head);
-            batch.put(Table::System, rows::head(self.id), codec::encode(&head));
+            batch.put(Table::System, rows::head(self.slot), codec::encode(&head));
         }
         Ok(())
     }
@@ -185,6 +186,18 @@ impl Ve {
     fn mark_current(&self, marks: &mut Marks) -> Result<()> {
         self.each(Table::Current, &mut |k, v| {
             marks.mark_value(&rows::current_row(&rows::parse_current(k)?, v)?.value);
+            Ok(())
+        })
+    }
+
+    /// Payloads that a follower has not taken yet stay, whole, whatever became of what named them.
+    fn mark_unshipped(&self, marks: &mut Marks) -> Result<()> {
+        let Some(after) = self.state.lock().unshipped_after() else { return Ok(()) };
+        self.each(Table::Places, &mut |k, v| {
+            let (id, place) = rows::parse_place(k, v)?;
+            if id.txn > after {
+                marks.mark(id, place.len);
+            }
             Ok(())
         })
     }
@@ -247,8 +260,9 @@ impl Ve {
         use crate::content::Location;
         let s = self.state.lock();
         let layers = [Some(&s.tables.active), s.tables.frozen.as_deref()];
+        let staged = s.staged_files();
         let places = layers.into_iter().flatten().flat_map(|o| o.places.values());
-        places.filter_map(|p| if let Location::Extent(e) = &p.at { Some(e.file) } else { None }).collect()
+        places.filter_map(|p| if let Location::Extent(e) = &p.at { Some(e.file) } else { None }).chain(staged).collect()
     }
 
     /// Copies what is alive of these places and adds the rows that name the copies to `batch`. Rows of a batch may become durable a part
@@ -264,14 +278,14 @@ impl Ve {
         for (id, place) in here {
             let live = marks.live(*id, place.len);
             if live.first().is_none_or(|(first, _)| first != id) {
-                dead.delete(Table::Places, rows::place(self.id, *id));
+                dead.delete(Table::Places, rows::place(self.slot, *id));
             }
             for (part, len) in live.into_iter().rev() {
                 let file = self.state.lock().files.file(place.file)?;
                 let mut bytes = vec![0; len as usize];
                 read_extent(&*file, place, part.offset - id.offset, &mut bytes)?;
                 let moved = self.state.lock().files.append_packed(&bytes)?;
-                batch.put(Table::Places, rows::place(self.id, part), codec::encode(&moved));
+                batch.put(Table::Places, rows::place(self.slot, part), codec::encode(&moved));
             }
         }
         Ok(())
@@ -289,15 +303,7 @@ impl Ve {
 
     /// Adds the objects that any kept state of this VE names.
     pub(crate) fn objects_in_use(&self, out: &mut BTreeSet<Hash>) -> Result<()> {
-        self.each(Table::Current, &mut |k, v| {
-            out.extend(object_of(&rows::current_row(&rows::parse_current(k)?, v)?.value));
-            Ok(())
-        })?;
-        self.each(Table::History, &mut |k, v| {
-            let (key, birth) = rows::parse_history(k)?;
-            out.extend(object_of(&rows::former_row(&key, birth, v)?.value));
-            Ok(())
-        })?;
+        objects_of_rows(&*self.shared.meta, self.slot, out)?;
         let s = self.state.lock();
         for layer in [Some(&s.tables.active), s.tables.frozen.as_deref()].into_iter().flatten() {
             out.extend(layer.slots().filter_map(|(_, s)| s.value.as_ref()).filter_map(object_of));
@@ -308,17 +314,7 @@ impl Ve {
 
     /// Visits all rows of this VE in a table.
     fn each(&self, table: Table, visit: &mut EachRow<'_>) -> Result<()> {
-        let from = rows::ve_prefix(self.id);
-        let to = prefix_end(&from).unwrap_or_else(|| vec![0xff; 64]);
-        let mut bad = None;
-        self.shared.meta.scan(table, &from, &to, &mut |k, v| match visit(k, v) {
-            Ok(()) => Scan::Next,
-            Err(e) => {
-                bad = Some(Error::Meta(e));
-                Scan::Stop
-            }
-        })?;
-        bad.map_or(Ok(()), Err)
+        each_row(&*self.shared.meta, self.slot, table, visit)
     }
 
     /// Writes rows in their order, a part at a time.
@@ -335,6 +331,34 @@ impl Ve {
         }
         if part.rows.is_empty() { Ok(()) } else { Ok(self.shared.meta.write(part)?) }
     }
+}
+
+/// Visits all rows of a slot in a table.
+fn each_row(meta: &dyn MetaStore, slot: VeId, table: Table, visit: &mut EachRow<'_>) -> Result<()> {
+    let from = rows::ve_prefix(slot);
+    let to = prefix_end(&from).unwrap_or_else(|| vec![0xff; 64]);
+    let mut bad = None;
+    meta.scan(table, &from, &to, &mut |k, v| match visit(k, v) {
+        Ok(()) => Scan::Next,
+        Err(e) => {
+            bad = Some(Error::Meta(e));
+            Scan::Stop
+        }
+    })?;
+    bad.map_or(Ok(()), Err)
+}
+
+/// Adds the objects that the rows of a slot name.
+pub(crate) fn objects_of_rows(meta: &dyn MetaStore, slot: VeId, out: &mut BTreeSet<Hash>) -> Result<()> {
+    each_row(meta, slot, Table::Current, &mut |k, v| {
+        out.extend(object_of(&rows::current_row(&rows::parse_current(k)?, v)?.value));
+        Ok(())
+    })?;
+    each_row(meta, slot, Table::History, &mut |k, v| {
+        let (key, birth) = rows::parse_history(k)?;
+        out.extend(object_of(&rows::former_row(&key, birth, v)?.value));
+        Ok(())
+    })
 }
 
 fn object_of(value: &Value) -> Option<Hash> {

@@ -58,7 +58,7 @@ impl Ve {
         if txn == TxnNo(0) {
             return Ok(self.state.lock().head.floor == TxnNo(0));
         }
-        Ok(self.shared.meta.get(Table::System, &rows::txn(self.id, txn))?.is_some())
+        Ok(self.shared.meta.get(Table::System, &rows::txn(self.slot, txn))?.is_some())
     }
 
     /// The versions that can be read, oldest first. Ends the open transaction.
@@ -75,7 +75,7 @@ impl Ve {
 
     /// Visits the rows of kept transactions, oldest first.
     pub(crate) fn txn_rows(&self, visit: &mut dyn FnMut(TxnNo, rows::TxnRow)) -> Result<()> {
-        let from = rows::txn(self.id, TxnNo(0));
+        let from = rows::txn(self.slot, TxnNo(0));
         let to = prefix_end(&from[..5]).unwrap_or_else(|| vec![b'U']);
         let mut bad: Option<Error> = None;
         self.shared.meta.scan(Table::System, &from, &to, &mut |k, v| match rows::parse_txn(k)

@@ -44,6 +44,9 @@ impl State {
 impl Ve {
     /// Seals or coalesces the files that were written and then quiet for `quiet`. Returns how many it changed.
     pub fn housekeep(&self, quiet: std::time::Duration) -> Result<usize> {
+        if !self.is_writer() || self.fenced().is_some() {
+            return Ok(0);
+        }
         let now = self.shared.clock.boot();
         let mut due: Vec<InodeNo> = Vec::new();
         self.state.lock().written_at.retain(|ino, at| {
@@ -135,11 +138,11 @@ impl Ve {
         }
         let Some(number) = number.filter(|_| at == inode.size) else { return Ok(None) };
         let whole = s.files.is_body(number) && s.files.file(number)?.len().is_ok_and(|l| l == inode.size);
-        Ok(whole.then(|| crate::content::extent_file::path(self.id, number)))
+        Ok(whole.then(|| crate::content::extent_file::path(self.slot, number)))
     }
 
     /// Writes the file's body anew, for an object. `None` when the file got shorter meanwhile.
-    fn copy_body(&self, ino: InodeNo, size: u64) -> Result<Option<Staged>> {
+    pub(crate) fn copy_body(&self, ino: InodeNo, size: u64) -> Result<Option<Staged>> {
         let mut writer = self.shared.objects.writer()?;
         let mut at = 0;
         while at < size {
@@ -199,10 +202,13 @@ impl Ve {
         changes: Vec<Change>,
         payload: Option<Bytes>,
     ) -> Result<bool> {
+        self.make_hashes();
         let mut s = self.state.lock();
         if !unchanged(&s, ino, inode, extents)? {
             return Ok(false);
         }
+        // A replica makes the object from the file as it was before the transaction.
+        s.seal(&self.shared)?;
         s.record(&self.shared, Purpose::Housekeeping, changes, payload, Envelope::default())?;
         Ok(true)
     }

@@ -36,6 +36,11 @@ impl Marks {
         self.0.insert(PayloadId { txn: id.txn, offset: start }, end);
     }
 
+    /// All live ranges.
+    pub fn all(&self) -> impl Iterator<Item = (PayloadId, u64)> {
+        self.0.iter().map(|(start, end)| (*start, end - start.offset))
+    }
+
     /// The live parts of a range.
     pub fn live(&self, id: PayloadId, len: u64) -> Vec<(PayloadId, u64)> {
         let end = id.offset + len;

@@ -6,6 +6,8 @@
 pub(crate) mod commit;
 mod envelope;
 mod execute;
+mod feed;
+mod follow;
 mod gate;
 mod gc;
 pub(crate) mod hashing;
@@ -17,15 +19,24 @@ mod publish;
 mod reading;
 mod recent;
 mod recover;
+mod replay;
+pub(crate) mod role;
+mod snapshot;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use envelope::{Envelope, Memo};
 pub use execute::Request;
+pub use feed::{Cursor, Feed, FeedPayload, FeedRecord, FeedTxn, Known};
+pub use follow::ReceiveError;
+pub(crate) use gc::objects_of_rows;
 pub use gc::{Collected, Retention};
 pub use holds::VersionRow;
 pub use reading::{Snapshot, Stat};
+pub use snapshot::{Page, RANGE_MAX};
+pub use watch::{Verdict, Watcher};
 
 use crate::change::Settings;
 use crate::content::extent_file::ExtentFiles;
@@ -41,6 +52,8 @@ use crate::store::Shared;
 /// A VE that is open for reading and writing.
 pub struct Ve {
     pub(crate) id: VeId,
+    /// The number under which its rows and files lie.
+    pub(crate) slot: VeId,
     pub(crate) identity: Identity,
     pub(crate) shared: Arc<Shared>,
     pub(crate) state: Mutex<State>,
@@ -50,6 +63,8 @@ pub struct Ve {
     pub(crate) publishing: Mutex<()>,
     /// Versions that are being read, with the number of readers.
     pub(crate) readers: Mutex<BTreeMap<TxnNo, usize>>,
+    /// Who follows it.
+    pub(crate) watch: watch::Watch,
 }
 
 /// What the lock protects.
@@ -73,6 +88,18 @@ pub(crate) struct State {
     pub garbage: Vec<u64>,
     /// Bytes of journal frames written since the last tick.
     pub written: u64,
+    /// The body and the envelope of the record before, for their memory.
+    pub encoded: (Vec<u8>, Vec<u8>),
+    /// What this node does with the VE.
+    pub role: crate::format::role::Role,
+    /// Where sealed transactions lie in the journal.
+    pub index: feed::Index,
+    /// How far followers are.
+    pub cursors: BTreeMap<[u8; 16], feed::Cursor>,
+    /// Bulk payloads that came ahead of their records, where this node follows.
+    pub staged: BTreeMap<crate::ids::PayloadId, follow::Staged>,
+    /// Who follows it, and what forbids changes.
+    pub hooks: watch::Hooks,
 }
 
 /// What goes with a frozen overlay.
@@ -91,6 +118,8 @@ pub(crate) struct Open {
     pub txn: TxnNo,
     pub records: u32,
     pub payload: u64,
+    /// Bytes of its encoded bodies.
+    pub bodies: u64,
     pub hasher: blake3::Hasher,
     /// Hashes of bulk payloads in record order.
     pub pending: Vec<Arc<hashing::PendingHash>>,
@@ -102,13 +131,14 @@ impl Open {
         let mut hasher = blake3::Hasher::new();
         hasher.update(b"aspfs chain 1");
         hasher.update(&chain.0);
-        Open { txn: txn.next(), records: 0, payload: 0, hasher, pending: Vec::new() }
+        Open { txn: txn.next(), records: 0, payload: 0, bodies: 0, hasher, pending: Vec::new() }
     }
 
     /// Takes a record's body into the chain hash.
     pub fn absorb(&mut self, body: &[u8]) {
         self.hasher.update(&(body.len() as u64).to_le_bytes());
         self.hasher.update(body);
+        self.bodies += body.len() as u64;
         self.records += 1;
     }
 }
@@ -117,6 +147,11 @@ impl Ve {
     /// Its identifier.
     pub fn id(&self) -> VeId {
         self.id
+    }
+
+    /// The number under which its rows and files lie.
+    pub fn slot(&self) -> VeId {
+        self.slot
     }
 
     /// Who it is.
@@ -128,6 +163,11 @@ impl Ve {
     pub fn position(&self) -> Position {
         let s = self.state.lock();
         Position { lineage: s.head.lineage, epoch: s.head.epoch, txn: s.head.txn, chain: s.head.chain }
+    }
+
+    /// When its last transaction was sealed: a label.
+    pub fn time(&self) -> crate::clock::Timestamp {
+        self.state.lock().head.time
     }
 
     /// Charged bytes and private inodes.

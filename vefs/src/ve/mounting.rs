@@ -14,6 +14,11 @@ impl Ve {
         self.shared.clock.wall()
     }
 
+    /// `CLOCK_BOOTTIME`, as everything that has an age here is timed.
+    pub fn boot_time(&self) -> std::time::Duration {
+        self.shared.clock.boot()
+    }
+
     /// Whether an inode has no name and waits for its last user.
     pub fn is_orphan(&self, ino: InodeNo) -> Result<bool> {
         self.with_view(|v| Ok(v.get(&Key::orphan(ino))?.is_some()))

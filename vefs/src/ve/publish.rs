@@ -19,7 +19,8 @@ impl State {
         if self.open.records > 0 || self.tables.frozen.is_some() || self.tables.active.is_empty() {
             return false;
         }
-        let active = std::mem::take(&mut self.tables.active);
+        let next = std::mem::take(&mut self.tables.spare);
+        let active = std::mem::replace(&mut self.tables.active, next);
         self.tables.frozen = Some(Arc::new(active));
         self.frozen_head = Some(Frozen {
             head: self.head.clone(),
@@ -32,19 +33,23 @@ impl State {
 }
 
 impl Ve {
-    /// Publishes everything up to now: what is frozen already, then what is active.
+    /// Publishes everything up to now: what is frozen already, then what is active. What others write meanwhile can wait: whoever writes
+    /// without a pause must not keep this from ending.
     pub fn publish(&self) -> Result<()> {
         let _one = self.publishing.lock();
-        loop {
-            self.publish_frozen()?;
-            self.make_hashes();
+        self.publish_frozen()?;
+        self.make_hashes();
+        {
             let mut s = self.state.lock();
-            s.seal(&self.shared)?;
-            // A writer may have frozen something since; then there is more to do than what is active now.
-            if s.tables.frozen.is_none() && !s.freeze() {
-                return Ok(());
+            // What a writer has frozen since holds everything up to now, too.
+            if s.tables.frozen.is_none() {
+                s.seal(&self.shared)?;
+                if !s.freeze() {
+                    return Ok(());
+                }
             }
         }
+        self.publish_frozen()
     }
 
     /// Publishes what is frozen, if anything is. The caller holds `publishing`.
@@ -59,7 +64,7 @@ impl Ve {
         let moved = publish::move_inline(&overlay, &mut |bytes| self.state.lock().files.append_packed(bytes))?;
         self.sync()?;
         let target = publish::Target {
-            ve: self.id,
+            ve: self.slot,
             meta: &*self.shared.meta,
             base: &self.state.lock().tables.base.clone(),
             fresh_from,
@@ -68,15 +73,22 @@ impl Ve {
         let history = self.state.lock().head.history;
         let before = rows::Head { history, ..head };
         let (mut batch, after) = publish::rows(&target, &overlay, &moved, before)?;
-        batch.put(Table::System, rows::answers(self.id), codec::encode(&answered.to_row()));
+        batch.put(Table::System, rows::answers(self.slot), codec::encode(&answered.to_row()));
+        self.state.lock().cursor_rows(&mut batch);
         self.shared.meta.write(batch)?;
         let mut s = self.state.lock();
         s.head.history = after.history;
         s.tables.frozen = None;
         self.shared.space.release(overlay.inline);
-        s.tables.found.clear();
+        s.tables.found.published(&overlay);
         s.tables.places.clear();
         s.frozen_head = None;
+        drop(s);
+        // Outside the lock: these are many small pieces of memory.
+        if let Ok(overlay) = Arc::try_unwrap(overlay) {
+            let spare = overlay.emptied();
+            self.state.lock().tables.spare = spare;
+        }
         Ok(())
     }
 
@@ -95,9 +107,13 @@ impl Ve {
         (all && durable).then(|| s.journal.end_segment())
     }
 
-    /// Bytes of journal frames written since this was asked last.
+    /// Bytes of journal frames written since this was asked last. A VE that wrote none gives back what it keeps for a burst of changes.
     pub(crate) fn take_written(&self) -> u64 {
-        std::mem::take(&mut self.state.lock().written)
+        let mut s = self.state.lock();
+        if s.written == 0 {
+            s.tables.spare = Default::default();
+        }
+        std::mem::take(&mut s.written)
     }
 
     /// Keeps a zero-filled journal segment ready. A full disk is no error here: the next roll-over tells. The zeros are written
@@ -108,7 +124,7 @@ impl Ve {
         // Flushed here, name and all, or the first fsync after the roll-over would have to wait for that.
         let flush = |file: &dyn crate::storage::File| {
             file.sync()?;
-            storage.sync_dir(&journal::folder(self.id))
+            storage.sync_dir(&journal::folder(self.slot))
         };
         let made = journal::create_segment(storage, &path, capacity)
             .and_then(|file| {
@@ -131,7 +147,7 @@ impl Ve {
 
     /// Where the metadata store says the journal may begin, as far as that is durable.
     pub(crate) fn persisted_journal(&self) -> Result<u64> {
-        match self.shared.meta.get_persisted(Table::System, &rows::head(self.id))? {
+        match self.shared.meta.get_persisted(Table::System, &rows::head(self.slot))? {
             None => Ok(0),
             Some(row) => Ok(rows::head_row(&row)?.journal),
         }
@@ -140,6 +156,7 @@ impl Ve {
     /// Gives back journal segments that end before `position`.
     pub(crate) fn recycle_journal(&self, position: u64) -> Result<()> {
         let mut s = self.state.lock();
-        s.journal.recycle(position)
+        let held = s.cursor_floor(self.shared.options.cursor_bytes);
+        s.journal.recycle(held.map_or(position, |h| h.min(position)))
     }
 }

@@ -12,7 +12,7 @@ use crate::limits;
 use crate::meta::{Scan, Table, rows};
 use crate::plan;
 use crate::state::key::Entry;
-use crate::state::root::{StateRoot, state_root};
+use crate::state::root::{StateRoot, logical_root, state_root};
 use crate::state::tables::{Tables, stored_place};
 use crate::state::version::VersionView;
 use crate::state::view::{self, View};
@@ -140,12 +140,12 @@ impl Ve {
         }
         let reader = self.begin_reading(txn)?;
         let (meta, base) = (self.shared.meta.clone(), self.state.lock().tables.base.clone());
-        Ok(Snapshot { view: VersionView { ve: self.id, txn, meta, base }, reader })
+        Ok(Snapshot { view: VersionView { ve: self.slot, txn, meta, base }, reader })
     }
 
     /// The last transaction that the metadata store has.
     pub fn published(&self) -> Result<TxnNo> {
-        match self.shared.meta.get(Table::System, &rows::head(self.id))? {
+        match self.shared.meta.get(Table::System, &rows::head(self.slot))? {
             None => Ok(TxnNo(0)),
             Some(row) => Ok(rows::head_row(&row)?.txn),
         }
@@ -162,6 +162,11 @@ impl Snapshot {
     /// Which version.
     pub fn txn(&self) -> TxnNo {
         self.view.txn
+    }
+
+    /// The VE.
+    pub(super) fn ve(&self) -> &Arc<Ve> {
+        &self.reader.ve
     }
 
     /// The state itself.
@@ -215,6 +220,11 @@ impl Snapshot {
             }
             Ok(Hash(*hasher.finalize().as_bytes()))
         })
+    }
+
+    /// The logical root of this version: equal on two sides that have the same position, and cheap, as no bytes of files are read.
+    pub fn logical_root(&self) -> Result<StateRoot> {
+        logical_root(self.view.base.hash(), &self.view.own_keys()?)
     }
 
     /// A symlink's target; EINVAL for anything else.

@@ -6,40 +6,24 @@
 
 use std::sync::Arc;
 
-use super::commit::chain_hash;
-use super::envelope::Envelope;
-use super::hashing::PendingHash;
+use super::feed::{Index, load_cursors};
 use super::recent::Recent;
-use super::{Open, State, Ve};
+use super::replay::Loader;
+use super::{Open, State, Ve, role};
 use crate::base::BaseTree;
-use crate::change::validate::validate;
-use crate::change::{Body, Seal, Settings};
-use crate::codec;
+use crate::change::Settings;
 use crate::content::extent_file::ExtentFiles;
-use crate::content::read::read_extent;
-use crate::content::{ExtentPlace, Location, Place};
 use crate::error::{Error, Result};
 use crate::format::identity::Identity;
-use crate::format::record::FrameKind;
-use crate::ids::{Epoch, Hash, InodeNo, TxnNo};
-use crate::journal::{Journal, Recovered, Scanner};
+use crate::format::role::{Role, RoleKind};
+use crate::ids::{Hash, InodeNo, Position, TxnNo};
+use crate::journal::{Journal, Scanner};
 use crate::lock::Mutex;
 use crate::meta::{Table, rows, rows::Head};
-use crate::state::apply::apply;
 use crate::state::key::{Key, Value};
-use crate::state::publish;
 use crate::state::tables::{Tables, Usage};
 use crate::state::view::View;
 use crate::store::Shared;
-
-/// Bulk bytes of a frame that nothing yet says were flushed.
-struct Unproven {
-    /// Journal position of the frame and after it, and its number.
-    position: u64,
-    end: u64,
-    seq: u64,
-    place: ExtentPlace,
-}
 
 /// What a replay found.
 enum Replay {
@@ -53,10 +37,19 @@ impl Ve {
     /// Opens a VE whose identity is known; `stored` says that it is in the store already, which comes about when its first frame is
     /// durable. Everything that is in files is durable before this is called.
     pub(crate) fn open(shared: &Arc<Shared>, identity: Identity, stored: bool) -> Result<Arc<Ve>> {
+        let role = role::load(shared, &identity)?;
+        Ve::open_as(shared, identity, stored, role)
+    }
+
+    /// Opens it in this role.
+    pub(crate) fn open_as(shared: &Arc<Shared>, identity: Identity, stored: bool, role: Role) -> Result<Arc<Ve>> {
         let base = shared.base(identity.base)?;
+        // The journal of a VE that was made here has a frame from its first moment on; that of a follower has none before it was
+        // sent something.
+        let stored = stored && role.epoch == crate::ids::Epoch(0);
         let mut cut = None;
         let state = loop {
-            match replay(shared, &identity, stored, &base, cut)? {
+            match replay(shared, &identity, &role, stored, &base, cut)? {
                 Replay::Done(state) => break *state,
                 Replay::Cut(position, seq) => {
                     tracing::warn!(ve = %identity.ve, position, "journal tail names bytes that are not there, dropped");
@@ -66,12 +59,14 @@ impl Ve {
         };
         let ve = Arc::new(Ve {
             id: identity.ve,
+            slot: identity.slot,
             identity,
             shared: shared.clone(),
             state: Mutex::new(state),
             gate: Default::default(),
             publishing: Mutex::new(()),
             readers: Mutex::default(),
+            watch: Default::default(),
         });
         if let Err(e) = ve.finish_open() {
             // Nobody will ever publish what this one has read.
@@ -81,13 +76,20 @@ impl Ve {
         Ok(ve)
     }
 
+    /// Opens a state that was replaced and kept: it can be read and takes no changes.
+    pub(crate) fn open_frozen(shared: &Arc<Shared>, identity: Identity) -> Result<Arc<Ve>> {
+        let ve = Ve::open_as(shared, identity, true, role::alone(&identity))?;
+        ve.state.lock().role.kind = RoleKind::Superseded;
+        Ok(ve)
+    }
+
     /// What was answered but not sealed becomes a transaction of its own.
     fn finish_open(&self) -> Result<()> {
         let mut s = self.state.lock();
         if let Some(Value::Settings(settings)) = s.tables.get(&Key::settings())? {
             s.settings = settings;
         }
-        if s.open.records == 0 {
+        if s.open.records == 0 || s.check_writer().is_err() {
             return Ok(());
         }
         match s.seal(&self.shared) {
@@ -127,7 +129,7 @@ fn begin<'a>(
     stored: bool,
     base: &Arc<BaseTree>,
 ) -> Result<(Loader<'a>, Scanner, Recent)> {
-    let ve = identity.ve;
+    let ve = identity.slot;
     let head = match shared.meta.get(Table::System, &rows::head(ve))? {
         None => first_head(identity),
         Some(row) => rows::head_row(&row)?,
@@ -149,6 +151,7 @@ fn begin<'a>(
         ve,
         active: Default::default(),
         frozen: None,
+        spare: Default::default(),
         meta: shared.meta.clone(),
         base: base.clone(),
         fresh_from: head.next_ino,
@@ -157,7 +160,9 @@ fn begin<'a>(
         maps: Default::default(),
         places: Default::default(),
     };
-    let loader = Loader { shared, tables, files, open: Open::after(head.chain, head.txn), head, unproven: vec![] };
+    let first = Position { lineage: head.lineage, epoch: head.epoch, txn: head.txn, chain: head.chain };
+    let open = Open::after(head.chain, head.txn);
+    let loader = Loader { shared, index: Index::new(first), tables, files, open, head, unproven: vec![] };
     let answered = match shared.meta.get(Table::System, &rows::answers(ve))? {
         None => Recent::default(),
         Some(row) => Recent::from_row(rows::decode("system", &row)?),
@@ -168,6 +173,7 @@ fn begin<'a>(
 fn replay(
     shared: &Arc<Shared>,
     identity: &Identity,
+    role: &Role,
     stored: bool,
     base: &Arc<BaseTree>,
     cut: Option<(u64, u64)>,
@@ -194,16 +200,23 @@ fn replay(
     if let Some((position, seq)) = loader.first_unproven()? {
         return Ok(Replay::Cut(position, seq));
     }
+    // What a follower has of a transaction that it did not take whole is nothing (promise G9).
+    if role.kind == RoleKind::Replica && loader.open.records > 0 {
+        return Ok(Replay::Cut(loader.head.journal, loader.head.seq));
+    }
     if let Some((position, seq)) = cut {
         scanner.reject(position, seq, "frame whose bytes are not there")?;
     }
     shared.space.hold(loader.tables.active.inline);
     // A restart that is no clean one may have lost transactions: their numbers come again, in a new epoch (promises G13, G18).
-    let epoch = if scanner.is_clean() { loader.head.epoch } else { Epoch(loader.head.epoch.0.saturating_add(1)) };
+    let seen = loader.head.epoch.max(role.epoch);
+    // Where others know of it, each restart of a writer is an epoch of its own: sessions are told apart by it.
+    let keeps = scanner.is_clean() && (role.epoch == crate::ids::Epoch(0) || role.kind != RoleKind::Primary);
+    let epoch = if keeps { seen } else { seen.restarted() };
     let sizes = (shared.options.segment_min, shared.options.segment_max);
     let (storage, entropy) = (shared.storage.clone(), shared.entropy.clone());
-    let journal = Journal::new(identity.ve, shared.store, storage, entropy, sizes, scanner.into_tail()?);
-    let Loader { tables, files, head, open, .. } = loader;
+    let journal = Journal::new(identity.slot, shared.store, storage, entropy, sizes, scanner.into_tail()?);
+    let Loader { tables, files, head, open, index, .. } = loader;
     Ok(Replay::Done(Box::new(State {
         // What was replayed counts: else starts that are killed early would replay more and more, and never persist it.
         written: journal.position().saturating_sub(published),
@@ -218,182 +231,11 @@ fn replay(
         answered,
         written_at: Default::default(),
         garbage: Vec::new(),
+        encoded: Default::default(),
+        role: *role,
+        index,
+        cursors: load_cursors(&*shared.meta, identity.slot)?,
+        staged: Default::default(),
+        hooks: Default::default(),
     })))
-}
-
-struct Loader<'a> {
-    shared: &'a Shared,
-    tables: Tables,
-    files: ExtentFiles,
-    head: Head,
-    open: Open,
-    unproven: Vec<Unproven>,
-}
-
-impl Loader<'_> {
-    fn take(&mut self, r: &Recovered<'_>, answered: &mut Recent) -> Result<()> {
-        let place = || format!("{} position {}", r.segment.path, r.position);
-        let damage = |detail: String| Error::Damage { what: "journal frame", place: place(), detail };
-        let header = &r.frame.header;
-        if header.txn != self.open.txn {
-            return Err(damage(format!("transaction {} where {} goes on", header.txn, self.open.txn)));
-        }
-        self.head.epoch = header.epoch;
-        match header.kind {
-            FrameKind::Body => {
-                let body: Body = codec::decode(r.frame.body).map_err(|e| e.at("record body", place()))?;
-                let envelope: Envelope =
-                    codec::decode(r.frame.envelope).map_err(|e| e.at("record envelope", place()))?;
-                validate(&body, header.txn).map_err(|e| damage(e.to_string()))?;
-                self.body(r, body, envelope, answered).map_err(|e| match e {
-                    Loading::Frame(detail) => damage(detail),
-                    Loading::Other(e) => e,
-                })
-            }
-            FrameKind::Seal => {
-                let seal: Seal = codec::decode(r.frame.body).map_err(|e| e.at("seal", place()))?;
-                let chain = chain_hash(&self.open, &seal.payloads, seal.time, header.epoch);
-                let sound = seal.time >= self.head.time && seal.time.is_valid();
-                if seal.records != self.open.records || seal.chain != chain || !sound {
-                    return Err(damage(format!("seal of transaction {} does not match its records", header.txn)));
-                }
-                self.seal(&seal, r.end, header.seq + 1);
-                Ok(())
-            }
-        }
-    }
-
-    fn body(
-        &mut self,
-        r: &Recovered<'_>,
-        body: Body,
-        envelope: Envelope,
-        answered: &mut Recent,
-    ) -> std::result::Result<(), Loading> {
-        let place = match (&body.payload, &envelope.place) {
-            (None, None) if r.frame.payload.is_empty() => None,
-            (Some(p), None) if p.len == r.frame.payload.len() as u64 => {
-                if p.hash.is_some_and(|h| h != Hash::of(r.frame.payload)) {
-                    return Err(Loading::Frame("payload does not match its hash".into()));
-                }
-                let at = Location::Journal {
-                    segment: r.segment.clone(),
-                    offset: r.payload_offset,
-                    crc: r.frame.header.payload_crc(),
-                };
-                Some(Place { len: p.len, at })
-            }
-            (Some(p), Some(place)) if p.len == place.len && place.is_sane() && r.frame.payload.is_empty() => {
-                self.unproven.push(Unproven {
-                    position: r.position,
-                    end: r.end,
-                    seq: r.frame.header.seq,
-                    place: place.clone(),
-                });
-                if p.hash.is_none()
-                    && let Ok(file) = self.files.file(place.file)
-                {
-                    self.open.pending.push(PendingHash::stored(file, place.clone()));
-                }
-                Some(Place::from(place.clone()))
-            }
-            _ => return Err(Loading::Frame("payload and its description differ".into())),
-        };
-        if let Some(payload) = &body.payload {
-            self.tables.active.inline += r.frame.payload.len() as u64;
-            if let Some(place) = place {
-                let id = crate::ids::PayloadId { txn: self.open.txn, offset: self.open.payload };
-                self.tables.active.places.insert(id, place);
-            }
-            self.open.payload += payload.len;
-        }
-        self.open.absorb(r.frame.body);
-        if envelope.unique != 0
-            && let Some(memo) = envelope.memo
-        {
-            answered.push(envelope.unique, memo);
-        }
-        apply(&mut self.tables, self.open.txn, body.purpose, &body.changes).map_err(Loading::Other)
-    }
-
-    fn seal(&mut self, seal: &Seal, end: u64, seq: u64) {
-        let txn = self.open.txn;
-        let row = rows::TxnRow { time: seal.time, chain: seal.chain, epoch: self.head.epoch };
-        self.tables.active.txns.push((txn, row));
-        self.head = Head {
-            txn,
-            chain: seal.chain,
-            time: seal.time,
-            journal: end,
-            seq,
-            bytes: self.tables.usage.bytes,
-            inodes: self.tables.usage.inodes,
-            next_ino: self.tables.usage.next_ino,
-            ..self.head.clone()
-        };
-        self.open = Open::after(seal.chain, txn);
-    }
-
-    /// Publishes what was read so far, so that a long journal needs no more memory than a short one. It is durable: what was in files
-    /// was flushed before anything was opened.
-    fn publish(&mut self, answered: &Recent) -> Result<()> {
-        let overlay = std::mem::take(&mut self.tables.active);
-        let files = &mut self.files;
-        let moved = publish::move_inline(&overlay, &mut |bytes| files.append_packed(bytes))?;
-        if let Some(flush) = self.files.flush_wanted() {
-            let place = self.tables.ve.to_string();
-            let sync = || -> std::io::Result<()> {
-                flush.files.iter().try_for_each(|f| f.sync())?;
-                flush.dir.iter().try_for_each(|d| self.shared.storage.sync_dir(d))
-            };
-            sync().map_err(Error::io("flushing extent files of VE", place))?;
-            self.files.flushed(&flush);
-        }
-        let target = publish::Target {
-            ve: self.tables.ve,
-            meta: &*self.shared.meta,
-            base: &self.tables.base,
-            fresh_from: self.tables.fresh_from,
-        };
-        let (mut batch, after) = publish::rows(&target, &overlay, &moved, self.head.clone())?;
-        let answers = codec::encode(&answered.to_row());
-        batch.put(Table::System, rows::answers(self.tables.ve), answers);
-        self.shared.meta.write(batch)?;
-        self.head.history = after.history;
-        self.tables.fresh_from = self.tables.usage.next_ino;
-        self.tables.found.clear();
-        self.tables.places.clear();
-        Ok(())
-    }
-
-    /// The first frame whose bulk bytes are not there, among those that nothing says were flushed.
-    fn first_unproven(&mut self) -> Result<Option<(u64, u64)>> {
-        for u in std::mem::take(&mut self.unproven) {
-            let mut bytes = vec![0; u.place.len as usize];
-            let there = match self.files.file(u.place.file) {
-                Ok(file) => read_extent(&*file, &u.place, 0, &mut bytes),
-                Err(e) => Err(e),
-            };
-            match there {
-                Ok(()) => {}
-                Err(Error::Damage { .. }) => return Ok(Some((u.position, u.seq))),
-                Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                    return Ok(Some((u.position, u.seq)));
-                }
-                Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::UnexpectedEof => {
-                    return Ok(Some((u.position, u.seq)));
-                }
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(None)
-    }
-}
-
-/// Why a frame could not be taken.
-enum Loading {
-    /// It contradicts itself.
-    Frame(String),
-    /// Something below failed.
-    Other(Error),
 }

@@ -27,7 +27,8 @@ pub fn at<'a>(lines: &'a [Line], dir: &Path) -> Option<&'a Line> {
     lines.iter().rev().find(|line| line.dir == dir)
 }
 
-fn parse(text: &[u8]) -> Vec<Line> {
+/// What such a file says; lines that are not understood are left out.
+pub fn parse(text: &[u8]) -> Vec<Line> {
     text.split(|b| *b == b'\n').filter_map(parse_line).collect()
 }
 

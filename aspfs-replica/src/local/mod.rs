@@ -1,0 +1,137 @@
+//! A store's VEs as the machines see them: [`VeLog`] is a primary's history, [`VeFollower`] a replica's, [`LocalSource`] serves whole states and
+//! [`LocalInstall`] takes them in.
+
+mod install;
+mod source;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use vefs::Ve;
+use vefs::ids::{Epoch, Hash, PayloadId, Position, TxnNo};
+use vefs::ve::ReceiveError;
+
+pub use install::LocalInstall;
+pub use source::{HeldStates, LocalSource};
+
+use crate::log::{At, FollowError, Follower, Log, LogError, LogRead, LogTxn};
+
+/// A VE that is written here.
+#[derive(Clone)]
+pub struct VeLog(pub Arc<Ve>);
+
+fn unreadable(e: vefs::Error) -> LogError {
+    LogError(e.to_string())
+}
+
+impl Log for VeLog {
+    fn durable(&self) -> Position {
+        self.0.durable_position()
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.0.epoch()
+    }
+
+    fn base(&self) -> Hash {
+        self.0.identity().base
+    }
+
+    fn position_at(&self, txn: TxnNo) -> At {
+        // What cannot be read cannot be compared: a copy of the whole state decides.
+        self.0.position_at(txn).unwrap_or_else(|e| {
+            tracing::error!(ve = %self.0.id(), %txn, error = %e, "looking a position up");
+            At::Gone
+        })
+    }
+
+    fn read(&self, after: TxnNo) -> Result<LogRead, LogError> {
+        self.0.feed(after).map_err(unreadable)
+    }
+
+    fn payload(&self, id: PayloadId, offset: u64, len: usize) -> Result<Bytes, LogError> {
+        self.0.payload(id, offset, len).map_err(unreadable)
+    }
+}
+
+/// A VE that follows. Payloads that came in part are kept in memory, whole ones in the store; the [machine](crate::apply) bounds both.
+pub struct VeFollower {
+    ve: Arc<Ve>,
+    parts: BTreeMap<PayloadId, Vec<u8>>,
+}
+
+impl VeFollower {
+    /// Of this VE.
+    pub fn new(ve: Arc<Ve>) -> VeFollower {
+        VeFollower { ve, parts: BTreeMap::new() }
+    }
+
+    /// The VE.
+    pub fn ve(&self) -> &Arc<Ve> {
+        &self.ve
+    }
+}
+
+fn failed(e: &vefs::Error) -> FollowError {
+    FollowError::Store(e.to_string())
+}
+
+impl Follower for VeFollower {
+    fn base(&self) -> Hash {
+        self.ve.identity().base
+    }
+
+    fn head(&self) -> Position {
+        self.ve.position()
+    }
+
+    fn durable(&self) -> Position {
+        self.ve.durable_position()
+    }
+
+    fn highest_epoch(&self) -> Epoch {
+        self.ve.epoch()
+    }
+
+    fn note_epoch(&mut self, epoch: Epoch) -> Result<(), FollowError> {
+        self.ve.note_epoch(epoch).map_err(|e| failed(&e))
+    }
+
+    fn stage(&mut self, id: PayloadId, total: u64, offset: u64, bytes: &[u8]) -> Result<(), FollowError> {
+        if offset == 0 && bytes.len() as u64 == total {
+            self.parts.remove(&id);
+            return self.ve.stage(id, bytes).map_err(|e| failed(&e));
+        }
+        let part = self.parts.entry(id).or_default();
+        // What a former session sent behind this is sent again.
+        part.truncate(offset as usize);
+        if part.len() as u64 != offset {
+            return Err(FollowError::Store(format!("bytes of a payload before {offset} are not here")));
+        }
+        part.extend_from_slice(bytes);
+        if part.len() as u64 == total {
+            let whole = self.parts.remove(&id).unwrap_or_default();
+            return self.ve.stage(id, &whole).map_err(|e| failed(&e));
+        }
+        Ok(())
+    }
+
+    fn unstage_all(&mut self) {
+        self.parts.clear();
+        self.ve.unstage_all();
+    }
+
+    fn receive(&mut self, txn: &LogTxn) -> Result<(), FollowError> {
+        self.parts = self.parts.split_off(&PayloadId { txn: txn.position.txn.next(), offset: 0 });
+        self.ve.receive(txn).map_err(|e| match e {
+            ReceiveError::Corrupt { txn, detail } => FollowError::Corrupt { txn, detail },
+            ReceiveError::Store(e) => failed(&e),
+        })
+    }
+
+    fn sync(&mut self) -> Result<Position, FollowError> {
+        self.ve.sync().map_err(|e| failed(&e))?;
+        Ok(self.ve.durable_position())
+    }
+}

@@ -1,0 +1,64 @@
+//! A majority of the required replicas joins the epoch, or a higher one is tried.
+
+use std::time::Duration;
+
+use super::{AGAIN, Action, Grounds, Promotion, Refused, TRIES_MAX};
+use crate::member::{No, Part, Question, Reply, Standing};
+use crate::node::NodeId;
+use crate::promote::next_epoch;
+
+impl Promotion {
+    /// Asks all lessors that have not joined yet.
+    pub(super) fn ask_to_join(&mut self, now: Duration) -> Vec<Action> {
+        let (epoch, me, mut out) = (self.epoch, self.me, vec![]);
+        for node in &self.lessors {
+            let member = self.members.entry(*node).or_default();
+            let due = member.asked.is_none_or(|at| now >= at + AGAIN) && now >= member.not_before;
+            if !member.joined && due {
+                member.asked = Some(now);
+                out.push(match *node == me {
+                    true => Action::JoinHere(epoch),
+                    false => Action::Ask(*node, Question::Join(epoch)),
+                });
+            }
+        }
+        out
+    }
+
+    pub(super) fn joined(&mut self, node: NodeId, reply: Reply, now: Duration) -> Option<Vec<Action>> {
+        if !self.lessors.contains(&node) {
+            return None;
+        }
+        let epoch = self.epoch;
+        let member = self.members.entry(node).or_default();
+        match reply {
+            // What this node had received before it joined is part of its history; nothing of the former epoch comes behind it.
+            Reply::Joined(position) if node == self.me => {
+                member.joined = true;
+                self.mine.position = position;
+                None
+            }
+            Reply::Joined(position) => {
+                member.joined = true;
+                let unknown = Standing { part: Part::Replica, position, epoch, successor: None, lagging: None };
+                member.standing.get_or_insert(unknown).position = position;
+                None
+            }
+            Reply::No(No::NotYet(ms)) => {
+                (member.not_before, member.asked) = (now + Duration::from_millis(ms.max(1)), None);
+                None
+            }
+            Reply::No(No::Epoch(higher)) if higher >= epoch => {
+                self.tries += 1;
+                if self.tries > TRIES_MAX {
+                    return Some(self.refuse(Refused::Epochs));
+                }
+                // Everybody is asked anew: whoever joined in the lower epoch joins in this one too.
+                self.epoch = next_epoch(higher, self.me);
+                self.members.values_mut().for_each(|m| (m.joined, m.asked) = (false, None));
+                Some(if self.grounds == Grounds::Arbiter { self.propose() } else { self.ask_to_join(now) })
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! A VE that is written here and followed elsewhere: its window, fed by the core and by acknowledgements, asked by whoever answers programs.
+//!
+//! The core calls [`Watcher::accepted`] and [`Watcher::bulk`] with the VE's lock held: the window's lock is taken under it, and nothing under
+//! the window's.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use vefs::Ve;
+use vefs::change::{self, ReplicaOf};
+use vefs::clock::Clock;
+use vefs::ids::{PayloadId, TxnNo, VeId};
+use vefs::ve::{Verdict, Watcher};
+
+use crate::node::NodeId;
+use crate::window::{self, AtWindow, Counters, Event, Exposure, ReplicaStatus, State, Window};
+
+/// Most bulk payloads that wait to be offered ahead of their records.
+const EARLY_MAX: usize = 256;
+
+/// What one replica's stream is told.
+#[derive(Default)]
+pub struct Tail {
+    early: Mutex<VecDeque<(PayloadId, u64)>>,
+    wake: Notify,
+}
+
+impl Tail {
+    /// Bulk payloads that were written since this was asked last.
+    pub fn take_early(&self) -> Vec<(PayloadId, u64)> {
+        self.early.lock().drain(..).collect()
+    }
+
+    /// Until there may be something to send.
+    pub async fn changed(&self) {
+        self.wake.notified().await;
+    }
+
+    /// There may be something to send.
+    pub fn wake(&self) {
+        self.wake.notify_one();
+    }
+}
+
+/// The VE's window as its policy has it.
+pub fn policy_of(policy: &change::Policy) -> window::Policy {
+    window::Policy {
+        window: Duration::from_millis(policy.window_ms.into()),
+        at_window: match policy.at_window {
+            change::AtWindow::Degrade => AtWindow::Degrade,
+            change::AtWindow::Stall => AtWindow::Stall,
+            change::AtWindow::Alarm => AtWindow::Alarm,
+        },
+        recorded: policy.recorded,
+    }
+}
+
+/// How a VE stands.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// Its state.
+    pub state: State,
+    /// Its exposure.
+    pub exposure: Exposure,
+    /// Each replica.
+    pub replicas: Vec<ReplicaStatus>,
+    /// What was counted since this node writes it.
+    pub counters: Counters,
+}
+
+/// The window of one VE, and the tails of its replicas' streams.
+pub struct Exposed {
+    id: VeId,
+    ve: Weak<Ve>,
+    clock: Arc<dyn Clock>,
+    window: Mutex<Window>,
+    tails: Mutex<BTreeMap<NodeId, Arc<Tail>>>,
+    /// Writers wait: the VE is being handed over.
+    holding: AtomicBool,
+}
+
+impl Exposed {
+    /// Begins to watch a VE. Nothing is known of the times of what was written before.
+    pub fn watch(ve: &Arc<Ve>, policy: &change::Policy, clock: Arc<dyn Clock>) -> Arc<Exposed> {
+        let now = clock.boot();
+        // What lies open is taken up by the next transaction's number, which is new.
+        let settled = ve.position().txn;
+        let exposed = Arc::new(Exposed {
+            id: ve.id(),
+            ve: Arc::downgrade(ve),
+            window: Mutex::new(Window::new(policy_of(policy), settled, now)),
+            clock,
+            tails: Mutex::default(),
+            holding: AtomicBool::new(false),
+        });
+        ve.set_watcher(Some(exposed.clone()));
+        exposed
+    }
+
+    fn now(&self) -> Duration {
+        self.clock.boot()
+    }
+
+    /// Does something with the window, then tells people and waiting writers what came of it.
+    fn with<T>(&self, f: impl FnOnce(&mut Window, Duration) -> T) -> T {
+        let now = self.now();
+        let (out, events) = {
+            let mut window = self.window.lock();
+            let out = f(&mut window, now);
+            (out, window.take_events())
+        };
+        self.tell(&events);
+        out
+    }
+
+    fn tell(&self, events: &[Event]) {
+        let mut wake = false;
+        for event in events {
+            if let Event::Changed { from, to, .. } = event {
+                wake = true;
+                match to {
+                    State::Lagging | State::Stalled | State::Fenced => {
+                        tracing::error!(ve = %self.id, from = from.name(), to = to.name(), "ALARM: the window of a VE");
+                    }
+                    _ => tracing::info!(ve = %self.id, from = from.name(), to = to.name(), "the window of a VE"),
+                }
+            }
+        }
+        if wake {
+            self.wake_writers();
+        }
+    }
+
+    fn wake_writers(&self) {
+        if let Some(ve) = self.ve.upgrade() {
+            ve.wake_writers();
+        }
+    }
+
+    /// The policy is this from now on. Gives the tails of the replicas that are new.
+    pub fn set_policy(&self, policy: &change::Policy, acked: &BTreeMap<NodeId, TxnNo>) -> Vec<(ReplicaOf, Arc<Tail>)> {
+        let mut tails = self.tails.lock();
+        let mut new = Vec::new();
+        self.with(|window, now| {
+            window.set_policy(policy_of(policy), now);
+            for r in &policy.replicas {
+                let node = NodeId(r.node);
+                window.set_replica(node, r.required, acked.get(&node).copied(), now);
+                if let std::collections::btree_map::Entry::Vacant(entry) = tails.entry(node) {
+                    new.push((*r, entry.insert(Arc::default()).clone()));
+                }
+            }
+            let gone: Vec<NodeId> =
+                tails.keys().filter(|n| !policy.replicas.iter().any(|r| r.node == n.0)).copied().collect();
+            for node in gone {
+                window.remove_replica(node, now);
+                if let Some(tail) = tails.remove(&node) {
+                    tail.wake();
+                }
+            }
+        });
+        new
+    }
+
+    /// Whether a node still follows.
+    pub fn follows(&self, node: NodeId) -> bool {
+        self.tails.lock().contains_key(&node)
+    }
+
+    /// A replica holds everything up to here durably.
+    pub fn acked(&self, node: NodeId, txn: TxnNo) {
+        self.with(|window, now| window.acked(node, txn, now));
+        self.wake_writers();
+    }
+
+    /// A replica has another history.
+    pub fn diverged(&self, node: NodeId) {
+        self.with(|window, now| window.diverged(node, now));
+    }
+
+    /// This node may write no more, or may again.
+    pub fn set_fenced(&self, fenced: bool) {
+        self.with(|window, now| window.set_fenced(fenced, now));
+    }
+
+    /// Lets writers wait, or go on.
+    pub fn hold(&self, holding: bool) {
+        self.holding.store(holding, Ordering::Release);
+        self.wake_writers();
+    }
+
+    /// Time passed.
+    pub fn tick(&self) {
+        self.with(Window::tick);
+    }
+
+    /// How it stands now.
+    pub fn standing(&self) -> Standing {
+        self.with(|w, now| {
+            w.tick(now);
+            Standing { state: w.state(), exposure: w.exposure(), replicas: w.replicas(), counters: w.counters() }
+        })
+    }
+}
+
+impl Watcher for Exposed {
+    fn admit(&self, bytes: u64) -> Verdict {
+        if self.holding.load(Ordering::Acquire) {
+            return Verdict::Wait;
+        }
+        match self.with(|w, now| w.admit(bytes, now)) {
+            window::Verdict::Go => Verdict::Go,
+            window::Verdict::Delay(by) => Verdict::Delay(by),
+            window::Verdict::Wait => Verdict::Wait,
+            window::Verdict::Fenced => Verdict::Fenced,
+        }
+    }
+
+    fn complete(&self) -> Verdict {
+        match self.with(|w, now| w.complete(now)) {
+            window::Verdict::Go | window::Verdict::Delay(_) => Verdict::Go,
+            window::Verdict::Wait => Verdict::Wait,
+            window::Verdict::Fenced => Verdict::Fenced,
+        }
+    }
+
+    fn accepted(&self, txn: TxnNo, bytes: u64) {
+        let now = self.now();
+        // Events that this makes are told by whoever asks next: the VE's lock is held here.
+        self.window.lock().accepted(txn, now, bytes, now);
+    }
+
+    fn accepted_late(&self, txn: TxnNo, bytes: u64, since: Duration) {
+        self.window.lock().accepted(txn, since, bytes, self.now());
+    }
+
+    fn fetch_every(&self) -> Duration {
+        self.window.lock().policy().window / 3
+    }
+
+    fn bulk(&self, id: PayloadId, len: u64) {
+        for tail in self.tails.lock().values() {
+            let mut early = tail.early.lock();
+            if early.len() < EARLY_MAX {
+                early.push_back((id, len));
+                tail.wake();
+            }
+        }
+    }
+
+    fn durable(&self) {
+        for tail in self.tails.lock().values() {
+            tail.wake();
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! Replication on a node: the thin shells around the machines. A [`Runtime`] has the VEs that this node writes for others ([`Exposed`], a stream
+//! to each replica) and those that it follows ([`Following`]); it answers other nodes, and does what an administrator asks.
+//!
+//! Locks: the tables of led and followed VEs are held for look-ups only, never over I/O or an await.
+
+mod exposed;
+mod follow;
+mod operate;
+mod pull;
+mod serve;
+mod ship;
+mod status;
+mod talk;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use vefs::change::Policy;
+use vefs::clock::Clock;
+use vefs::ids::{TxnNo, VeId};
+use vefs::{Store, Ve};
+
+use crate::cluster::Cluster;
+use crate::local::HeldStates;
+use crate::net::{NetError, Settings, Transport};
+use crate::node::NodeId;
+pub use exposed::{Exposed, Standing, Tail, policy_of};
+pub use follow::{FollowFigures, Following};
+pub use operate::{OperateError, Promoted, with_replica};
+pub use status::{Link, LinkFigures, ReplicaFigures, VeFigures};
+pub use talk::{LEN_MAX, Question, Reply, TalkError};
+
+/// How often windows are looked at when nothing happens: an alarm is raised within a second (promise G17).
+const TICK: Duration = Duration::from_millis(200);
+/// How often other nodes are asked about VEs that follow and hear nothing.
+const INQUIRE: Duration = Duration::from_secs(10);
+/// Threads that carry streams.
+const THREADS: usize = 2;
+
+/// A VE that is written here and followed elsewhere.
+pub(crate) struct Led {
+    pub ve: Arc<Ve>,
+    pub exposed: Arc<Exposed>,
+    pub links: Mutex<BTreeMap<NodeId, Arc<Link>>>,
+}
+
+pub(crate) struct Inner {
+    pub store: Arc<Store>,
+    pub cluster: Arc<Cluster>,
+    pub clock: Arc<dyn Clock>,
+    /// Set right after the transport has started, before anything is led.
+    transport: std::sync::OnceLock<Transport>,
+    runtime: tokio::runtime::Handle,
+    pub led: Mutex<BTreeMap<VeId, Arc<Led>>>,
+    pub followed: Mutex<BTreeMap<VeId, Arc<Following>>>,
+    pub held: Arc<HeldStates>,
+    /// VEs of which a whole state is being pulled.
+    pub pulls: Mutex<std::collections::BTreeSet<VeId>>,
+    /// Held by whoever promotes, hands over or rewinds: one at a time.
+    operating: tokio::sync::Mutex<()>,
+}
+
+/// Why replication did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The network.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// The operating system refused.
+    #[error("starting threads for streams: {0}")]
+    Threads(std::io::Error),
+}
+
+/// Replication on this node. It ends when this is dropped.
+pub struct Runtime {
+    inner: Arc<Inner>,
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+impl Runtime {
+    /// Listens for other nodes, and goes on with every VE that is replicated.
+    pub fn start(
+        store: Arc<Store>,
+        cluster: Arc<Cluster>,
+        listen: SocketAddr,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Runtime, StartError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .thread_name("aspfs-replica")
+            .enable_all()
+            .build()
+            .map_err(StartError::Threads)?;
+        let inner = Arc::new(Inner {
+            store,
+            cluster: cluster.clone(),
+            clock,
+            transport: std::sync::OnceLock::new(),
+            runtime: runtime.handle().clone(),
+            led: Mutex::default(),
+            followed: Mutex::default(),
+            held: Arc::default(),
+            pulls: Mutex::default(),
+            operating: tokio::sync::Mutex::default(),
+        });
+        let handler = Arc::new(serve::Server(Arc::downgrade(&inner)));
+        // A node that was away is reached soon after it is back: an attempt that began before is not waited for.
+        let settings = Settings { patience: Duration::from_secs(3), ..Settings::default() };
+        let transport = Transport::start(runtime.handle(), cluster, listen, handler, settings)?;
+        let _ = inner.transport.set(transport);
+        let weak = Arc::downgrade(&inner);
+        runtime.spawn(async move {
+            let mut tick = tokio::time::interval(TICK);
+            loop {
+                tick.tick().await;
+                let Some(inner) = weak.upgrade() else { return };
+                let led: Vec<_> = inner.led.lock().values().cloned().collect();
+                led.iter().for_each(|l| l.exposed.tick());
+            }
+        });
+        let resumed = inner.clone();
+        let inquiring = Arc::downgrade(&inner);
+        runtime.spawn(async move {
+            let _ = tokio::task::spawn_blocking(move || resumed.resume()).await;
+            loop {
+                let Some(inner) = inquiring.upgrade() else { return };
+                inner.inquire().await;
+                drop(inner);
+                tokio::time::sleep(INQUIRE).await;
+            }
+        });
+        Ok(Runtime { inner, runtime: Some(runtime) })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.inner.transport.get().map(Transport::local_addr)
+    }
+
+    /// The cluster that this node is in.
+    pub fn cluster(&self) -> &Arc<Cluster> {
+        &self.inner.cluster
+    }
+
+    /// A VE was made, or its policy changed: streams begin and end as it says.
+    pub fn refresh(&self, ve: &Arc<Ve>) -> vefs::Result<()> {
+        self.inner.refresh(ve)
+    }
+
+    /// A VE is about to be destroyed here, or is no more: nothing of it goes on.
+    pub fn forget(&self, ve: VeId) {
+        self.inner.stop_leading(ve);
+        if let Some(following) = self.inner.followed.lock().remove(&ve) {
+            following.disconnect();
+        }
+    }
+
+    pub(crate) fn block_on<T>(&self, f: impl Future<Output = T>) -> T {
+        self.inner.runtime.block_on(f)
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.inner
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        let led: Vec<VeId> = self.inner.led.lock().keys().copied().collect();
+        led.into_iter().for_each(|ve| self.inner.stop_leading(ve));
+        if let Some(runtime) = self.runtime.take() {
+            if let Some(transport) = self.inner.transport.get() {
+                let stopped = async { tokio::time::timeout(Duration::from_secs(1), transport.stop()).await };
+                let _ = runtime.block_on(stopped);
+            }
+            runtime.shutdown_timeout(Duration::from_secs(5));
+        }
+    }
+}
+
+impl Inner {
+    pub(crate) fn transport(&self) -> &Transport {
+        // invariant: set in `Runtime::start` before anybody else has this.
+        self.transport.get().expect("the transport has started") // invariant: see above
+    }
+
+    /// Goes on with every VE of the store that is replicated.
+    fn resume(self: &Arc<Self>) {
+        let ves = match self.store.list() {
+            Ok(ves) => ves,
+            Err(e) => {
+                tracing::error!(error = %e, "listing VEs for replication");
+                return;
+            }
+        };
+        for id in ves {
+            let resumed = self.store.ve(id).and_then(|ve| self.refresh(&ve));
+            if let Err(e) = resumed {
+                tracing::error!(ve = %id, error = %e, "a VE is not replicated");
+            }
+        }
+    }
+
+    /// Leads, follows or leaves alone, as the VE's role and policy say.
+    pub(crate) fn refresh(self: &Arc<Self>, ve: &Arc<Ve>) -> vefs::Result<()> {
+        if !ve.is_writer() {
+            self.stop_leading(ve.id());
+            let following = || Following::new(ve.clone(), self.cluster.node(), self.clock.clone());
+            self.followed.lock().entry(ve.id()).or_insert_with(following);
+            return Ok(());
+        }
+        let policy = ve.policy()?;
+        if policy.replicas.is_empty() {
+            self.stop_leading(ve.id());
+            return Ok(());
+        }
+        let led = self.lead(ve, &policy)?;
+        self.ship(&led, &policy)
+    }
+
+    fn lead(&self, ve: &Arc<Ve>, policy: &Policy) -> vefs::Result<Arc<Led>> {
+        if let Some(led) = self.led.lock().get(&ve.id()).filter(|l| Arc::ptr_eq(&l.ve, ve)) {
+            return Ok(led.clone());
+        }
+        // Sessions are told apart by the epoch: the next run of this daemon must have another one, whatever it writes.
+        ve.note_epoch(ve.epoch())?;
+        let exposed = Exposed::watch(ve, policy, self.clock.clone());
+        let led = Arc::new(Led { ve: ve.clone(), exposed, links: Mutex::default() });
+        self.led.lock().insert(ve.id(), led.clone());
+        Ok(led)
+    }
+
+    fn ship(self: &Arc<Self>, led: &Arc<Led>, policy: &Policy) -> vefs::Result<()> {
+        let cursors = led.ve.cursors();
+        let mut acked = BTreeMap::new();
+        for (node, cursor, _) in &cursors {
+            if policy.replicas.iter().any(|r| r.node == *node) {
+                acked.insert(NodeId(*node), cursor.txn);
+            } else {
+                led.ve.drop_cursor(*node)?;
+            }
+        }
+        for r in &policy.replicas {
+            if !cursors.iter().any(|(node, ..)| *node == r.node) {
+                // From here on the history stays for it; what it lacks of what was before it gets as a whole state.
+                led.ve.set_cursor(r.node, TxnNo(0))?;
+            }
+        }
+        let new = led.exposed.set_policy(policy, &acked);
+        led.links.lock().retain(|node, _| policy.replicas.iter().any(|r| r.node == node.0));
+        for (replica, tail) in new {
+            let link = Arc::new(Link::default());
+            led.links.lock().insert(NodeId(replica.node), link.clone());
+            let shipping = ship::Shipping {
+                ve: led.ve.clone(),
+                exposed: led.exposed.clone(),
+                tail,
+                replica,
+                link,
+                transport: self.transport().clone(),
+                me: self.cluster.node(),
+                clock: self.clock.clone(),
+            };
+            self.runtime.spawn(shipping.run());
+        }
+        Ok(())
+    }
+
+    /// This node ships a VE no more.
+    pub(crate) fn stop_leading(&self, ve: VeId) {
+        let Some(led) = self.led.lock().remove(&ve) else { return };
+        led.exposed.set_policy(&Policy::default(), &BTreeMap::new());
+        led.ve.set_watcher(None);
+    }
+}

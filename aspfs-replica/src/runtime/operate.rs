@@ -1,0 +1,350 @@
+//! What an administrator asks of replication: promotion, a planned switchover, how VEs stand, destruction everywhere.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::block_in_place;
+use vefs::Ve;
+use vefs::change::{Policy, ReplicaOf};
+use vefs::format::role::RoleKind;
+use vefs::ids::{Epoch, Position, VeId};
+
+use super::status::{ReplicaFigures, VeFigures};
+use super::talk::{Question, Reply};
+use super::{Inner, Runtime};
+use crate::node::NodeId;
+use crate::promote;
+
+/// How long another node is waited for.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a promotion waits for what other nodes have: an outage gets longer by it.
+const ASKED: Duration = Duration::from_millis(400);
+/// How long a switchover waits for the replica to have everything.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Why something was not done. Nothing was changed unless the text says so.
+#[derive(Debug, thiserror::Error)]
+pub enum OperateError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] vefs::Error),
+    /// This node has nothing to do with it, or cannot.
+    #[error("{0}")]
+    Cannot(String),
+    /// It may be done if the caller insists.
+    #[error("{0}")]
+    Unsafe(String),
+}
+
+/// A promotion's outcome.
+#[derive(Clone, Debug)]
+pub struct Promoted {
+    /// The epoch that is written in now.
+    pub epoch: Epoch,
+    /// The position behind which its history goes on.
+    pub fork: Position,
+    /// What the other replicas have, as far as they answered.
+    pub others: Vec<(NodeId, Option<Position>)>,
+}
+
+fn cannot(text: impl Into<String>) -> OperateError {
+    OperateError::Cannot(text.into())
+}
+
+impl Runtime {
+    /// Makes this node the primary of a VE that it follows (promises G18, G21). `old_primary_is_off`: the administrator's word for it.
+    /// `force`: also where another replica has more, or where the old primary seems to live.
+    pub fn promote(&self, ve: VeId, old_primary_is_off: bool, force: bool) -> Result<Promoted, OperateError> {
+        let inner = self.inner().clone();
+        self.block_on(async move {
+            let _one = inner.operating.lock().await;
+            inner.promote(ve, old_primary_is_off, force).await
+        })
+    }
+
+    /// Hands a VE that this node writes to one of its replicas, without loss.
+    pub fn switchover(&self, ve: VeId, to: NodeId) -> Result<Epoch, OperateError> {
+        let inner = self.inner().clone();
+        self.block_on(async move {
+            let _one = inner.operating.lock().await;
+            inner.switchover(ve, to).await
+        })
+    }
+
+    /// Tells the replicas of a VE that it is no more. Those that could not be told hear of it when they come back.
+    pub fn tell_destroyed(&self, ve: &Ve) -> Vec<(NodeId, Result<(), String>)> {
+        let Ok(policy) = ve.policy() else { return vec![] };
+        let question = Question::Destroyed { ve: ve.id(), lineage: ve.identity().lineage };
+        let inner = self.inner().clone();
+        self.block_on(async move {
+            let mut told = vec![];
+            for node in policy.replicas.iter().map(|r| NodeId(r.node)) {
+                let outcome = match inner.ask(node, question).await {
+                    Ok(Reply::Done) => Ok(()),
+                    Ok(Reply::No(why)) => Err(why),
+                    Ok(_) => Err("an unexpected answer".into()),
+                    Err(e) => Err(e),
+                };
+                told.push((node, outcome));
+            }
+            told
+        })
+    }
+
+    /// How a VE stands, if it is replicated.
+    pub fn figures(&self, ve: VeId) -> Option<VeFigures> {
+        self.inner().figures(ve)
+    }
+
+    /// Every VE that is led or followed here.
+    pub fn all_figures(&self) -> Vec<VeFigures> {
+        let mut ids: Vec<VeId> = self.inner().led.lock().keys().copied().collect();
+        ids.extend(self.inner().followed.lock().keys());
+        ids.sort_unstable();
+        ids.dedup();
+        ids.into_iter().filter_map(|ve| self.figures(ve)).collect()
+    }
+}
+
+impl Inner {
+    /// Asks the other nodes about the VEs that follow and hear nothing: one that was destroyed meanwhile goes (promise G34).
+    pub(super) async fn inquire(&self) {
+        let quiet: Vec<Arc<super::Following>> =
+            self.followed.lock().values().filter(|f| !f.figures().connected).cloned().collect();
+        if quiet.is_empty() {
+            return;
+        }
+        let me = self.cluster.node();
+        let nodes: Vec<NodeId> =
+            self.cluster.list().list.nodes.iter().filter(|n| !n.revoked && n.id != me).map(|n| n.id).collect();
+        for following in quiet {
+            let ve = following.ve();
+            let (id, lineage) = (ve.id(), ve.identity().lineage);
+            for node in &nodes {
+                if let Ok(Reply::Destroyed) = self.ask(*node, Question::Position { ve: id, lineage }).await {
+                    tracing::warn!(ve = %id, %node, "was destroyed meanwhile");
+                    if let Err(e) = self.bury(id, lineage) {
+                        tracing::error!(ve = %id, error = %e, "erasing a VE that was destroyed");
+                    }
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Asks another node something.
+    pub(super) async fn ask(&self, node: NodeId, question: Question) -> Result<Reply, String> {
+        let asked = async {
+            let peer = self.transport().connect(node).await.map_err(|e| e.to_string())?;
+            let mut answers = peer.request(question.encode()).await.map_err(|e| e.to_string())?;
+            let blob = answers.next().await.map_err(|e| e.to_string())?.ok_or("no answer")?;
+            Reply::decode(&blob).map_err(|e| e.to_string())
+        };
+        tokio::time::timeout(PATIENCE, asked).await.map_err(|_| "no answer in time".to_owned())?
+    }
+
+    fn figures(&self, ve: VeId) -> Option<VeFigures> {
+        if let Some(led) = self.led.lock().get(&ve).cloned() {
+            let standing = led.exposed.standing();
+            let links = led.links.lock().clone();
+            let replicas = standing.replicas.iter().map(|r| ReplicaFigures {
+                status: *r,
+                link: links.get(&r.node).map(|l| l.figures()).unwrap_or_default(),
+            });
+            let replicas = replicas.collect();
+            return Some(VeFigures {
+                ve,
+                position: led.ve.durable_position(),
+                led: Some((standing, replicas)),
+                followed: None,
+            });
+        }
+        let following = self.followed.lock().get(&ve).cloned()?;
+        let figures = following.figures();
+        Some(VeFigures { ve, position: figures.durable, led: None, followed: Some(figures) })
+    }
+
+    async fn promote(self: &Arc<Self>, id: VeId, old_is_off: bool, force: bool) -> Result<Promoted, OperateError> {
+        if !self.store.has_ve(id) {
+            return Err(cannot(format!("there is no VE {id} here")));
+        }
+        let ve = self.store.ve(id)?;
+        if ve.is_writer() {
+            return Err(cannot(format!("VE {id} is written here already, in epoch {}", ve.epoch().0)));
+        }
+        let following = self.followed.lock().get(&id).cloned();
+        let primary = following.as_ref().and_then(|f| f.figures().primary);
+        if !old_is_off {
+            let text = "this node cannot know that the old primary is off; say so with --old-primary-is-off";
+            return Err(OperateError::Unsafe(format!("VE {id}: {text}")));
+        }
+        let policy = ve.policy()?;
+        let lineage = ve.identity().lineage;
+        let (mut others, mut highest) = (vec![], ve.epoch());
+        let me = self.cluster.node();
+        let asked: std::collections::BTreeSet<NodeId> =
+            policy.replicas.iter().map(|r| NodeId(r.node)).chain(primary).filter(|n| *n != me).collect();
+        let mut answers = tokio::task::JoinSet::new();
+        for node in asked {
+            let this = self.clone();
+            answers.spawn(async move {
+                let asked = this.ask(node, Question::Position { ve: id, lineage });
+                (node, tokio::time::timeout(ASKED, asked).await.unwrap_or_else(|_| Err("no answer in time".into())))
+            });
+        }
+        for (node, answer) in answers.join_all().await {
+            match answer {
+                Ok(Reply::Destroyed) => {
+                    self.bury(id, lineage)?;
+                    return Err(cannot(format!("VE {id} was destroyed, node {node} knows: it is erased here, too")));
+                }
+                Ok(Reply::At { position, epoch, writes }) => {
+                    highest = highest.max(epoch);
+                    if writes && !force {
+                        let text = "hand it over there with `aspfs switchover`, or stop it first";
+                        return Err(OperateError::Unsafe(format!("VE {id} is written by node {node}: {text}")));
+                    }
+                    others.push((node, Some(position)));
+                }
+                _ => others.push((node, None)),
+            }
+        }
+        let here = ve.durable_position();
+        let longer = others.iter().find(|(_, p)| p.is_some_and(|p| (p.epoch, p.txn) > (here.epoch, here.txn)));
+        if let (Some((node, Some(p))), false) = (longer, force) {
+            let text = format!(
+                "node {node} has more of VE {id}: transaction {} in epoch {}, here {}",
+                p.txn, p.epoch.0, here.txn
+            );
+            return Err(OperateError::Unsafe(format!("{text}; promote it there")));
+        }
+        let (epoch, fork) = block_in_place(|| self.begin_writing(&ve, highest, primary))?;
+        Ok(Promoted { epoch, fork, others })
+    }
+
+    /// Makes this node the writer of a VE that it followed, and leads it. The former primary becomes a replica.
+    fn begin_writing(
+        self: &Arc<Self>,
+        ve: &Arc<Ve>,
+        highest: Epoch,
+        former: Option<NodeId>,
+    ) -> Result<(Epoch, Position), OperateError> {
+        if let Some(following) = self.followed.lock().remove(&ve.id()) {
+            following.disconnect();
+        }
+        ve.sync()?;
+        let missing = ve.missing_objects()?;
+        if let Some(hash) = missing.first() {
+            let text = format!("{} objects that its files consist of are missing, {hash} for one", missing.len());
+            return Err(cannot(format!("VE {}: {text}", ve.id())));
+        }
+        let fork = ve.durable_position();
+        if ve.role().kind != RoleKind::Replica {
+            ve.step_down(RoleKind::Replica, highest)?;
+        }
+        // Two nodes that did not hear of each other do not meet in one epoch (promise G13).
+        let role = ve.promote(promote::next_epoch(highest.max(ve.epoch()), self.cluster.node()))?;
+        ve.unfence();
+        let mut policy = ve.policy()?;
+        let me = self.cluster.node();
+        let was_required = policy.replicas.iter().find(|r| r.node == me.0).is_some_and(|r| r.required);
+        policy.replicas.retain(|r| r.node != me.0);
+        if let Some(former) = former.filter(|f| !policy.replicas.iter().any(|r| r.node == f.0)) {
+            policy.replicas.push(ReplicaOf { node: former.0, required: was_required, bandwidth: 0 });
+        }
+        ve.set_policy(policy)?;
+        ve.commit()?;
+        self.refresh(ve)?;
+        tracing::warn!(ve = %ve.id(), epoch = role.epoch.0, txn = %fork.txn, "promoted: this node writes the VE");
+        Ok((role.epoch, fork))
+    }
+
+    async fn switchover(self: &Arc<Self>, id: VeId, to: NodeId) -> Result<Epoch, OperateError> {
+        let led = self.led.lock().get(&id).cloned();
+        let led = led.ok_or_else(|| cannot(format!("VE {id} is not written here for others")))?;
+        if !led.exposed.follows(to) {
+            return Err(cannot(format!("node {to} is no replica of VE {id}")));
+        }
+        // Writers wait from here on; what was accepted is drained.
+        led.exposed.hold(true);
+        let drained = self.drain(&led, to).await;
+        let position = match drained {
+            Ok(position) => position,
+            Err(e) => {
+                led.exposed.hold(false);
+                return Err(e);
+            }
+        };
+        // From here on this node does not write: if the other one cannot be heard, either can be promoted.
+        let ve = led.ve.clone();
+        let epoch = ve.epoch();
+        block_in_place(|| {
+            ve.fence("it was handed over to another node");
+            ve.step_down(RoleKind::Replica, epoch)
+        })?;
+        self.stop_leading(id);
+        match self.ask(to, Question::TakeOver { ve: id, position, epoch }).await {
+            Ok(Reply::Taken(epoch)) => Ok(epoch),
+            Ok(Reply::No(why)) => {
+                // It did not: this node goes on, in a term of its own.
+                block_in_place(|| self.begin_writing(&ve, epoch, None))?;
+                Err(cannot(format!("node {to} did not take VE {id} over: {why}")))
+            }
+            Ok(_) | Err(_) => {
+                let text = "it does not answer; this node writes the VE no more. Promote it on one of the two nodes";
+                Err(cannot(format!("VE {id} was handed to node {to}, and {text}")))
+            }
+        }
+    }
+
+    /// Waits until a replica has everything, durably.
+    async fn drain(&self, led: &super::Led, to: NodeId) -> Result<Position, OperateError> {
+        let until = tokio::time::Instant::now() + DRAIN;
+        block_in_place(|| led.ve.commit())?;
+        loop {
+            let head = led.ve.durable_position();
+            let acked = led.links.lock().get(&to).and_then(|l| l.figures().acked);
+            if acked == Some(head) && !led.ve.is_dirty() {
+                return Ok(head);
+            }
+            if tokio::time::Instant::now() >= until {
+                let id = led.ve.id();
+                let text = format!("node {to} does not have everything of VE {id} after {} s", DRAIN.as_secs());
+                return Err(cannot(format!("{text}; nothing was handed over")));
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            if led.ve.is_dirty() {
+                block_in_place(|| led.ve.commit())?;
+            }
+        }
+    }
+
+    /// The former primary has stepped down in favour of this node.
+    pub(super) fn take_over(
+        self: &Arc<Self>,
+        id: VeId,
+        from: NodeId,
+        position: Position,
+        epoch: Epoch,
+    ) -> Result<Epoch, OperateError> {
+        block_in_place(|| {
+            if !self.store.has_ve(id) {
+                return Err(cannot(format!("there is no VE {id} here")));
+            }
+            let ve = self.store.ve(id)?;
+            let here = ve.durable_position();
+            if ve.is_writer() || here != position {
+                return Err(cannot(format!("VE {id} is at transaction {} here, not {}", here.txn, position.txn)));
+            }
+            Ok(self.begin_writing(&ve, epoch, Some(from))?.0)
+        })
+    }
+}
+
+/// The policy with one replica more, or another way of having it.
+pub fn with_replica(policy: &Policy, replica: ReplicaOf) -> Policy {
+    let mut policy = policy.clone();
+    policy.replicas.retain(|r| r.node != replica.node);
+    policy.replicas.push(replica);
+    policy
+}

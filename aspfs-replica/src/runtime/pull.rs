@@ -1,0 +1,101 @@
+//! Pulling a whole state from the node that writes a VE: drives the [machine](crate::catchup::Puller) over request streams.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::block_in_place;
+use vefs::clock::Clock;
+use vefs::ids::{Epoch, Lineage, Position, VeId};
+use vefs::{Store, Ve};
+
+use crate::catchup::{Action, Answer, GiveUp, Puller};
+use crate::local::LocalInstall;
+use crate::net::{Answers, Transport};
+use crate::node::NodeId;
+
+/// What is to be pulled.
+pub(super) struct Pull {
+    pub store: Arc<Store>,
+    pub transport: Transport,
+    pub clock: Arc<dyn Clock>,
+    pub ve: VeId,
+    pub lineage: Lineage,
+    pub have: Position,
+    /// The node that writes the VE, and its epoch.
+    pub from: NodeId,
+    pub epoch: Epoch,
+    /// The name under which the present state is kept.
+    pub branch: Option<String>,
+}
+
+impl Pull {
+    /// Pulls until the state is in place, or it cannot be had. The VE that is there then.
+    pub async fn run(self) -> Result<Arc<Ve>, GiveUp> {
+        let mut machine = Puller::new(self.ve, self.lineage, self.have);
+        let mut install = LocalInstall::new(self.store.clone(), self.ve, self.epoch, self.branch.clone());
+        let mut stream: Option<(u64, Answers)> = None;
+        loop {
+            match block_in_place(|| machine.poll(&mut install, self.clock.boot())) {
+                Action::Ask(number, ask) => {
+                    let answers = match self.transport.connect(self.from).await {
+                        Ok(peer) => peer.request(ask.encode()).await,
+                        Err(e) => Err(e),
+                    };
+                    match answers {
+                        Ok(answers) => stream = Some((number, answers)),
+                        Err(e) => {
+                            tracing::debug!(ve = %self.ve, from = %self.from, error = %e, "asking for a state");
+                            stream = None;
+                            machine.ended(&mut install, number, self.clock.boot());
+                        }
+                    }
+                }
+                Action::Wait(until) => self.wait(&mut machine, &mut install, &mut stream, until).await,
+                Action::Again => tokio::task::yield_now().await,
+                Action::Installed(position) => {
+                    tracing::info!(ve = %self.ve, txn = %position.txn, "a whole state is in place");
+                }
+                Action::Over => break,
+                Action::GiveUp(why) => return Err(why),
+            }
+        }
+        self.store.ve(self.ve).map_err(|e| GiveUp::Store(e.to_string()))
+    }
+
+    /// Waits for the next answer, or a time.
+    async fn wait(
+        &self,
+        machine: &mut Puller,
+        install: &mut LocalInstall,
+        stream: &mut Option<(u64, Answers)>,
+        until: Duration,
+    ) {
+        let patience = until.saturating_sub(self.clock.boot());
+        let Some((number, answers)) = stream else {
+            tokio::time::sleep(patience).await;
+            return;
+        };
+        let number = *number;
+        match tokio::time::timeout(patience, answers.next()).await {
+            // The machine notices that the time has come.
+            Err(_) => {}
+            Ok(Ok(Some(blob))) => match Answer::decode(&blob) {
+                Ok(answer) => {
+                    block_in_place(|| machine.answer(install, number, answer, self.clock.boot()));
+                }
+                Err(e) => {
+                    tracing::warn!(ve = %self.ve, from = %self.from, error = %e, "an answer that is none");
+                    *stream = None;
+                    machine.ended(install, number, self.clock.boot());
+                }
+            },
+            Ok(other) => {
+                if let Err(e) = other {
+                    tracing::debug!(ve = %self.ve, from = %self.from, error = %e, "a state's stream");
+                }
+                *stream = None;
+                machine.ended(install, number, self.clock.boot());
+            }
+        }
+    }
+}

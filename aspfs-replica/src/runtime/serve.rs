@@ -1,0 +1,276 @@
+//! What this node does for others: takes the streams of VEs that it follows, serves whole states, answers questions.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::task::{block_in_place, spawn_blocking};
+use vefs::format::role::RoleKind;
+use vefs::ids::{Epoch, Lineage, Position, VeId};
+
+use super::Inner;
+use super::follow::{Following, Next};
+use super::pull::Pull;
+use super::talk::{Question, Reply};
+use crate::catchup::{Answer, Serving};
+use crate::local::LocalSource;
+use crate::net::{AnswerWriter, FrameReader, FrameWriter, Handler};
+use crate::node::NodeId;
+use crate::wire::{self, Envelope, Hello, Message, Refusal};
+
+/// While a state is being made ready, its asker hears something this often.
+const WORKING: Duration = Duration::from_secs(5);
+
+/// This node for its peers.
+pub(super) struct Server(pub Weak<Inner>);
+
+impl Handler for Server {
+    async fn frames(&self, from: NodeId, writer: FrameWriter, reader: FrameReader) {
+        if let Some(inner) = self.0.upgrade() {
+            inner.take_stream(from, writer, reader).await;
+        }
+    }
+
+    async fn request(&self, from: NodeId, request: Bytes, answers: AnswerWriter) {
+        let Some(inner) = self.0.upgrade() else { return };
+        if Question::is(&request) {
+            inner.answer_question(from, &request, answers).await;
+        } else {
+            inner.serve_state(from, &request, answers).await;
+        }
+    }
+}
+
+/// What a greeting is answered with.
+enum Greeted {
+    Follow(Arc<Following>),
+    Refuse(Refusal, Epoch),
+    /// The VE is not here: a whole state is to be pulled.
+    Absent,
+}
+
+impl Inner {
+    async fn take_stream(self: &Arc<Self>, from: NodeId, mut writer: FrameWriter, mut reader: FrameReader) {
+        let Ok(Some((envelope, Message::Hello(hello)))) = reader.next().await else { return };
+        let Some(ve) = envelope.ve else { return };
+        match block_in_place(|| self.greeted(ve, envelope.epoch, &hello)) {
+            Greeted::Follow(following) => {
+                let next = following.serve((envelope, Message::Hello(hello)), reader, writer).await;
+                self.after(&following, from, envelope.epoch, hello.position.lineage, next);
+            }
+            Greeted::Refuse(why, epoch) => refuse(&mut writer, &envelope, why, epoch).await,
+            Greeted::Absent => {
+                refuse(&mut writer, &envelope, Refusal::NotReady, envelope.epoch).await;
+                let have = Position { lineage: hello.position.lineage, ..Position::default() };
+                self.pull(ve, from, envelope.epoch, have, None);
+            }
+        }
+    }
+
+    /// Who greets is a member of the cluster, and its epoch decides who writes (promises G10, G18).
+    fn greeted(self: &Arc<Self>, ve: VeId, epoch: Epoch, hello: &Hello) -> Greeted {
+        let lineage = hello.position.lineage;
+        if self.store.is_buried(lineage) {
+            return Greeted::Refuse(Refusal::Destroyed, epoch);
+        }
+        if !self.store.has_ve(ve) {
+            return Greeted::Absent;
+        }
+        let found = match self.store.ve(ve) {
+            Ok(found) => found,
+            Err(e) => {
+                tracing::error!(%ve, error = %e, "a VE that is to follow");
+                return Greeted::Refuse(Refusal::Store, epoch);
+            }
+        };
+        if found.identity().lineage != lineage {
+            return Greeted::Refuse(Refusal::ForeignLineage, epoch);
+        }
+        let ours = found.epoch();
+        if epoch < ours {
+            let why = if found.is_writer() { Refusal::Primary } else { Refusal::OldEpoch };
+            return Greeted::Refuse(why, ours);
+        }
+        if found.is_writer() && epoch == ours {
+            return Greeted::Refuse(Refusal::Primary, ours);
+        }
+        if found.role().kind != RoleKind::Replica {
+            // Another node was promoted: this one follows it from now on.
+            tracing::error!(%ve, epoch = epoch.0, "ALARM: another node was promoted: this one follows it");
+            found.fence("another node took it over");
+            self.stop_leading(ve);
+            if let Err(e) = found.step_down(RoleKind::Replica, epoch) {
+                tracing::error!(%ve, error = %e, "stepping down");
+                return Greeted::Refuse(Refusal::Store, ours);
+            }
+        }
+        let found = match self.store.reopen_follower(ve) {
+            Ok(found) => found,
+            Err(e) => {
+                tracing::error!(%ve, error = %e, "opening a VE that follows anew");
+                return Greeted::Refuse(Refusal::Store, epoch);
+            }
+        };
+        let mut followed = self.followed.lock();
+        let following = followed
+            .entry(ve)
+            .or_insert_with(|| Following::new(found.clone(), self.cluster.node(), self.clock.clone()));
+        if following.pulling.load(Ordering::Acquire) {
+            return Greeted::Refuse(Refusal::NotReady, epoch);
+        }
+        if !Arc::ptr_eq(&following.ve(), &found) {
+            following.replace(found);
+        }
+        Greeted::Follow(following.clone())
+    }
+
+    /// What the end of a stream calls for.
+    fn after(self: &Arc<Self>, following: &Arc<Following>, from: NodeId, epoch: Epoch, lineage: Lineage, next: Next) {
+        let have = following.ve().position();
+        let branch = match next {
+            Next::Nothing => return,
+            Next::CatchUp => None,
+            Next::Rewind => Some(format!("epoch-{}.{}-txn-{}", have.epoch.term(), have.epoch.0 as u32, have.txn)),
+        };
+        let have = Position { lineage, ..have };
+        self.pull(following.ve().id(), from, epoch, have, branch);
+    }
+
+    /// Pulls a whole state in the background, unless that is going on.
+    fn pull(self: &Arc<Self>, ve: VeId, from: NodeId, epoch: Epoch, have: Position, branch: Option<String>) {
+        if !self.pulls.lock().insert(ve) {
+            return;
+        }
+        let following = self.followed.lock().get(&ve).cloned();
+        if let Some(following) = &following {
+            following.pulling.store(true, Ordering::Release);
+            following.disconnect();
+        }
+        let pull = Pull {
+            store: self.store.clone(),
+            transport: self.transport().clone(),
+            clock: self.clock.clone(),
+            ve,
+            lineage: have.lineage,
+            have,
+            from,
+            epoch,
+            branch: branch.clone(),
+        };
+        let this = self.clone();
+        tracing::info!(%ve, %from, branch, "pulling a whole state");
+        self.runtime.spawn(async move {
+            match pull.run().await {
+                Ok(new) => {
+                    if let Some(following) = &following {
+                        following.replace(new);
+                    }
+                }
+                Err(e) => tracing::error!(%ve, %from, error = %e, "no whole state"),
+            }
+            if let Some(following) = &following {
+                following.pulling.store(false, Ordering::Release);
+            }
+            this.pulls.lock().remove(&ve);
+        });
+    }
+
+    /// Serves a question of a node that catches up.
+    async fn serve_state(self: &Arc<Self>, from: NodeId, request: &[u8], mut answers: AnswerWriter) {
+        let mut serving = match Serving::of(from, request) {
+            Ok(serving) => serving,
+            Err(answer) => {
+                let _ = answers.send(answer.encode()).await;
+                let _ = answers.finish().await;
+                return;
+            }
+        };
+        loop {
+            let mut source = LocalSource::new(self.store.clone(), self.clock.clone(), self.held.clone());
+            let mut made = spawn_blocking(move || {
+                let answer = serving.next(&mut source);
+                (serving, answer)
+            });
+            let answer = loop {
+                match tokio::time::timeout(WORKING, &mut made).await {
+                    Ok(Ok((s, answer))) => {
+                        serving = s;
+                        break answer;
+                    }
+                    Ok(Err(_)) => return,
+                    Err(_) => {
+                        if answers.send(Answer::Working.encode()).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+            };
+            let Some(answer) = answer else { break };
+            if answers.send(answer.encode()).await.is_err() {
+                return;
+            }
+        }
+        let _ = answers.finish().await;
+    }
+
+    async fn answer_question(self: &Arc<Self>, from: NodeId, request: &[u8], mut answers: AnswerWriter) {
+        let reply = match Question::decode(request) {
+            Ok(question) => self.reply(from, question).await,
+            Err(e) => Reply::No(e.to_string()),
+        };
+        let _ = answers.send(reply.encode()).await;
+        let _ = answers.finish().await;
+    }
+
+    /// A VE was destroyed elsewhere: it goes here, too, and is not forgotten to be gone (promise G34).
+    pub(super) fn bury(&self, ve: VeId, lineage: Lineage) -> vefs::Result<()> {
+        self.stop_leading(ve);
+        let gone = self.followed.lock().remove(&ve);
+        if let Some(following) = gone {
+            following.disconnect();
+        }
+        block_in_place(|| self.store.bury_ve(ve, lineage))
+    }
+
+    async fn reply(self: &Arc<Self>, from: NodeId, question: Question) -> Reply {
+        match question {
+            Question::Position { lineage, .. } if self.store.is_buried(lineage) => Reply::Destroyed,
+            Question::Position { ve, lineage } => block_in_place(|| match self.store.ve(ve) {
+                Ok(found) if self.store.has_ve(ve) && found.identity().lineage == lineage => Reply::At {
+                    position: found.durable_position(),
+                    epoch: found.epoch(),
+                    writes: found.is_writer() && found.fenced().is_none(),
+                },
+                Ok(_) => Reply::No("the VE here has another history".into()),
+                Err(e) => Reply::No(e.to_string()),
+            }),
+            Question::TakeOver { ve, position, epoch } => {
+                let _one = self.operating.lock().await;
+                match self.take_over(ve, from, position, epoch) {
+                    Ok(epoch) => Reply::Taken(epoch),
+                    Err(e) => Reply::No(e.to_string().chars().take(500).collect()),
+                }
+            }
+            Question::Destroyed { ve, lineage } => {
+                // Only who writes it, or is not known to be without the right to, says so: every member has it. It is written down here.
+                tracing::warn!(%ve, %from, "destroyed by another node");
+                match self.bury(ve, lineage) {
+                    Ok(()) => Reply::Done,
+                    Err(e) => Reply::No(e.to_string()),
+                }
+            }
+        }
+    }
+}
+
+/// Turns a greeting away. The epoch tells a former primary that it is one (promise G18).
+async fn refuse(writer: &mut FrameWriter, envelope: &Envelope, why: Refusal, epoch: Epoch) {
+    tracing::info!(ve = ?envelope.ve.map(|v| v.to_string()), why = why.name(), "a primary was turned away");
+    let answer = Envelope { epoch, seq: 0, ..*envelope };
+    let frame = wire::encode(&Message::Refused(why, vefs::ids::TxnNo(0)), answer, false);
+    if writer.send(frame).await.is_ok() {
+        // The other side closes when it has read this.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}

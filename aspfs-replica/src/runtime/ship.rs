@@ -1,0 +1,369 @@
+//! A VE's stream to one of its replicas: connects, greets, sends what the [machine](crate::ship) gives, again and again until the replica is
+//! one no longer.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::task::block_in_place;
+use vefs::Ve;
+use vefs::change::ReplicaOf;
+use vefs::clock::Clock;
+use vefs::format::role::RoleKind;
+use vefs::ids::Epoch;
+
+use super::exposed::{Exposed, Tail};
+use super::status::Link;
+use crate::local::VeLog;
+use crate::net::{FrameReader, FrameWriter, NetError, Transport};
+use crate::node::NodeId;
+use crate::session::Closed;
+use crate::ship::{Event, Sender};
+use crate::wire::{self, Envelope, Message, Refusal};
+
+/// Most bytes that may be unacknowledged when another transaction begins.
+const AHEAD: u64 = 64 << 20;
+/// Time between two attempts to connect.
+const AGAIN: Duration = Duration::from_millis(500);
+/// Frames of the replica that wait to be taken up.
+const ANSWERS: usize = 64;
+/// How long the last word may take.
+const LAST_WORD: Duration = Duration::from_secs(2);
+/// After so many frames that compression did not make smaller, as many go as they are.
+const POINTLESS: u32 = 8;
+/// Frames that then go as they are.
+const PLAIN: u32 = 64;
+
+/// Everything that a stream needs.
+pub(super) struct Shipping {
+    pub ve: Arc<Ve>,
+    pub exposed: Arc<Exposed>,
+    pub tail: Arc<Tail>,
+    pub replica: ReplicaOf,
+    pub link: Arc<Link>,
+    pub transport: Transport,
+    pub me: NodeId,
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Why a stream ended.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error(transparent)]
+    Net(#[from] NetError),
+    #[error(transparent)]
+    Log(#[from] crate::log::LogError),
+    #[error("the stream ended")]
+    Over,
+    #[error("{0}")]
+    Closed(String),
+    #[error("another node writes the VE, in epoch {}", .0.0)]
+    Superseded(Epoch),
+}
+
+impl Shipping {
+    fn node(&self) -> NodeId {
+        NodeId(self.replica.node)
+    }
+
+    /// Whether this node still ships to the replica.
+    fn goes_on(&self) -> bool {
+        self.exposed.follows(self.node()) && self.ve.is_writer() && self.ve.read_only_reason().is_none()
+    }
+
+    /// Ships until the replica is none any more.
+    pub async fn run(self) {
+        while self.goes_on() {
+            let ended = self.session().await;
+            self.link.disconnected();
+            match ended {
+                Err(Ended::Superseded(epoch)) => {
+                    block_in_place(|| self.superseded(epoch));
+                    return;
+                }
+                Err(e) => {
+                    if self.link.failed(e.to_string()) {
+                        tracing::warn!(ve = %self.ve.id(), node = %self.node(), reason = %e, "a replica's stream");
+                    }
+                }
+                Ok(()) => {}
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    /// This node writes the VE no more: another one was promoted (promises G18, G20).
+    fn superseded(&self, epoch: Epoch) {
+        // It may have greeted this node already, and then this node follows it.
+        if !self.ve.is_writer() {
+            return;
+        }
+        tracing::error!(ve = %self.ve.id(), epoch = epoch.0, "ALARM: another node was promoted: this one writes the VE no more");
+        self.exposed.set_fenced(true);
+        self.ve.fence("another node took it over");
+        if let Err(e) = self.ve.step_down(RoleKind::Superseded, epoch) {
+            tracing::error!(ve = %self.ve.id(), error = %e, "writing down that the VE was taken over");
+        }
+    }
+
+    async fn session(&self) -> Result<(), Ended> {
+        let peer = self.transport.connect(self.node()).await?;
+        let (writer, reader) = peer.open().await?;
+        self.link.connected();
+        let mut machine = Sender::new(self.me, self.ve.id(), AHEAD);
+        machine.connect(&VeLog(self.ve.clone()), self.clock.boot().as_nanos() as u64, self.clock.boot());
+        let (tx, rx) = mpsc::channel(ANSWERS);
+        let answers = tokio::spawn(read(reader, tx));
+        let mut stream =
+            Stream { on: self, machine, writer, rx, pays: Pays::default(), pace: Pace::new(self.replica.bandwidth) };
+        let ended = stream.run().await;
+        if let Err(Ended::Closed(_)) = &ended {
+            let _ = tokio::time::timeout(LAST_WORD, stream.last_word()).await;
+        }
+        answers.abort();
+        ended
+    }
+}
+
+/// Takes the replica's frames in until the stream ends.
+async fn read(mut reader: FrameReader, tx: mpsc::Sender<Result<(Envelope, Message), NetError>>) {
+    loop {
+        let next = match reader.next().await {
+            Ok(Some(frame)) => Ok(frame),
+            Ok(None) => return,
+            Err(e) => Err(e),
+        };
+        let over = next.is_err();
+        if tx.send(next).await.is_err() || over {
+            return;
+        }
+    }
+}
+
+struct Stream<'a> {
+    on: &'a Shipping,
+    machine: Sender,
+    writer: FrameWriter,
+    rx: mpsc::Receiver<Result<(Envelope, Message), NetError>>,
+    pays: Pays,
+    pace: Pace,
+}
+
+impl Stream<'_> {
+    async fn run(&mut self) -> Result<(), Ended> {
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        while self.on.goes_on() {
+            for (id, len) in self.on.tail.take_early() {
+                self.machine.written(id, len);
+            }
+            if let Some(frame) = self.next_frame()? {
+                self.send(frame).await?;
+                continue;
+            }
+            tokio::select! {
+                answer = self.rx.recv() => self.answered(answer)?,
+                () = self.on.tail.changed() => {}
+                _ = tick.tick() => {
+                    let events = self.machine.tick(self.on.clock.boot());
+                    self.events(events)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The session is over: the replica is told why, since what it does next depends on it.
+    async fn last_word(mut self) -> Result<(), Ended> {
+        while let Some(frame) = self.next_frame()? {
+            self.writer.send(frame).await?;
+        }
+        Ok(self.writer.finish().await?)
+    }
+
+    /// The next frame's bytes, if there is something to say.
+    fn next_frame(&mut self) -> Result<Option<Vec<u8>>, Ended> {
+        let (log, now) = (VeLog(self.on.ve.clone()), self.on.clock.boot());
+        block_in_place(|| {
+            let Some((envelope, message)) = self.machine.poll(&log, now)? else { return Ok(None) };
+            let carries = message.cost();
+            let frame = wire::encode(&message, envelope, self.pays.try_it());
+            self.pays.took(carries, frame.len() as u64);
+            self.on.link.sent(carries, frame.len() as u64);
+            Ok(Some(frame))
+        })
+    }
+
+    /// Sends a frame; acknowledgements are taken meanwhile, so that a slow link does not hide how far the replica is.
+    async fn send(&mut self, frame: Vec<u8>) -> Result<(), Ended> {
+        let wait = self.pace.wait(frame.len() as u64);
+        if !wait.is_zero() {
+            let until = tokio::time::Instant::now() + wait;
+            loop {
+                tokio::select! {
+                    () = tokio::time::sleep_until(until) => break,
+                    answer = self.rx.recv() => self.answered(answer)?,
+                }
+            }
+        }
+        let mut first = Some(frame);
+        loop {
+            // A send that is dropped has taken its frame: what is left is to flush.
+            let sent = {
+                let writer = &mut self.writer;
+                let frame = first.take();
+                let send = async move {
+                    match frame {
+                        Some(frame) => writer.send(frame).await,
+                        None => writer.flush().await,
+                    }
+                };
+                tokio::select! {
+                    sent = send => Some(sent),
+                    answer = self.rx.recv() => {
+                        let events = take(&mut self.machine, self.on, answer)?;
+                        self.events(events)?;
+                        None
+                    }
+                }
+            };
+            if let Some(sent) = sent {
+                return Ok(sent?);
+            }
+        }
+    }
+
+    fn answered(&mut self, answer: Option<Result<(Envelope, Message), NetError>>) -> Result<(), Ended> {
+        let events = take(&mut self.machine, self.on, answer)?;
+        self.events(events)
+    }
+
+    fn events(&mut self, events: Vec<Event>) -> Result<(), Ended> {
+        let node = self.on.node();
+        for event in events {
+            match event {
+                Event::Acked(position) => {
+                    self.on.link.acked(position);
+                    self.on.exposed.acked(node, position.txn);
+                    if let Err(e) = block_in_place(|| self.on.ve.set_cursor(node.0, position.txn)) {
+                        tracing::warn!(ve = %self.on.ve.id(), %node, error = %e, "a replica's cursor");
+                    }
+                }
+                Event::NeedsCatchUp(position) => {
+                    return Err(Ended::Closed(format!("catching up from transaction {}", position.txn)));
+                }
+                Event::Diverged(position) => {
+                    self.on.exposed.diverged(node);
+                    self.on.link.diverged(position);
+                }
+                Event::HigherEpoch(epoch) => return Err(Ended::Superseded(epoch)),
+                Event::Closed(closed) => return Err(ended(closed)),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn ended(closed: Closed) -> Ended {
+    match closed {
+        Closed::Refused(Refusal::OldEpoch, _) => Ended::Closed("the replica has seen a higher epoch".into()),
+        Closed::Refused(why, txn) => Ended::Closed(format!("refused at transaction {txn}: {}", why.name())),
+        Closed::TheyRefused(why, txn) => {
+            Ended::Closed(format!("refused by the replica at transaction {txn}: {}", why.name()))
+        }
+        Closed::Silent => Ended::Closed("the replica is silent".into()),
+    }
+}
+
+fn take(
+    machine: &mut Sender,
+    on: &Shipping,
+    answer: Option<Result<(Envelope, Message), NetError>>,
+) -> Result<Vec<Event>, Ended> {
+    let (envelope, message) = answer.ok_or(Ended::Over)??;
+    let log = VeLog(on.ve.clone());
+    Ok(block_in_place(|| machine.receive(&log, &envelope, message, on.clock.boot())))
+}
+
+/// Whether compressing frames is worth the time: not while it does not make them smaller.
+#[derive(Default)]
+struct Pays {
+    pointless: u32,
+    plain: u32,
+}
+
+impl Pays {
+    fn try_it(&self) -> bool {
+        self.plain == 0
+    }
+
+    fn took(&mut self, carried: u64, sent: u64) {
+        // Small frames say nothing about what a VE writes.
+        if carried < 4096 {
+            return;
+        }
+        if self.plain > 0 {
+            self.plain -= 1;
+        } else if sent * 8 > carried * 7 {
+            self.pointless += 1;
+            if self.pointless >= POINTLESS {
+                (self.pointless, self.plain) = (0, PLAIN);
+            }
+        } else {
+            self.pointless = 0;
+        }
+    }
+}
+
+/// A limit of bytes a second, with a tenth of a second's worth at once.
+struct Pace {
+    rate: u64,
+    free_at: Instant,
+}
+
+impl Pace {
+    fn new(rate: u64) -> Pace {
+        Pace { rate, free_at: Instant::now() }
+    }
+
+    fn wait(&mut self, bytes: u64) -> Duration {
+        if self.rate == 0 {
+            return Duration::ZERO;
+        }
+        let now = Instant::now();
+        let burst = Duration::from_millis(100);
+        let begin = self.free_at.max(now.checked_sub(burst).unwrap_or(now));
+        self.free_at = begin + Duration::from_secs_f64(bytes as f64 / self.rate as f64);
+        begin.saturating_duration_since(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_get_smaller_is_not_compressed_for_a_while() {
+        let mut pays = Pays::default();
+        for _ in 0..POINTLESS {
+            assert!(pays.try_it());
+            pays.took(100_000, 99_000);
+        }
+        for _ in 0..PLAIN {
+            assert!(!pays.try_it());
+            pays.took(100_000, 100_048);
+        }
+        assert!(pays.try_it());
+        pays.took(100_000, 30_000);
+        assert!(pays.try_it());
+    }
+
+    #[test]
+    fn a_pace_is_kept() {
+        let mut pace = Pace::new(1 << 20);
+        let waits: Vec<Duration> = (0..20).map(|_| pace.wait(1 << 18)).collect();
+        assert!(waits[0].is_zero());
+        // Nineteen quarters of a second, less the burst.
+        assert!(waits[19] > Duration::from_millis(4500) && waits[19] < Duration::from_millis(4760), "{:?}", waits[19]);
+        assert!(Pace::new(0).wait(u64::MAX).is_zero());
+    }
+}

@@ -1,0 +1,191 @@
+//! Commands about clusters and replication.
+
+use std::io::Read;
+use std::path::Path;
+use std::time::Duration;
+
+use super::cluster_args::{BranchCommand, ClusterCommand, NodeCommand, PromoteArgs, ReplicaCommand, SwitchoverArgs};
+use super::output::fields;
+use super::{Failure, Node};
+use crate::control::message::{Done, Id, Request};
+use crate::control::replication::{BranchRow, BundleText, NodeRow, PromotedRow, ReplicaRow};
+use crate::units::{show_duration, show_size};
+
+const NODE_HEAD: &[&str] = &["NAME", "IDENTITY", "ADDRESSES", "CERTIFICATE UNTIL", ""];
+const REPLICA_HEAD: &[&str] =
+    &["VE", "STATE", "E", "W", "NODE", "STANDS", "BEHIND", "TXNS", "RATE", "VERSION", "REMARK"];
+const BRANCH_HEAD: &[&str] = &["NAME", "VERSION", "TIME", "EPOCH"];
+/// Longest bundle in bytes.
+const BUNDLE_MAX: u64 = 4 << 20;
+
+pub fn cluster(node: &Node<'_>, command: &ClusterCommand) -> Result<(), Failure> {
+    let request = match command {
+        ClusterCommand::Init { name, node, address } => {
+            Request::ClusterInit { name: name.clone(), node: node.clone(), addresses: address.clone() }
+        }
+        ClusterCommand::Join { bundle } => Request::ClusterJoin { bundle: read(bundle)? },
+    };
+    let rows: Vec<NodeRow> = node.call(&request)?;
+    Ok(node.out.table(&rows, NODE_HEAD, node_line)?)
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    let shown = path.display().to_string();
+    let failed = |e| Failure::Write(format!("reading {shown}"), e);
+    let mut text = String::new();
+    let read = match path.as_os_str() == "-" {
+        true => std::io::stdin().lock().take(BUNDLE_MAX).read_to_string(&mut text),
+        false => std::fs::File::open(path).and_then(|f| f.take(BUNDLE_MAX).read_to_string(&mut text)),
+    };
+    read.map(|_| text).map_err(failed)
+}
+
+pub fn nodes(node: &Node<'_>, command: &NodeCommand) -> Result<(), Failure> {
+    let bundle: Option<BundleText> = match command {
+        NodeCommand::Add { name, address, .. } => {
+            Some(node.call(&Request::NodeAdd { name: name.clone(), addresses: address.clone() })?)
+        }
+        NodeCommand::Renew { node: which, .. } => node.call(&Request::NodeRenew { node: which.clone() })?,
+        NodeCommand::List => {
+            let rows: Vec<NodeRow> = node.call(&Request::NodeList {})?;
+            return Ok(node.out.table(&rows, NODE_HEAD, node_line)?);
+        }
+        NodeCommand::Revoke { node: which } => {
+            let rows: Vec<NodeRow> = node.call(&Request::NodeRevoke { node: which.clone() })?;
+            return Ok(node.out.table(&rows, NODE_HEAD, node_line)?);
+        }
+        NodeCommand::Address { node: which, address } => {
+            let request = Request::NodeAddress { node: which.clone(), addresses: address.clone() };
+            let rows: Vec<NodeRow> = node.call(&request)?;
+            return Ok(node.out.table(&rows, NODE_HEAD, node_line)?);
+        }
+    };
+    let (NodeCommand::Add { output, .. } | NodeCommand::Renew { output, .. }) = command else { return Ok(()) };
+    match (bundle, output) {
+        (None, _) => Ok(node.out.print(&Done {}, || "this node has a new certificate\n".into())?),
+        (Some(bundle), None) => Ok(node.out.print(&bundle, || bundle.bundle.clone())?),
+        (Some(bundle), Some(path)) => {
+            write_secret(path, &bundle.bundle).map_err(|e| Failure::Write(path.display().to_string(), e))?;
+            let text = format!("bring {} to the node over a safe way: `aspfs cluster join` takes it\n", path.display());
+            Ok(node.out.print(&Done {}, || text)?)
+        }
+    }
+}
+
+/// Writes a new file that only its owner can read.
+fn write_secret(path: &Path, text: &str) -> std::io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut file = std::fs::File::options().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+fn node_line(row: &NodeRow) -> Vec<String> {
+    let note = match (row.revoked, row.this) {
+        (true, _) => "revoked",
+        (_, true) => "this node",
+        _ => "",
+    };
+    vec![row.name.clone(), row.id.clone(), row.addresses.join(","), row.expires.clone(), note.into()]
+}
+
+pub fn replicas(node: &Node<'_>, command: &ReplicaCommand) -> Result<(), Failure> {
+    match command {
+        ReplicaCommand::Add { ve, node: which, required, bandwidth } => {
+            let (required, bandwidth) = (*required, bandwidth.filter(|b| *b != u64::MAX).unwrap_or(0));
+            let request = Request::ReplicaAdd { ve: Id(*ve), node: which.clone(), required, bandwidth };
+            let rows: Vec<ReplicaRow> = node.call(&request)?;
+            Ok(node.out.table(&rows, REPLICA_HEAD, replica_line)?)
+        }
+        ReplicaCommand::Remove { ve, node: which } => {
+            let done: Done = node.call(&Request::ReplicaRemove { ve: Id(*ve), node: which.clone() })?;
+            Ok(node.out.print(&done, String::new)?)
+        }
+        ReplicaCommand::Status { ve, watch } => loop {
+            let rows: Vec<ReplicaRow> = node.call(&Request::ReplicaStatus { ve: ve.map(Id) })?;
+            if *watch && node.out.is_terminal() {
+                // Home, and clear what was there.
+                print!("\x1b[H\x1b[2J");
+            }
+            node.out.table(&rows, REPLICA_HEAD, replica_line)?;
+            if !watch {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_secs(1));
+        },
+    }
+}
+
+fn age(ms: Option<u64>) -> String {
+    ms.map_or_else(|| "unknown".into(), |ms| format!("{:.1}s", ms as f64 / 1000.0))
+}
+
+fn replica_line(r: &ReplicaRow) -> Vec<String> {
+    let follows = r.role == "replica";
+    let remark = match () {
+        () if r.pulling => "pulling a whole state".into(),
+        () if !r.connected => r.reason.clone().unwrap_or_else(|| "not connected".into()),
+        () => r.reason.clone().unwrap_or_default(),
+    };
+    let exposure = if follows { "-".into() } else { age(r.exposure_ms) };
+    let stands = match (&r.replica_state, follows) {
+        (_, true) => if r.connected { "primary" } else { "primary?" }.to_owned(),
+        (Some(state), _) => format!("{state}{}", if r.required { "" } else { " (optional)" }),
+        _ => "-".into(),
+    };
+    vec![
+        r.ve.to_string(),
+        r.state.clone(),
+        exposure,
+        show_duration(r.window_ms),
+        r.node.clone().unwrap_or_else(|| "-".into()),
+        stands,
+        r.behind_bytes.map_or_else(|| "-".into(), show_size),
+        r.behind_txns.map_or_else(|| "-".into(), |t| t.to_string()),
+        if follows { "-".into() } else { format!("{}/s", show_size(r.rate)) },
+        if follows { r.txn.to_string() } else { r.acked_txn.map_or_else(|| "-".into(), |t| t.to_string()) },
+        remark,
+    ]
+}
+
+pub fn promote(node: &Node<'_>, args: &PromoteArgs) -> Result<(), Failure> {
+    let request = Request::Promote { ve: Id(args.ve), old_primary_is_off: args.old_primary_is_off, force: args.force };
+    let row: PromotedRow = node.call(&request)?;
+    Ok(node.out.print(&row, || promoted(&row))?)
+}
+
+pub fn switchover(node: &Node<'_>, args: &SwitchoverArgs) -> Result<(), Failure> {
+    let row: PromotedRow = node.call(&Request::Switchover { ve: Id(args.ve), node: args.node.clone() })?;
+    Ok(node.out.print(&row, || promoted(&row))?)
+}
+
+fn promoted(row: &PromotedRow) -> String {
+    let mut out = vec![
+        ("VE", row.ve.to_string()),
+        ("epoch", format!("{} (promotion {})", row.epoch, row.epoch >> 32)),
+        ("goes on behind", format!("version {}", row.fork_txn)),
+    ];
+    if let Some(time) = &row.fork_time {
+        out.push(("of", format!("{time}; what the old primary had beyond it stays there as a branch")));
+    }
+    for (name, txn) in &row.others {
+        let has = txn.map_or_else(|| "did not answer".into(), |txn| format!("has version {txn}"));
+        out.push(("other node", format!("{name} {has}")));
+    }
+    fields(&out)
+}
+
+pub fn branches(node: &Node<'_>, command: &BranchCommand) -> Result<(), Failure> {
+    match command {
+        BranchCommand::List { ve } => {
+            let rows: Vec<BranchRow> = node.call(&Request::BranchList { ve: Id(*ve) })?;
+            let line = |r: &BranchRow| vec![r.name.clone(), r.txn.to_string(), r.time.clone(), r.epoch.to_string()];
+            Ok(node.out.table(&rows, BRANCH_HEAD, line)?)
+        }
+        BranchCommand::Remove { ve, name } => {
+            let done: Done = node.call(&Request::BranchRemove { ve: Id(*ve), name: name.clone() })?;
+            Ok(node.out.print(&done, String::new)?)
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What is said on the control socket about clusters and replication.
+
+use serde::{Deserialize, Serialize};
+
+use super::message::Id;
+
+/// What happens when the window would be passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum AtWindow {
+    /// The VE goes on and is `lagging`, loudly
+    Degrade,
+    /// Changing operations wait
+    Stall,
+    /// As degrade, and writers are not slowed before either
+    Alarm,
+}
+
+/// A node of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct NodeRow {
+    pub name: String,
+    /// 32 hex digits.
+    pub id: String,
+    pub addresses: Vec<String>,
+    pub revoked: bool,
+    /// Whether it is the node that answers.
+    pub this: bool,
+    /// Until when its certificate is good.
+    pub expires: String,
+}
+
+/// What a node joins with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BundleText {
+    /// The text. It holds the node's key.
+    pub bundle: String,
+}
+
+/// A replicated VE, with one of its replicas where it is written here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct ReplicaRow {
+    pub ve: Id,
+    /// `primary`: it is written here and this row is about one replica; `replica`: it follows another node.
+    pub role: String,
+    /// The VE's state at its primary: protected, lagging, stalled, unprotected, fenced.
+    pub state: String,
+    /// The VE's exposure in milliseconds; none: unknown.
+    pub exposure_ms: Option<u64>,
+    pub window_ms: u64,
+    pub at_window: String,
+    /// How far it is here, durably.
+    pub txn: u64,
+    pub epoch: u64,
+    /// The other node: a replica, or the primary that is followed.
+    pub node: Option<String>,
+    pub required: bool,
+    /// How this replica stands.
+    pub replica_state: Option<String>,
+    pub replica_exposure_ms: Option<u64>,
+    /// What it lacks; none: unknown.
+    pub behind_bytes: Option<u64>,
+    pub behind_txns: Option<u64>,
+    /// Bytes a second that are sent to it, of late.
+    pub rate: u64,
+    pub acked_txn: Option<u64>,
+    pub connected: bool,
+    /// Why the last stream ended, or what was refused last.
+    pub reason: Option<String>,
+    /// Bytes of history that were sent, and bytes of the frames they took.
+    pub carried_bytes: u64,
+    pub sent_bytes: u64,
+    pub breaches: u64,
+    pub breach_ms: u64,
+    pub throttle_ms: u64,
+    pub stall_ms: u64,
+    /// A whole state is being pulled.
+    pub pulling: bool,
+}
+
+/// A VE is written by another node now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct PromotedRow {
+    pub ve: Id,
+    pub epoch: u64,
+    /// The last transaction of the history before.
+    pub fork_txn: u64,
+    /// When that was sealed: what is newer is lost, or on the old primary only.
+    pub fork_time: Option<String>,
+    /// The other replicas, with the last transaction that they have where they answered.
+    pub others: Vec<(String, Option<u64>)>,
+}
+
+/// A former state that was kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct BranchRow {
+    pub name: String,
+    pub txn: u64,
+    pub epoch: u64,
+    pub time: String,
+}

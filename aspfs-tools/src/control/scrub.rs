@@ -1,0 +1,52 @@
+//! What is said of the scrub.
+
+use serde::{Deserialize, Serialize};
+
+use super::message::{Id, Path};
+
+/// How the scrub is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScrubRow {
+    /// Number of the present or last pass; 0 before the first.
+    pub pass: u64,
+    /// When it began.
+    pub begun: Option<String>,
+    /// When a pass ended last.
+    pub ended: Option<String>,
+    /// What is being checked; nothing between passes.
+    pub part: Option<String>,
+    /// Things that the pass has checked.
+    pub things: u64,
+    /// Bytes that it has read.
+    pub bytes: u64,
+    /// Damaged things that it has found.
+    pub found: u64,
+    /// What is damaged, as far as is known.
+    pub damage: Vec<DamageRow>,
+}
+
+/// A damaged thing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DamageRow {
+    /// `tree`, `object`, `payload`, `journal` or `row`.
+    pub kind: String,
+    /// Which.
+    pub name: String,
+    /// What is wrong.
+    pub detail: String,
+    /// When it was seen first.
+    pub since: String,
+    /// Some of the files that read it.
+    pub readers: Vec<ReaderRow>,
+}
+
+/// A file that reads a damaged thing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReaderRow {
+    /// Of which VE.
+    pub ve: Id,
+    /// Its inode number.
+    pub ino: u64,
+    /// Its path, where it has one.
+    pub path: Option<Path>,
+}

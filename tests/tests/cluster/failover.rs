@@ -1,0 +1,75 @@
+//! A node is lost, another one takes over, the first comes back.
+
+use crate::cluster_of;
+use crate::setup::{VE, Writer, boot, records};
+
+/// The primary's daemon is killed under a writer and its link is cut; the replica is promoted. What it has is whole and not older than the
+/// window, the old primary's tail is a branch, and it follows (checks G9, G14, G18, G21, G22).
+#[test]
+fn a_replica_takes_over_from_a_killed_node() {
+    let mut cluster = cluster_of!(2);
+    let root = cluster.replicated(&["--window", "5s"]);
+    let writer = Writer::start(&root.join("stamps"), 64);
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    cluster.wait(0, "protection under load", |rows| rows.iter().all(|r| r.state == "protected"));
+    cluster.network.set_link(1, false);
+    let cut = boot();
+    cluster.nodes[0].kill();
+    let two = &cluster.nodes[1];
+    two.aspfs(&["promote", VE]).fails(1, &["--old-primary-is-off"]);
+    two.aspfs(&["promote", VE, "--old-primary-is-off"]).ok();
+    let there = cluster.mount(1);
+    let stamps = records(&there.join("stamps"));
+    let newest = stamps.last().copied().expect("something was shipped");
+    assert!(cut.saturating_sub(newest).as_secs() < 5, "the newest change is {:?} old", cut - newest);
+    std::fs::write(there.join("after"), "written by the second node").unwrap();
+
+    cluster.network.set_link(1, true);
+    cluster.nodes[0].up();
+    let answered = writer.end();
+    assert!(answered.len() >= stamps.len(), "more came over than was answered or under way");
+    cluster.wait(1, "the old primary to follow", |rows| rows.iter().all(|r| r.state == "protected" && r.connected));
+    let one = &cluster.nodes[0];
+    let show = one.aspfs(&["ve", "show", VE]).ok();
+    assert!(show.contains("replica"), "{show}");
+    assert!(std::fs::write(root.join("mine"), "no").is_err(), "the old mount takes no changes");
+    let branches = one.aspfs(&["--json", "branch", "list", VE]).ok();
+    assert!(branches.contains("epoch-0."), "{branches}");
+    let after = one.aspfs(&["cat", VE, "/after"]).ok();
+    assert_eq!(after, "written by the second node");
+    one.aspfs(&["mount", VE, "/mnt"]).fails(1, &["follows another node"]);
+}
+
+/// A planned hand-over under a writer: it is refused at some point, and everything that was answered is on the other node (checks G18).
+#[test]
+fn nothing_is_lost_by_a_hand_over() {
+    let cluster = cluster_of!(2);
+    let root = cluster.replicated(&["--window", "10s", "--at-window", "stall"]);
+    let writer = Writer::start(&root.join("stamps"), 200);
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    cluster.nodes[0].aspfs(&["switchover", VE, "node-3"]).fails(1, &["node-3"]);
+    cluster.nodes[0].aspfs(&["switchover", VE, "node-2"]).ok();
+    let answered = writer.end();
+    let there = cluster.mount(1);
+    let stamps = records(&there.join("stamps"));
+    assert!(!answered.is_empty() && stamps.len() >= answered.len(), "{} of {} are there", stamps.len(), answered.len());
+    cluster.wait(1, "the old primary to follow", |rows| rows.iter().all(|r| r.state == "protected" && r.connected));
+    std::fs::write(there.join("more"), "more").unwrap();
+}
+
+/// A node that was thrown out of the cluster gets nothing any more (checks G30).
+#[test]
+fn a_revoked_node_gets_nothing() {
+    let cluster = cluster_of!(3);
+    let root = cluster.replicated(&["--window", "10s"]);
+    cluster.nodes[0].aspfs(&["node", "revoke", "node-3"]).ok();
+    std::fs::write(root.join("secret"), "not for node 3").unwrap();
+    cluster.wait(0, "the second node", |rows| {
+        rows.iter().any(|r| r.node.as_deref() == Some("node-2") && r.behind_txns == Some(0))
+    });
+    cluster.nodes[2].aspfs(&["cat", VE, "/secret"]).fails(1, &["secret"]);
+    assert_eq!(cluster.nodes[1].aspfs(&["cat", VE, "/secret"]).ok(), "not for node 3");
+    let rows = cluster.status(0);
+    let thrown = rows.iter().find(|r| r.node.as_deref() != Some("node-2")).unwrap();
+    assert!(!thrown.connected, "{thrown:?}");
+}

@@ -1,0 +1,7 @@
+//! Nodes as processes, in network namespaces of their own: what an administrator does, and what programs in a VE see.
+
+#![allow(clippy::unwrap_used)]
+
+mod failover;
+mod setup;
+mod window;

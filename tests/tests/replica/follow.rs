@@ -1,0 +1,234 @@
+//! A replica's history is its primary's, through kills of both, damage and whatever a primary should not send.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use vefs::format::role::RoleKind;
+use vefs::ids::{Epoch, Hash, InodeNo, TxnNo};
+use vefs::op::{Op, Owner};
+use vefs::ve::{Feed, FeedPayload, FeedTxn, Known, ReceiveError, Request, Retention};
+
+use crate::pair::{Pair, ship, stage};
+
+/// Random operations, commits, publishing, sealing, collecting and kills on both sides, and the replica is always a version of the
+/// primary (checks G9, G11, G12, G13).
+#[test]
+fn a_replica_has_what_its_primary_had() {
+    for seed in 0..30 {
+        let mut pair = Pair::new(seed);
+        for _ in 0..40 {
+            let n = pair.rng.below(30) as usize;
+            pair.write(n);
+            match pair.rng.below(10) {
+                0 => pair.primary.ve().publish().unwrap(),
+                1 => drop(pair.primary.ve().housekeep(Duration::ZERO).unwrap()),
+                2 => drop(pair.primary.store.collect_garbage(&Retention { steps: vec![] }).unwrap()),
+                3 => drop(pair.replica.store.collect_garbage(&Retention { steps: vec![] }).unwrap()),
+                4 => pair.replica.kill(),
+                5 => pair.replica.ve().publish().unwrap(),
+                6 => pair.primary.store.checkpoint().unwrap(),
+                _ => {}
+            }
+            if pair.rng.percent(70) {
+                pair.primary.store.tick().unwrap();
+                pair.ship();
+                pair.is_a_version();
+            }
+        }
+        pair.primary.ve().commit().unwrap();
+        pair.ship();
+        pair.same();
+    }
+}
+
+fn written() -> (Pair, FeedTxn) {
+    let mut pair = Pair::new(99);
+    pair.write(50);
+    pair.primary.ve().commit().unwrap();
+    pair.ship();
+    let ve = pair.primary.ve();
+    let owner = Owner { uid: 0, gid: 0, umask: 0 };
+    let op = Op::Create { parent: InodeNo::ROOT, name: b"bulk".to_vec(), mode: 0o100_644, owner, rdev: 0 };
+    let vefs::op::Reply::Inode(ino, _) = ve.execute(&op, Request::default()).unwrap() else { panic!("no inode") };
+    for offset in [0, 100_000] {
+        let data = Bytes::from(vec![offset as u8 + 1; 100_000]);
+        ve.execute(&Op::Write { ino, offset, data, kill_priv: false }, Request::default()).unwrap();
+    }
+    ve.commit().unwrap();
+    let Feed::Txn(txn) = ve.feed(pair.replica.ve().position().txn).unwrap() else { panic!("nothing to ship") };
+    (pair, txn)
+}
+
+/// Whatever of a transaction is not what its hashes say, the replica takes nothing of it, and takes the right one afterwards (checks G10).
+#[test]
+fn what_is_not_what_its_hashes_say_changes_nothing() {
+    type Spoil = fn(&mut FeedTxn);
+    let cases: [(&str, Spoil); 8] = [
+        ("a body", |t| t.records[0].body = [&t.records[0].body[..], &[0]].concat().into()),
+        ("a record less", |t| drop(t.records.pop())),
+        ("another order", |t| t.records.swap(0, 1)),
+        ("another chain", |t| t.position.chain = Hash([7; 32])),
+        ("another epoch", |t| t.position.epoch = Epoch(9)),
+        ("another predecessor", |t| t.previous = Hash([7; 32])),
+        ("a seal", |t| t.seal = Bytes::from_static(&[1, 2, 3])),
+        ("a payload of another id", |t| {
+            for r in &mut t.records {
+                if let Some(FeedPayload::Bulk(id, _)) = &mut r.payload {
+                    id.offset += 1;
+                }
+            }
+        }),
+    ];
+    let (pair, txn) = written();
+    let (from, to) = (pair.primary.ve(), pair.replica.ve());
+    let before = (to.position(), to.journal_position(), to.usage());
+    for (what, spoil) in cases {
+        stage(&from, &to, &txn);
+        let mut bad = txn.clone();
+        spoil(&mut bad);
+        let refused = to.receive(&bad);
+        assert!(matches!(refused, Err(ReceiveError::Corrupt { .. })), "{what}: {refused:?}");
+        assert_eq!((to.position(), to.journal_position(), to.usage()), before, "{what}");
+        to.unstage_all();
+    }
+    // Bytes that are not those of the hash.
+    for record in &txn.records {
+        if let Some(FeedPayload::Bulk(id, len)) = &record.payload {
+            to.stage(*id, &vec![0; *len as usize]).unwrap();
+        }
+    }
+    assert!(matches!(to.receive(&txn), Err(ReceiveError::Corrupt { .. })));
+    to.unstage_all();
+    ship(&from, &to, &txn).unwrap();
+    to.sync().unwrap();
+    pair.same();
+    // Twice is refused as well.
+    assert!(matches!(ship(&from, &to, &txn), Err(ReceiveError::Corrupt { .. })));
+    pair.same();
+}
+
+/// A node that follows takes no changes of its own, and what it had of a transaction without a seal is nothing after a restart.
+#[test]
+fn a_follower_is_written_by_its_primary_alone() {
+    let (mut pair, _) = written();
+    let ve = pair.replica.ve();
+    let op = Op::Unlink { parent: InodeNo::ROOT, name: b"bulk".to_vec() };
+    assert!(ve.execute(&op, Request::default()).is_err());
+    assert!(ve.set_settings(ve.settings()).is_err());
+    assert!(ve.hold("h", ve.position().txn, false, "me").is_err());
+    assert_eq!(ve.housekeep(Duration::ZERO).unwrap(), 0);
+    let before = ve.position();
+    drop(ve);
+    pair.replica.kill();
+    assert_eq!(pair.replica.ve().position(), before, "a restart of a follower makes no epoch of its own");
+}
+
+/// Roles and epochs survive; a promotion's epoch is above all of the old primary's, and its history goes on at the fork (checks G10, G18, G21).
+#[test]
+fn a_replica_is_promoted_and_writes_on() {
+    let (mut pair, txn) = written();
+    ship(&pair.primary.ve(), &pair.replica.ve(), &txn).unwrap();
+    pair.replica.ve().sync().unwrap();
+    let ve = pair.replica.ve();
+    ve.note_epoch(Epoch(5)).unwrap();
+    ve.note_epoch(Epoch(3)).unwrap();
+    drop(ve);
+    pair.replica.kill();
+    let ve = pair.replica.ve();
+    assert_eq!(ve.epoch(), Epoch(5));
+    let head = ve.position();
+    assert!(ve.promote(Epoch(5)).is_err(), "an epoch that was seen");
+    let role = ve.promote(ve.epoch().promoted()).unwrap();
+    assert_eq!(
+        (role.kind, role.epoch, role.fork.txn, role.fork.chain),
+        (RoleKind::Primary, Epoch(1 << 32), head.txn, head.chain)
+    );
+    let op = Op::Unlink { parent: InodeNo::ROOT, name: b"bulk".to_vec() };
+    ve.execute(&op, Request::default()).unwrap();
+    ve.commit().unwrap();
+    assert_eq!((ve.position().epoch, ve.position().txn), (Epoch(1 << 32), head.txn.next()));
+    drop(ve);
+    pair.replica.kill();
+    let ve = pair.replica.ve();
+    assert!(ve.is_writer());
+    assert!(ve.epoch() >= Epoch(1 << 32));
+    // The old primary comes back and would write: its epochs stay below.
+    pair.primary.kill();
+    let old = pair.primary.ve();
+    assert!(old.epoch() < Epoch(1 << 32));
+    old.step_down(RoleKind::Superseded, Epoch(1 << 32)).unwrap();
+    assert!(old.execute(&op, Request::default()).is_err());
+    drop(old);
+    pair.primary.kill();
+    assert!(!pair.primary.ve().is_writer());
+    // It follows what was shipped so far and refuses a history that does not go on from its own.
+    pair.primary.ve().step_down(RoleKind::Replica, Epoch(1 << 32)).unwrap();
+    let Feed::Txn(next) = ve.feed(head.txn).unwrap() else { panic!("nothing to ship") };
+    ship(&ve, &pair.primary.ve(), &next).unwrap();
+}
+
+/// What a cursor holds is there whatever was published, checkpointed and collected since; past its cap it says that it lost it (checks G33).
+#[test]
+fn cursors_hold_history_up_to_a_cap() {
+    let mut pair = Pair::new(5);
+    pair.write(300);
+    pair.primary.store.tick().unwrap();
+    let first = pair.replica.ve().position().txn;
+    for _ in 0..30 {
+        pair.write(100);
+        pair.primary.store.tick().unwrap();
+        pair.primary.store.checkpoint().unwrap();
+        pair.primary.store.collect_garbage(&Retention { steps: vec![] }).unwrap();
+    }
+    assert!(matches!(pair.primary.ve().feed(first).unwrap(), Feed::Txn(_)));
+    pair.primary.kill();
+    pair.primary.store.checkpoint().unwrap();
+    pair.ship();
+    pair.primary.ve().commit().unwrap();
+    pair.ship();
+    pair.same();
+    // Without the cursor the same history is given back.
+    let shipped = pair.replica.ve().position().txn;
+    pair.primary.ve().drop_cursor(crate::pair::NODE).unwrap();
+    let slow = [9; 16];
+    pair.primary.ve().set_cursor(slow, shipped).unwrap();
+    let (before, _) = pair.primary.ve().journal_position();
+    while pair.primary.ve().journal_position().0 - before < 20 << 20 {
+        let ve = pair.primary.ve();
+        for _ in 0..200 {
+            let op = Op::Setxattr {
+                ino: InodeNo::ROOT,
+                name: b"user.k".to_vec(),
+                value: vec![1; 4000],
+                mode: vefs::op::XattrMode::Set,
+            };
+            ve.execute(&op, Request::default()).unwrap();
+        }
+        pair.primary.store.tick().unwrap();
+    }
+    pair.primary.store.checkpoint().unwrap();
+    let cursors = pair.primary.ve().cursors();
+    assert!(cursors.iter().any(|(n, c, _)| *n == slow && c.lost), "{cursors:?}");
+    assert_eq!(pair.primary.ve().feed(shipped).unwrap(), Feed::Gone);
+}
+
+/// Positions of the past are known while the journal or a version's row has them, and never wrong.
+#[test]
+fn positions_of_the_past() {
+    let mut pair = Pair::new(6);
+    let mut seen = vec![];
+    for _ in 0..20 {
+        pair.write(20);
+        pair.primary.ve().commit().unwrap();
+        seen.push(pair.primary.ve().position());
+        if seen.len() % 7 == 0 {
+            pair.primary.store.checkpoint().unwrap();
+            pair.primary.kill();
+        }
+    }
+    let ve = pair.primary.ve();
+    for p in &seen {
+        assert_eq!(ve.position_at(p.txn).unwrap(), Known::Here(*p));
+    }
+    assert_eq!(ve.position_at(TxnNo(ve.position().txn.0 + 1)).unwrap(), Known::Beyond);
+}

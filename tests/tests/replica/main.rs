@@ -1,0 +1,8 @@
+//! Replication with real stores: what a VE hands to its followers, and what becomes of it there.
+
+#![allow(clippy::unwrap_used)]
+
+mod follow;
+mod install;
+mod nodes;
+mod pair;

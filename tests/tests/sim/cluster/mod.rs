@@ -1,0 +1,6 @@
+//! Several nodes in memory.
+
+mod content;
+mod incoming;
+mod pull;
+mod store;

@@ -1,0 +1,256 @@
+//! Slots: the numbers under which rows and files of VEs lie. A VE's identity names its slot, so that a whole state can be made beside the
+//! one in use and put in its place by one rename, and so that a state that was replaced can stay as a *branch*, to be read.
+//!
+//! Crash points (promises G22, G23): a slot that no identity and no branch names is nothing, whatever it holds. The branch's name is durable before
+//! the identity that replaces it is; the old slot is erased only when the new identity is durable.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::files::{read_whole, write_whole};
+use super::{Store, identity_path};
+use crate::error::{Error, Result};
+use crate::format::identity::{self, Identity};
+use crate::format::role::{Fork, Role, RoleKind};
+use crate::ids::{Epoch, Hash, Lineage, VeId};
+use crate::limits;
+use crate::ve::{Ve, role};
+
+/// The folder of a VE's branches.
+fn branches(ve: VeId) -> String {
+    format!("ves/{ve}/branches")
+}
+
+fn tombstone(lineage: Lineage) -> String {
+    format!("tombstones/{lineage}")
+}
+
+fn branch_path(ve: VeId, name: &str) -> String {
+    format!("{}/{name}", branches(ve))
+}
+
+/// Whether a branch may have this name: 1 to [`limits::LABEL_MAX`] of `a-z`, `0-9`, `.` and `-`, not beginning with a dot.
+pub fn is_branch_name(name: &str) -> bool {
+    let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'.' || b == b'-';
+    (1..=limits::LABEL_MAX).contains(&name.len()) && name.bytes().all(good) && !name.starts_with('.')
+}
+
+impl Store {
+    /// Opens a follower anew whose taking of a transaction failed half-way: what it had of it is dropped (promise G9).
+    pub fn reopen_follower(&self, id: VeId) -> Result<Arc<Ve>> {
+        let mut claim = self.ves.seize(id);
+        if let Some(old) = claim.before() {
+            if old.read_only_reason().is_none() || old.is_writer() {
+                return Ok(old.clone());
+            }
+            self.shared.space.release(old.state.lock().inline());
+            claim.gone();
+        }
+        drop(claim);
+        self.ve(id)
+    }
+
+    /// Whether there is a VE of this identifier.
+    pub fn has_ve(&self, id: VeId) -> bool {
+        self.shared.storage.open(&identity_path(id)).is_ok()
+    }
+
+    /// Makes a VE that follows another node's history from its beginning. Durable when this returns.
+    pub fn create_follower(&self, id: VeId, lineage: Lineage, base: Hash, epoch: Epoch) -> Result<Arc<Ve>> {
+        if id == VeId(0) {
+            return Err(Error::Store("VE 00000000 is the node itself and has no tree".into()));
+        }
+        let _making = self.making.lock();
+        let claim = self.claim_new(id)?;
+        let _pin = self.shared.objects.pin(base);
+        self.shared.base(base)?;
+        let slot = self.free_slot(id)?;
+        self.erase(slot)?;
+        let identity = Identity { store: self.shared.store, ve: id, lineage, base, epoch, slot };
+        self.write_role(&identity, RoleKind::Replica, epoch)?;
+        write_whole(&*self.shared.storage, &identity_path(id), &identity.to_bytes())?;
+        let ve = Ve::open(&self.shared, identity, true)?;
+        claim.open(ve.clone());
+        Ok(ve)
+    }
+
+    pub(super) fn write_role(&self, identity: &Identity, kind: RoleKind, epoch: Epoch) -> Result<()> {
+        let fork = Fork::default();
+        let role = Role { store: self.shared.store, ve: identity.ve, lineage: identity.lineage, kind, epoch, fork };
+        role::store(&self.shared, &role)
+    }
+
+    /// A slot that nobody has: the VE's own number where that is free.
+    pub(super) fn free_slot(&self, ve: VeId) -> Result<VeId> {
+        let mut foreign = self.foreign_slots.lock();
+        let taken = match &mut *foreign {
+            Some(taken) => taken,
+            None => foreign.insert(self.read_foreign_slots()?),
+        };
+        let own = self.shared.storage.open(&identity_path(ve)).is_err();
+        if own && !taken.contains(&ve) {
+            return Ok(ve);
+        }
+        loop {
+            let slot = VeId(self.shared.entropy.next_u64() as u32);
+            let named = self.shared.storage.open(&identity_path(slot)).is_ok();
+            if slot != VeId(0) && slot != ve && !named && taken.insert(slot) {
+                return Ok(slot);
+            }
+        }
+    }
+
+    /// The slots that have another number than their VE.
+    fn read_foreign_slots(&self) -> Result<BTreeSet<VeId>> {
+        let mut taken = BTreeSet::new();
+        for id in self.list()? {
+            taken.extend(self.read_identity(id)?.map(|i| i.slot).filter(|s| *s != id));
+            for name in self.branch_names(id)? {
+                taken.extend(self.read_branch(id, &name)?.map(|i| i.slot));
+            }
+        }
+        Ok(taken)
+    }
+
+    /// The names of a VE's branches: states that were replaced and kept.
+    pub fn branch_names(&self, ve: VeId) -> Result<Vec<String>> {
+        let dir = branches(ve);
+        let mut names = self.shared.storage.list(&dir).map_err(Error::io("listing", dir))?;
+        names.retain(|n| is_branch_name(n) && !n.ends_with(".new"));
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    pub(super) fn read_branch(&self, ve: VeId, name: &str) -> Result<Option<Identity>> {
+        if !is_branch_name(name) {
+            return Ok(None);
+        }
+        let path = branch_path(ve, name);
+        let Some(bytes) = read_whole(&*self.shared.storage, &path, identity::LEN)? else { return Ok(None) };
+        let identity = Identity::parse(&bytes).map_err(|e| e.at("branch of a VE", path.clone()))?;
+        if identity.ve != ve || identity.store != self.shared.store {
+            let detail = format!("it is of VE {} of another folder or store", identity.ve);
+            return Err(Error::Damage { what: "branch of a VE", place: path, detail });
+        }
+        Ok(Some(identity))
+    }
+
+    /// A branch, to be read: it takes no changes.
+    pub fn branch(&self, ve: VeId, name: &str) -> Result<Arc<Ve>> {
+        let mut open = self.branches.lock();
+        if let Some(branch) = open.get(&(ve, name.to_owned())) {
+            return Ok(branch.clone());
+        }
+        let identity =
+            self.read_branch(ve, name)?.ok_or_else(|| Error::Store(format!("VE {ve} has no branch {name}")))?;
+        let branch = Ve::open_frozen(&self.shared, identity)?;
+        open.insert((ve, name.to_owned()), branch.clone());
+        Ok(branch)
+    }
+
+    /// Removes a branch with all its bytes.
+    pub fn remove_branch(&self, ve: VeId, name: &str) -> Result<()> {
+        let branch = self.branch(ve, name)?;
+        let _collecting = self.collecting.lock();
+        branch.state.lock().journal.poison("the branch was removed".into());
+        self.branches.lock().remove(&(ve, name.to_owned()));
+        self.remove_small(&branch_path(ve, name))?;
+        self.shared.space.release(branch.state.lock().inline());
+        self.erase(branch.slot)?;
+        self.give_slot_back(branch.slot);
+        Ok(())
+    }
+
+    /// Removes everything that a destroyed VE has beside its state: role, branches, what was being made.
+    pub(super) fn remove_rest(&self, ve: VeId) -> Result<()> {
+        for name in self.branch_names(ve)? {
+            let identity = self.read_branch(ve, &name)?;
+            let open = self.branches.lock().remove(&(ve, name.clone()));
+            if let Some(open) = open {
+                open.state.lock().journal.poison("the VE was destroyed".into());
+                self.shared.space.release(open.state.lock().inline());
+            }
+            self.remove_small(&branch_path(ve, &name))?;
+            if let Some(identity) = identity {
+                self.erase(identity.slot)?;
+                self.give_slot_back(identity.slot);
+            }
+        }
+        if let Some(incoming) = self.read_incoming(ve)? {
+            self.abandon(&incoming)?;
+        }
+        self.remove_small(&role::path(ve))
+    }
+
+    /// Remembers that the VE of a lineage was destroyed, so that no node that comes back revives it (promise G34).
+    pub(super) fn bury(&self, lineage: Lineage) -> Result<()> {
+        write_whole(&*self.shared.storage, &tombstone(lineage), &[])
+    }
+
+    /// Whether the VE of this lineage was destroyed.
+    pub fn is_buried(&self, lineage: Lineage) -> bool {
+        self.shared.storage.open(&tombstone(lineage)).is_ok()
+    }
+
+    /// Takes over from another node that the VE of a lineage was destroyed: it is destroyed here as well, with its branches.
+    pub fn bury_ve(&self, ve: VeId, lineage: Lineage) -> Result<()> {
+        match self.read_identity(ve)? {
+            Some(identity) if identity.lineage == lineage => self.destroy_ve(ve),
+            _ => self.bury(lineage),
+        }
+    }
+
+    pub(super) fn give_slot_back(&self, slot: VeId) {
+        if let Some(taken) = &mut *self.foreign_slots.lock() {
+            taken.remove(&slot);
+        }
+    }
+
+    /// Opens every branch of every VE; they are collected and their objects counted like VEs.
+    pub(super) fn open_branches(&self) -> Result<Vec<Arc<Ve>>> {
+        let mut out = Vec::new();
+        for ve in self.list()? {
+            for name in self.branch_names(ve)? {
+                out.push(self.branch(ve, &name)?);
+            }
+        }
+        Ok(out)
+    }
+
+    /// Puts a state that was made in another slot in the place of a VE's present one, which stays under `branch` if one is named, else is
+    /// erased. Whoever still has the old one finds it read-only.
+    pub(super) fn replace(&self, new: Identity, epoch: Epoch, branch: Option<&str>) -> Result<Arc<Ve>> {
+        let old = self.read_identity(new.ve)?;
+        let _making = self.making.lock();
+        let mut claim = self.ves.seize(new.ve);
+        if let (Some(name), Some(old)) = (branch, &old) {
+            if !is_branch_name(name) {
+                return Err(Error::Store(format!("{name:?} cannot be the name of a branch")));
+            }
+            if let Some(open) = claim.before() {
+                open.retire("its history was rewound")?;
+            }
+            write_whole(&*self.shared.storage, &branch_path(new.ve, name), &old.to_bytes())?;
+            if let Some(taken) = &mut *self.foreign_slots.lock() {
+                taken.insert(old.slot);
+            }
+        } else if let Some(open) = claim.before() {
+            open.retire("its state was replaced")?;
+        }
+        let keeps_epoch = old.as_ref().is_some_and(|o| o.lineage == new.lineage);
+        let seen = if keeps_epoch { role::load(&self.shared, &new)?.epoch } else { Epoch(0) };
+        self.write_role(&new, RoleKind::Replica, epoch.max(seen))?;
+        write_whole(&*self.shared.storage, &identity_path(new.ve), &new.to_bytes())?;
+        if let Some(gone) = claim.before() {
+            self.shared.space.release(gone.state.lock().inline());
+        }
+        claim.gone();
+        if let (None, Some(old)) = (branch, old) {
+            self.erase(old.slot)?;
+            self.give_slot_back(old.slot);
+        }
+        let ve = Ve::open(&self.shared, new, true)?;
+        claim.open(ve.clone());
+        Ok(ve)
+    }
+}

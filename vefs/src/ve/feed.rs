@@ -1,0 +1,390 @@
+//! A VE's history for those who follow it: its durable transactions as the journal has them, the bytes of their payloads, and cursors that hold
+//! both until they have been taken.
+//!
+//! Only what is sealed and durable is handed out (promise G12). A cursor holds journal segments and payload bytes behind its transaction, up to a
+//! cap of bytes; beyond it the cursor loses its hold and says so (promise G33).
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+
+use super::envelope::Envelope;
+use super::{State, Ve};
+use crate::change::{Body, Seal};
+use crate::codec;
+use crate::content::read::{self, payload_pieces};
+use crate::error::{Error, Result};
+use crate::format::record::{Frame, FrameKind};
+use crate::ids::{Epoch, Hash, Lineage, PayloadId, Position, TxnNo};
+use crate::journal::Span;
+use crate::meta::{Batch, Scan, Table, prefix_end, rows};
+
+/// Sealed transactions whose place in the journal is remembered.
+const INDEX_MAX: usize = 1 << 16;
+
+/// A record as journalled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeedRecord {
+    /// The encoded body: the bytes under the chain hash.
+    pub body: Bytes,
+    /// Its payload.
+    pub payload: Option<FeedPayload>,
+}
+
+/// A record's payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FeedPayload {
+    /// Its bytes.
+    Inline(Bytes),
+    /// Lies beside the journal: its id and length.
+    Bulk(PayloadId, u64),
+}
+
+/// A sealed transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeedTxn {
+    /// The position after it.
+    pub position: Position,
+    /// Chain hash before it.
+    pub previous: Hash,
+    /// In order.
+    pub records: Vec<FeedRecord>,
+    /// The encoded seal.
+    pub seal: Bytes,
+}
+
+/// What lies behind a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Feed {
+    /// The next one.
+    Txn(FeedTxn),
+    /// Nothing that is durable.
+    AtEnd,
+    /// The journal does not reach back so far.
+    Gone,
+}
+
+/// Whether a history has a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// With this position after it.
+    Here(Position),
+    /// It has not come so far, durably.
+    Beyond,
+    /// It is too long ago to be known.
+    Gone,
+}
+
+/// Where a sealed transaction lies.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sealed {
+    pub txn: TxnNo,
+    pub epoch: Epoch,
+    pub chain: Hash,
+    pub previous: Hash,
+    /// Journal positions of its first frame and after its seal.
+    pub begin: u64,
+    pub end: u64,
+    /// Bytes of frames and payloads of everything up to here that was sealed or looked at in this run.
+    pub volume: u64,
+}
+
+/// A follower's place in the history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    /// It has everything up to here.
+    pub txn: TxnNo,
+    /// Journal position behind that.
+    pub journal: u64,
+    /// It lost its hold: what it needs may be gone.
+    pub lost: bool,
+}
+
+/// The sealed transactions that the journal still has, as far as they were looked at.
+#[derive(Default)]
+pub(crate) struct Index {
+    seals: VecDeque<Sealed>,
+    volume: u64,
+    /// Where this run began.
+    first: Position,
+    /// The journal before the first of them was looked through.
+    scanned: bool,
+}
+
+impl Index {
+    pub fn new(first: Position) -> Index {
+        Index { first, ..Index::default() }
+    }
+
+    /// Takes the transaction that was sealed last.
+    pub fn push(&mut self, mut sealed: Sealed, payload: u64) {
+        self.volume += sealed.end.saturating_sub(sealed.begin) + payload;
+        sealed.volume = self.volume;
+        if self.seals.len() >= INDEX_MAX {
+            self.seals.pop_front();
+            self.scanned = false;
+        }
+        self.seals.push_back(sealed);
+    }
+
+    fn get(&self, txn: TxnNo) -> Option<&Sealed> {
+        let first = self.seals.front()?.txn.0;
+        self.seals.get(usize::try_from(txn.0.checked_sub(first)?).ok()?)
+    }
+
+    /// The last one that ends at or before a journal position.
+    fn durable(&self, upto: u64) -> Option<&Sealed> {
+        self.seals.partition_point(|s| s.end <= upto).checked_sub(1).map(|i| &self.seals[i])
+    }
+
+    /// Bytes behind a transaction.
+    fn behind(&self, txn: TxnNo) -> u64 {
+        let before = self.get(txn).map(|s| s.volume);
+        let none = self.seals.front().is_none_or(|f| f.txn > txn.next());
+        self.volume - before.unwrap_or(if none { 0 } else { self.volume }).min(self.volume)
+    }
+}
+
+impl State {
+    fn at(&self, lineage: Lineage, s: &Sealed) -> Position {
+        Position { lineage, epoch: s.epoch, txn: s.txn, chain: s.chain }
+    }
+
+    fn durable_position(&self) -> Position {
+        let (lineage, upto) = (self.head.lineage, self.journal.durable());
+        if self.head.journal <= upto {
+            return Position { lineage, epoch: self.head.epoch, txn: self.head.txn, chain: self.head.chain };
+        }
+        self.index.durable(upto).map_or(self.index.first, |s| self.at(lineage, s))
+    }
+
+    /// The journal position from which on cursors hold segments; those that hold more than `cap` bytes lose their hold.
+    pub fn cursor_floor(&mut self, cap: u64) -> Option<u64> {
+        let behind: BTreeMap<[u8; 16], u64> =
+            self.cursors.iter().map(|(n, c)| (*n, self.index.behind(c.txn))).collect();
+        let (ve, position) = (self.role.ve, self.journal.position());
+        for (node, cursor) in self.cursors.iter_mut().filter(|(_, c)| !c.lost) {
+            let held = behind[node].max(position.saturating_sub(cursor.journal));
+            if held > cap {
+                cursor.lost = true;
+                tracing::warn!(%ve, txn = %cursor.txn, held, "a replica is too far behind: its journal is held no longer");
+            }
+        }
+        self.cursors.values().filter(|c| !c.lost).map(|c| c.journal).min()
+    }
+
+    /// Payloads of transactions after this one are held for followers.
+    pub fn unshipped_after(&self) -> Option<TxnNo> {
+        self.cursors.values().filter(|c| !c.lost).map(|c| c.txn).min()
+    }
+
+    /// The rows of the cursors.
+    pub fn cursor_rows(&self, batch: &mut Batch) {
+        for (node, c) in &self.cursors {
+            batch.put(Table::System, rows::cursor(self.tables.ve, *node), codec::encode(&(c.txn, c.journal, c.lost)));
+        }
+    }
+}
+
+/// The cursors that are stored.
+pub(crate) fn load_cursors(
+    meta: &dyn crate::meta::MetaStore,
+    slot: crate::ids::VeId,
+) -> Result<BTreeMap<[u8; 16], Cursor>> {
+    let (mut out, mut bad) = (BTreeMap::new(), None);
+    let prefix = rows::cursor_prefix(slot);
+    let end = prefix_end(&prefix).unwrap_or_else(|| vec![0xff; 32]);
+    meta.scan(Table::System, &prefix, &end, &mut |k, v| {
+        let row = rows::parse_cursor(k).and_then(|node| Ok((node, rows::decode::<(TxnNo, u64, bool)>("system", v)?)));
+        match row {
+            Ok((node, (txn, journal, lost))) => {
+                out.insert(node, Cursor { txn, journal, lost });
+                Scan::Next
+            }
+            Err(e) => {
+                bad = Some(e.into());
+                Scan::Stop
+            }
+        }
+    })?;
+    bad.map_or(Ok(out), Err)
+}
+
+impl Ve {
+    /// The position of the last transaction that is sealed and durable.
+    pub fn durable_position(&self) -> Position {
+        self.state.lock().durable_position()
+    }
+
+    /// The position after a transaction.
+    pub fn position_at(&self, txn: TxnNo) -> Result<Known> {
+        let lineage = self.identity.lineage;
+        if txn == TxnNo(0) {
+            let epoch = self.identity.epoch;
+            return Ok(Known::Here(Position { lineage, epoch, txn, chain: Hash([0; 32]) }));
+        }
+        {
+            let s = self.state.lock();
+            let durable = s.durable_position();
+            match (txn.cmp(&durable.txn), s.index.get(txn)) {
+                (std::cmp::Ordering::Greater, _) => return Ok(Known::Beyond),
+                (std::cmp::Ordering::Equal, _) => return Ok(Known::Here(durable)),
+                (_, Some(sealed)) => return Ok(Known::Here(s.at(lineage, sealed))),
+                _ => {}
+            }
+        }
+        if let Some(row) = self.shared.meta.get(Table::System, &rows::txn(self.slot, txn))? {
+            let row: rows::TxnRow = rows::decode("system", &row)?;
+            return Ok(Known::Here(Position { lineage, epoch: row.epoch, txn, chain: row.chain }));
+        }
+        Ok(self
+            .find(txn)?
+            .map_or(Known::Gone, |s| Known::Here(Position { lineage, epoch: s.epoch, txn, chain: s.chain })))
+    }
+
+    /// Where a transaction lies in the journal; the part before what is remembered is looked through once.
+    fn find(&self, txn: TxnNo) -> Result<Option<Sealed>> {
+        let (span, known) = {
+            let s = self.state.lock();
+            if let Some(sealed) = s.index.get(txn) {
+                return Ok(Some(*sealed));
+            }
+            let until = s.index.seals.front().map_or(s.head.journal, |f| f.begin);
+            if s.index.scanned || s.journal.oldest() >= until {
+                return Ok(None);
+            }
+            (s.journal.span(s.journal.oldest(), until), s.journal.oldest() == 0)
+        };
+        let Some(span) = span else { return Ok(None) };
+        let found = seals(&span, known)?;
+        let mut s = self.state.lock();
+        let joins = match (found.last(), s.index.seals.front()) {
+            (Some(last), Some(first)) => last.txn.next() == first.txn,
+            (Some(last), None) => last.txn == s.index.first.txn,
+            _ => false,
+        };
+        s.index.scanned = true;
+        if joins {
+            for sealed in found.into_iter().rev().take(INDEX_MAX) {
+                s.index.seals.push_front(sealed);
+            }
+        }
+        Ok(s.index.get(txn).copied())
+    }
+
+    /// The transaction after `after`.
+    pub fn feed(&self, after: TxnNo) -> Result<Feed> {
+        let txn = after.next();
+        if txn > self.durable_position().txn {
+            return Ok(Feed::AtEnd);
+        }
+        let Some(sealed) = self.find(txn)? else { return Ok(Feed::Gone) };
+        let Some(span) = self.state.lock().journal.span(sealed.begin, sealed.end) else { return Ok(Feed::Gone) };
+        let (mut records, mut seal, mut offset) = (Vec::new(), Bytes::new(), 0);
+        span.each(&mut |at, frame| {
+            if frame.header.txn != txn {
+                let place = format!("position {at}");
+                let detail = format!("a frame of transaction {} in {txn}", frame.header.txn);
+                return Err(Error::Damage { what: "journal", place, detail });
+            }
+            match frame.header.kind {
+                FrameKind::Seal => seal = Bytes::copy_from_slice(frame.body),
+                FrameKind::Body => records.push(record(&frame, txn, &mut offset, at)?),
+            }
+            Ok(())
+        })?;
+        let lineage = self.identity.lineage;
+        let position = Position { lineage, epoch: sealed.epoch, txn, chain: sealed.chain };
+        Ok(Feed::Txn(FeedTxn { position, previous: sealed.previous, records, seal }))
+    }
+
+    /// Bytes of a payload that lies beside the journal.
+    pub fn payload(&self, id: PayloadId, offset: u64, len: usize) -> Result<Bytes> {
+        let mut pieces = Vec::new();
+        {
+            let mut s = self.state.lock();
+            let State { tables, files, .. } = &mut *s;
+            payload_pieces(&|id| tables.place(id), files, id.plus(offset), 0, len as u64, &mut pieces)?;
+        }
+        let mut bytes = vec![0; len];
+        read::read(&pieces, &self.shared.objects, &mut bytes)?;
+        Ok(Bytes::from(bytes))
+    }
+
+    /// A follower has everything up to `txn`: what is behind that is held for it. A cursor never goes back, unless it lost its hold.
+    pub fn set_cursor(&self, node: [u8; 16], txn: TxnNo) -> Result<()> {
+        let sealed = if txn == TxnNo(0) { None } else { self.find(txn)? };
+        let mut s = self.state.lock();
+        let journal = match sealed {
+            Some(sealed) => sealed.end,
+            None if txn == s.head.txn => s.head.journal,
+            None => s.journal.oldest(),
+        };
+        let fresh = !s.cursors.contains_key(&node);
+        // A position whose successors were recycled holds nothing.
+        let lost = sealed.is_none() && txn != s.head.txn && s.journal.oldest() > 0;
+        s.cursors.insert(node, Cursor { txn, journal, lost });
+        if fresh {
+            let mut batch = Batch::default();
+            s.cursor_rows(&mut batch);
+            self.shared.meta.write(batch)?;
+        }
+        Ok(())
+    }
+
+    /// Nothing is held any more for this follower.
+    pub fn drop_cursor(&self, node: [u8; 16]) -> Result<()> {
+        let mut s = self.state.lock();
+        if s.cursors.remove(&node).is_some() {
+            let mut batch = Batch::default();
+            batch.delete(Table::System, rows::cursor(self.slot, node));
+            self.shared.meta.write(batch)?;
+        }
+        Ok(())
+    }
+
+    /// The followers' cursors, and how many bytes lie behind each.
+    pub fn cursors(&self) -> Vec<([u8; 16], Cursor, u64)> {
+        let s = self.state.lock();
+        s.cursors.iter().map(|(n, c)| (*n, *c, s.index.behind(c.txn))).collect()
+    }
+}
+
+/// A record from its frame. `offset`: of its payload among those of the transaction.
+fn record(frame: &Frame<'_>, txn: TxnNo, offset: &mut u64, at: u64) -> Result<FeedRecord> {
+    let place = || format!("position {at}");
+    let body: Body = codec::decode(frame.body).map_err(|e| e.at("record body", place()))?;
+    let payload = match &body.payload {
+        None => None,
+        Some(p) => {
+            let id = PayloadId { txn, offset: *offset };
+            *offset += p.len;
+            let envelope: Envelope = codec::decode(frame.envelope).map_err(|e| e.at("record envelope", place()))?;
+            Some(match envelope.place {
+                Some(_) => FeedPayload::Bulk(id, p.len),
+                None => FeedPayload::Inline(Bytes::copy_from_slice(frame.payload)),
+            })
+        }
+    };
+    Ok(FeedRecord { body: Bytes::copy_from_slice(frame.body), payload })
+}
+
+/// The transactions that lie whole in a range; the first one only where the range begins with it (`whole`).
+fn seals(span: &Span, whole: bool) -> Result<Vec<Sealed>> {
+    let mut out: Vec<Sealed> = Vec::new();
+    let mut before = whole.then_some((Hash([0; 32]), 0));
+    span.each(&mut |at, frame| {
+        if frame.header.kind == FrameKind::Body {
+            return Ok(());
+        }
+        let seal: Seal = codec::decode(frame.body).map_err(|e| e.at("seal", format!("position {at}")))?;
+        let end = at + frame.header.frame_len();
+        if let Some((previous, begin)) = before {
+            let (txn, epoch) = (frame.header.txn, frame.header.epoch);
+            out.push(Sealed { txn, epoch, chain: seal.chain, previous, begin, end, volume: 0 });
+        }
+        before = Some((seal.chain, end));
+        Ok(())
+    })?;
+    Ok(out)
+}

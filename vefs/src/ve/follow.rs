@@ -1,0 +1,308 @@
+//! Following another node's history: transactions come in whole, are proved by their hashes, journalled and applied by the same code as on
+//! the node that made them.
+//!
+//! Crash points (promises G9 to G11): everything is checked before the first byte of a transaction is journalled; its frames and seal
+//! are written under one hold of the lock, so no flush ends inside it; recovery of a follower drops a tail without a seal. Bulk bytes
+//! that are put aside are not named by anything until their transaction is journalled, and are forgotten by a restart.
+//!
+//! A record that points a file at an object carries no bytes: the object is made here, from the file as it is, and must have the hash. A primary
+//! begins a transaction with such a record, so the file is what it was when the primary sealed it.
+
+use std::collections::BTreeMap;
+
+use super::commit::chain_hash;
+use super::envelope::Envelope;
+use super::feed::{FeedPayload, FeedTxn};
+use super::{Open, State, Ve};
+use crate::change::validate::validate;
+use crate::change::{Body, Change, PayloadRef, Seal};
+use crate::codec;
+use crate::content::{ExtentPlace, Location, Place};
+use crate::error::{Error, Result};
+use crate::format::record::{FrameKind, frame_len};
+use crate::format::role::RoleKind;
+use crate::ids::{Hash, InodeNo, PayloadId, TxnNo};
+use crate::limits;
+use crate::object::Pin;
+use crate::state::apply::apply;
+use crate::state::key::{Key, Value};
+use crate::state::view::View;
+use crate::types::{Extent, Source};
+
+/// Bulk bytes that came ahead of their record.
+pub(crate) struct Staged {
+    place: ExtentPlace,
+    hash: Hash,
+}
+
+/// Why a transaction was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceiveError {
+    /// It is not what its hashes say, or does not follow. Nothing was changed.
+    #[error("transaction {txn} is not what its hashes say: {detail}")]
+    Corrupt {
+        /// Which.
+        txn: TxnNo,
+        /// What was found.
+        detail: String,
+    },
+    /// The store failed or is full. What was begun is not sealed; the VE has to be opened anew if it is read-only now.
+    #[error(transparent)]
+    Store(#[from] Error),
+}
+
+/// A transaction that was proved.
+struct Proved {
+    bodies: Vec<Body>,
+    seal: Seal,
+    /// Places of bulk payloads, by record.
+    places: Vec<Option<ExtentPlace>>,
+}
+
+impl Ve {
+    /// Puts a whole bulk payload aside.
+    pub fn stage(&self, id: PayloadId, bytes: &[u8]) -> Result<()> {
+        let hash = Hash::of(bytes);
+        let mut s = self.state.lock();
+        s.journal.check()?;
+        if self.shared.is_tight()? {
+            return Err(Error::NoSpace { what: "a payload from a primary" });
+        }
+        let place = s.files.append(bytes)?;
+        self.shared.space.spend(bytes.len() as u64);
+        s.staged.insert(id, Staged { place, hash });
+        Ok(())
+    }
+
+    /// Forgets everything that was put aside.
+    pub fn unstage_all(&self) {
+        self.state.lock().staged.clear();
+    }
+
+    /// Takes the transaction behind the head. All or nothing; durable after [`Ve::sync`].
+    pub fn receive(&self, txn: &FeedTxn) -> Result<(), ReceiveError> {
+        let proved = self.prove(txn)?;
+        // From before an object has its name until a record names it, no collection may take it (promise G26).
+        let _pins = self.make_objects(txn.position.txn, &proved)?;
+        let heavy = {
+            let mut s = self.state.lock();
+            self.take(&mut s, txn, proved)?;
+            s.tables.active.weight() >= self.shared.options.overlay_soft
+        };
+        if heavy {
+            self.relieve()?;
+        }
+        Ok(())
+    }
+
+    /// Checks everything about a transaction that can be checked.
+    fn prove(&self, txn: &FeedTxn) -> Result<Proved, ReceiveError> {
+        let number = txn.position.txn;
+        let corrupt = |detail: String| ReceiveError::Corrupt { txn: number, detail };
+        let s = self.state.lock();
+        let head = &s.head;
+        if s.role.kind != RoleKind::Replica {
+            return Err(corrupt("this node does not follow the VE".into()));
+        }
+        if number != head.txn.next() || txn.previous != head.chain || txn.position.lineage != head.lineage {
+            return Err(corrupt(format!("it does not follow transaction {}", head.txn)));
+        }
+        if txn.position.epoch < head.epoch && head.txn != TxnNo(0) {
+            return Err(corrupt(format!("epoch {} after {}", txn.position.epoch.0, head.epoch.0)));
+        }
+        let seal: Seal = codec::decode(&txn.seal).map_err(|e| corrupt(format!("its seal: {e}")))?;
+        if seal.records as usize != txn.records.len() || seal.records == 0 || seal.records > limits::TXN_RECORDS_MAX {
+            return Err(corrupt(format!("{} records, its seal says {}", txn.records.len(), seal.records)));
+        }
+        if seal.time < head.time || !seal.time.is_valid() {
+            return Err(corrupt("its time is before the one before".into()));
+        }
+        let mut open = Open::after(head.chain, head.txn);
+        let mut late = seal.payloads.iter();
+        let (mut bodies, mut places) = (Vec::new(), Vec::new());
+        for (i, record) in txn.records.iter().enumerate() {
+            let at = |detail: String| corrupt(format!("record {i}: {detail}"));
+            if record.body.len() > limits::BODY_MAX {
+                return Err(at("its body is too long".into()));
+            }
+            let body: Body = codec::decode(&record.body).map_err(|e| at(e.to_string()))?;
+            validate(&body, number).map_err(|e| at(e.to_string()))?;
+            let id = PayloadId { txn: number, offset: open.payload };
+            places.push(check_payload(&body, record.payload.as_ref(), id, &s.staged, &mut late).map_err(at)?);
+            open.payload = open.payload.saturating_add(body.payload.map_or(0, |p| p.len));
+            open.absorb(&record.body);
+            bodies.push(body);
+        }
+        if late.next().is_some() {
+            return Err(corrupt("its seal has hashes of payloads that are not there".into()));
+        }
+        let chain = chain_hash(&open, &seal.payloads, seal.time, txn.position.epoch);
+        if chain != txn.position.chain || chain != seal.chain {
+            return Err(corrupt("its chain hash is another".into()));
+        }
+        Ok(Proved { bodies, seal, places })
+    }
+
+    /// Makes the objects that the transaction names and that are not here.
+    fn make_objects(&self, txn: TxnNo, proved: &Proved) -> Result<Vec<Pin>, ReceiveError> {
+        let mut wanted: BTreeMap<Hash, (usize, InodeNo)> = BTreeMap::new();
+        for (i, body) in proved.bodies.iter().enumerate() {
+            for change in &body.changes {
+                if let Change::Map(ino, _, Extent { source: Source::Object { hash, .. }, .. }) = change {
+                    wanted.entry(*hash).or_insert((i, *ino));
+                }
+            }
+        }
+        let mut pins = Vec::new();
+        for (hash, (record, ino)) in wanted {
+            pins.push(self.shared.objects.pin(hash));
+            if self.shared.objects.contains(hash).map_err(Error::from)? {
+                continue;
+            }
+            let corrupt = |detail: &str| ReceiveError::Corrupt { txn, detail: format!("record {record}: {detail}") };
+            if record != 0 {
+                return Err(corrupt("it names an object that is not here"));
+            }
+            let size = self.inode(ino).map_err(|_| corrupt("it seals a file that is not here"))?.size;
+            let staged = self.copy_body(ino, size)?.ok_or_else(|| corrupt("the sealed file is too short"))?;
+            if staged.hash() != hash {
+                return Err(corrupt("the sealed file has another hash"));
+            }
+            self.shared.objects.place(vec![staged]).map_err(Error::from)?;
+        }
+        Ok(pins)
+    }
+
+    /// Journals and applies what was proved, under the lock.
+    fn take(&self, s: &mut State, txn: &FeedTxn, proved: Proved) -> Result<()> {
+        let number = txn.position.txn;
+        s.journal.check()?;
+        // Nobody else changes a follower, but a promotion or another session may have come in between.
+        if s.head.txn.next() != number || s.head.chain != txn.previous || s.role.kind != RoleKind::Replica {
+            return Err(Error::Store(format!("VE {} changed while transaction {number} was taken", self.id)));
+        }
+        let inline = |r: &super::feed::FeedRecord| match &r.payload {
+            Some(FeedPayload::Inline(bytes)) => bytes.len(),
+            _ => 0,
+        };
+        let total: u64 = txn.records.iter().map(|r| frame_len(r.body.len(), 64, inline(r))).sum();
+        if self.shared.is_tight()? || total > self.shared.space.room() {
+            self.shared.measure_space()?;
+            if self.shared.space.is_tight() || total > self.shared.space.room() {
+                return Err(Error::NoSpace { what: "a transaction from a primary" });
+            }
+        }
+        let begun = (s.journal.position(), s.head.chain);
+        s.open = Open::after(s.head.chain, s.head.txn);
+        for ((record, body), place) in txn.records.iter().zip(&proved.bodies).zip(proved.places) {
+            if let Err(e) = self.take_record(s, txn, record, body, place) {
+                // Part of the transaction is in the journal: only a replay, which drops it, can put that right.
+                return Err(s.journal.poison(format!("taking transaction {number}: {e}")));
+            }
+        }
+        let payload = s.open.payload;
+        let epoch = txn.position.epoch;
+        let written = match s.journal.append(FrameKind::Seal, number, epoch, &txn.seal, &[], &[]) {
+            Ok(written) => written,
+            Err(e) => return Err(s.journal.poison(format!("sealing transaction {number}: {e}"))),
+        };
+        s.sealed(&proved.seal, epoch, begun.0, written.end, payload);
+        s.staged = s.staged.split_off(&PayloadId { txn: number.next(), offset: 0 });
+        for change in proved.bodies.iter().flat_map(|b| &b.changes) {
+            if let Change::PutSettings(settings) = change {
+                s.settings = settings.clone();
+            }
+        }
+        Ok(())
+    }
+
+    fn take_record(
+        &self,
+        s: &mut State,
+        txn: &FeedTxn,
+        record: &super::feed::FeedRecord,
+        body: &Body,
+        place: Option<ExtentPlace>,
+    ) -> Result<()> {
+        let inline: &[u8] = match &record.payload {
+            Some(FeedPayload::Inline(bytes)) => bytes,
+            _ => &[],
+        };
+        let envelope = codec::encode(&Envelope { place: place.clone(), ..Envelope::default() });
+        s.journal.allow_growth(self.shared.space.room());
+        let (number, epoch) = (txn.position.txn, txn.position.epoch);
+        let written = s.journal.append(FrameKind::Body, number, epoch, &record.body, &envelope, inline)?;
+        if s.journal.asks_for_spare() {
+            self.shared.wake_preparer(s.tables.ve);
+        }
+        let frame = frame_len(record.body.len(), envelope.len(), inline.len());
+        s.written += frame;
+        self.shared.space.spend(frame);
+        self.shared.space.hold(inline.len() as u64);
+        s.tables.active.inline += inline.len() as u64;
+        let inline = (!inline.is_empty()).then(|| Place {
+            len: inline.len() as u64,
+            at: Location::Journal {
+                segment: written.segment.clone(),
+                offset: written.payload_offset,
+                crc: written.payload_crc,
+            },
+        });
+        s.enter(body, &record.body, place, inline);
+        apply(&mut s.tables, number, body.purpose, &body.changes)
+    }
+
+    /// How the VE is replicated.
+    pub fn policy(&self) -> Result<crate::change::Policy> {
+        match self.state.lock().tables.get(&Key::policy())? {
+            Some(Value::Policy(policy)) => Ok(policy),
+            _ => Ok(crate::change::Policy::default()),
+        }
+    }
+
+    /// Changes how the VE is replicated. EINVAL for a policy that cannot be.
+    pub fn set_policy(&self, policy: crate::change::Policy) -> Result<()> {
+        crate::change::validate::policy(&policy).map_err(|_| crate::errno::Errno::EINVAL)?;
+        let mut s = self.state.lock();
+        let change = Change::PutPolicy(policy);
+        s.record(&self.shared, crate::change::Purpose::Operation, vec![change], None, Envelope::default())
+    }
+}
+
+/// Checks a record's payload against its description and hash; the place of a bulk one.
+fn check_payload<'a>(
+    body: &Body,
+    payload: Option<&FeedPayload>,
+    id: PayloadId,
+    staged: &BTreeMap<PayloadId, Staged>,
+    late: &mut impl Iterator<Item = &'a Hash>,
+) -> Result<Option<ExtentPlace>, String> {
+    match (body.payload, payload) {
+        (None, None) => Ok(None),
+        (Some(PayloadRef { len, hash }), Some(FeedPayload::Inline(bytes))) => {
+            if len != bytes.len() as u64 || bytes.len() > limits::INLINE_MAX {
+                return Err(format!("{} bytes of payload where {len} are described", bytes.len()));
+            }
+            match hash.or_else(|| late.next().copied()) {
+                Some(hash) if hash == Hash::of(bytes) => Ok(None),
+                _ => Err("its payload has another hash".into()),
+            }
+        }
+        (Some(PayloadRef { len, hash }), Some(FeedPayload::Bulk(named, n))) => {
+            let hash = hash.or_else(|| late.next().copied()).ok_or("no hash of its payload")?;
+            let found = staged.get(&id).filter(|_| *named == id && *n == len).ok_or("its payload is not here")?;
+            if found.place.len != len || found.hash != hash {
+                return Err("its payload has another hash".into());
+            }
+            Ok(Some(found.place.clone()))
+        }
+        _ => Err("payload and its description differ".into()),
+    }
+}
+
+impl State {
+    /// Extent files with bytes that were put aside.
+    pub fn staged_files(&self) -> impl Iterator<Item = u64> {
+        self.staged.values().map(|s| s.place.file)
+    }
+}

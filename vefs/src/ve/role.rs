@@ -1,0 +1,157 @@
+//! Whether this node writes a VE or follows it. The file `role` is durable before anything happens under it (promises G10, G18, G21).
+//!
+//! Invariant: nothing but [`Ve::receive`](super::Ve) changes a VE whose role is not that of the primary.
+
+use super::{State, Ve};
+use crate::error::{Error, Result};
+use crate::format::identity::Identity;
+use crate::format::role::{self, Fork, Role, RoleKind};
+use crate::ids::{Epoch, Hash, VeId};
+use crate::store::Shared;
+use crate::store::files::{read_whole, write_whole};
+
+/// Path of a VE's role.
+pub(crate) fn path(ve: VeId) -> String {
+    format!("ves/{ve}/role")
+}
+
+/// The role of a VE that was never replicated.
+pub(crate) fn alone(identity: &Identity) -> Role {
+    Role {
+        store: identity.store,
+        ve: identity.ve,
+        lineage: identity.lineage,
+        kind: RoleKind::Primary,
+        epoch: Epoch(0),
+        fork: Fork::default(),
+    }
+}
+
+/// The role that is on disk. One of another lineage is that of an erased VE of the same identifier.
+pub(crate) fn load(shared: &Shared, identity: &Identity) -> Result<Role> {
+    let path = path(identity.ve);
+    let Some(bytes) = read_whole(&*shared.storage, &path, role::LEN)? else { return Ok(alone(identity)) };
+    let role = Role::parse(&bytes).map_err(|e| e.at("role of a VE", path.clone()))?;
+    if role.ve != identity.ve || role.store != identity.store {
+        let detail = format!("it is that of VE {} of another folder or store", role.ve);
+        return Err(Error::Damage { what: "role of a VE", place: path, detail });
+    }
+    Ok(if role.lineage == identity.lineage { role } else { alone(identity) })
+}
+
+/// Writes a role, durably.
+pub(crate) fn store(shared: &Shared, role: &Role) -> Result<()> {
+    write_whole(&*shared.storage, &path(role.ve), &role.to_bytes())
+}
+
+impl State {
+    /// `Err` where this node does not write the VE.
+    pub fn check_writer(&self) -> Result<()> {
+        let reason = match self.role.kind {
+            RoleKind::Primary => return Ok(()),
+            RoleKind::Replica => "it follows another node",
+            RoleKind::Superseded => "another node took it over",
+        };
+        Err(Error::ReadOnly { ve: self.role.ve, reason: reason.into() })
+    }
+}
+
+impl Ve {
+    /// What this node does with the VE.
+    pub fn role(&self) -> Role {
+        self.state.lock().role
+    }
+
+    /// Whether this node writes the VE.
+    pub fn is_writer(&self) -> bool {
+        self.state.lock().role.kind == RoleKind::Primary
+    }
+
+    /// The epoch in which this node writes, or the highest that it has seen where it follows.
+    pub fn epoch(&self) -> Epoch {
+        let s = self.state.lock();
+        match s.role.kind {
+            RoleKind::Primary => s.epoch,
+            _ => s.role.epoch.max(s.head.epoch),
+        }
+    }
+
+    /// Takes note of an epoch. Durable when this returns; lower ones change nothing (promise G10).
+    pub fn note_epoch(&self, epoch: Epoch) -> Result<()> {
+        let mut s = self.state.lock();
+        if epoch <= s.role.epoch {
+            return Ok(());
+        }
+        let role = Role { epoch, ..s.role };
+        store(&self.shared, &role)?;
+        s.role = role;
+        Ok(())
+    }
+
+    /// The objects that the present and kept states name and that are not here (promise G21).
+    pub fn missing_objects(&self) -> Result<Vec<Hash>> {
+        let mut used = std::collections::BTreeSet::new();
+        self.objects_in_use(&mut used)?;
+        let mut missing = Vec::new();
+        for hash in used {
+            if !self.shared.objects.contains(hash)? {
+                missing.push(hash);
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Begins to write, in this epoch, behind what is here: durable before the first new change (promise G21). EINVAL where the
+    /// epoch is not above every one seen.
+    pub fn promote(&self, epoch: Epoch) -> Result<Role> {
+        self.sync()?;
+        let mut s = self.state.lock();
+        s.journal.check()?;
+        if epoch <= s.role.epoch.max(s.head.epoch) {
+            return Err(crate::errno::Errno::EINVAL.into());
+        }
+        let fork = Fork { txn: s.head.txn, epoch: s.head.epoch, chain: s.head.chain };
+        let role = Role { kind: RoleKind::Primary, epoch, fork, ..s.role };
+        store(&self.shared, &role)?;
+        s.staged.clear();
+        s.role = role;
+        s.epoch = epoch;
+        Ok(role)
+    }
+
+    /// Another state has taken this one's place: whoever still has it changes nothing any more. What was answered is sealed first.
+    pub(crate) fn retire(&self, reason: &str) -> Result<()> {
+        let _one = self.publishing.lock();
+        self.make_hashes();
+        let mut s = self.state.lock();
+        if s.journal.poisoned().is_none() && s.role.kind == RoleKind::Primary {
+            s.seal(&self.shared)?;
+        }
+        drop(s);
+        if self.read_only_reason().is_none() {
+            self.sync()?;
+        }
+        self.state.lock().journal.poison(reason.into());
+        Ok(())
+    }
+
+    /// Ends writing: what was answered is sealed and durable, then the role is. With [`RoleKind::Replica`] this node follows from now on
+    /// whoever has `epoch` or a higher one.
+    pub fn step_down(&self, kind: RoleKind, epoch: Epoch) -> Result<Role> {
+        // Nobody publishes: a seal under way would end in the new role.
+        let _one = self.publishing.lock();
+        loop {
+            self.make_hashes();
+            self.state.lock().seal(&self.shared)?;
+            self.sync()?;
+            let mut s = self.state.lock();
+            if s.open.records > 0 || !s.is_durable()? {
+                continue;
+            }
+            let role = Role { kind, epoch: epoch.max(s.role.epoch).max(s.epoch), ..s.role };
+            store(&self.shared, &role)?;
+            s.role = role;
+            return Ok(role);
+        }
+    }
+}

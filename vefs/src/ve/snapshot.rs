@@ -1,0 +1,90 @@
+//! A whole state of a VE for another node: what it is, its rows page by page, and the bytes that they name. It stays readable while
+//! the [`Snapshot`] lives, and the history behind it stays while its cursor does.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::marks::Marks;
+use super::{Snapshot, Ve};
+use crate::content::read::payload_pieces;
+use crate::error::{Error, Result};
+use crate::format::incoming::Manifest;
+use crate::ids::{Hash, PayloadId, Position};
+use crate::meta::{Table, rows};
+use crate::state::key::{Key, Value};
+use crate::state::tables::stored_place;
+
+/// Longest range of payload bytes that a page names as one.
+pub const RANGE_MAX: u64 = 1 << 20;
+
+/// Rows of a state, in the order of their keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// Key and value, whiteouts as such.
+    pub rows: Vec<(Key, Value)>,
+    /// The payload bytes that the rows name: ranges of at most [`RANGE_MAX`] bytes with their BLAKE3.
+    pub payloads: Vec<(PayloadId, u64, Hash)>,
+    /// The objects that the rows name, the base tree's included.
+    pub objects: Vec<Hash>,
+    /// There are no more rows behind these.
+    pub last: bool,
+}
+
+impl Ve {
+    /// The present state, sealed, published and durable, and what it is.
+    pub fn manifest(self: &Arc<Self>) -> Result<(Manifest, Snapshot)> {
+        self.commit()?;
+        self.publish()?;
+        let row = self.shared.meta.get(Table::System, &rows::head(self.slot))?;
+        let place = || format!("VE {}", self.id);
+        let row = row.ok_or_else(|| Error::Store(format!("{} has no state yet", place())))?;
+        let head = rows::head_row(&row)?;
+        let snapshot = self.version(head.txn)?;
+        let manifest = Manifest {
+            at: Position { lineage: head.lineage, epoch: head.epoch, txn: head.txn, chain: head.chain },
+            time: head.time,
+            base: self.identity.base,
+            root: snapshot.state_root()?.root,
+            bytes: head.bytes,
+            inodes: head.inodes,
+            next_ino: head.next_ino,
+        };
+        Ok((manifest, snapshot))
+    }
+}
+
+impl Snapshot {
+    /// The next rows behind a key, about `max` bytes of them and at least one.
+    pub fn page(&self, after: Option<&Key>, max: usize) -> Result<Page> {
+        let (rows, last) = self.view().own_page(after, max)?;
+        let (mut marks, mut objects) = (Marks::default(), std::collections::BTreeSet::new());
+        for (_, value) in &rows {
+            marks.mark_value(value);
+            if let Value::Extent(e) = value
+                && let crate::types::Source::Object { hash, .. } | crate::types::Source::Base { hash, .. } = e.source
+            {
+                objects.insert(hash);
+            }
+        }
+        let mut payloads = Vec::new();
+        for (id, len) in marks.all() {
+            for done in (0..len).step_by(RANGE_MAX as usize) {
+                let part = (len - done).min(RANGE_MAX);
+                let hash = Hash::of(&self.payload(id.plus(done), 0, part as usize)?);
+                payloads.push((id.plus(done), part, hash));
+            }
+        }
+        Ok(Page { rows, payloads, objects: objects.into_iter().collect(), last })
+    }
+
+    /// Bytes of a payload that a row of this state names.
+    pub fn payload(&self, id: PayloadId, offset: u64, len: usize) -> Result<Bytes> {
+        let mut pieces = Vec::new();
+        let find = |id| stored_place(&*self.view().meta, self.view().ve, id);
+        payload_pieces(&find, &mut self.ve().state.lock().files, id.plus(offset), 0, len as u64, &mut pieces)?;
+        let mut bytes = vec![0; len];
+        crate::content::read::read(&pieces, &self.ve().shared.objects, &mut bytes)?;
+        Ok(Bytes::from(bytes))
+    }
+}
