@@ -10,6 +10,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::fstat;
 use rustix::io::{pread, pwrite};
@@ -22,6 +23,8 @@ const HEAD: u64 = 4096;
 const SLOT: usize = 128;
 /// Longest message of the INIT exchange that is kept.
 const MESSAGE_MAX: usize = 1024;
+/// Where in the head the time lies from which on pages may be dirty: nanoseconds of `CLOCK_BOOTTIME`, 0 for none.
+const FETCHED: usize = 24;
 /// More slots than a mount can come to need are a sign of damage.
 const SLOTS_MAX: u64 = 4 << 20;
 /// Requests remembered per slot: more than a mount has threads.
@@ -122,6 +125,8 @@ pub struct Left {
     pub kept: Kept,
     /// The exchange of FUSE_INIT; `None` for a mount that was never served.
     pub exchange: Option<Exchange>,
+    /// Since when pages may be dirty in the kernel, where somebody cared: see [`crate::fuse::pages`].
+    pub fetched: Option<Duration>,
     /// Slots in use, with their numbers.
     pub slots: Vec<(u32, Slot)>,
 }
@@ -138,7 +143,7 @@ impl Kept {
         let len = u64::try_from(fstat(&fd).map_err(io::Error::from)?.st_size).unwrap_or(0);
         let kept = Kept { fd: Arc::new(fd) };
         if len == 0 {
-            return Ok(Left { kept, exchange: None, slots: Vec::new() });
+            return Ok(Left { kept, exchange: None, fetched: None, slots: Vec::new() });
         }
         let mut head = vec![0; HEAD as usize];
         kept.read_at(&mut head, 0)?;
@@ -155,6 +160,8 @@ impl Kept {
         }
         let exchange =
             Exchange { request: head[64..64 + request].to_vec(), reply: head[64 + MESSAGE_MAX..][..reply].to_vec() };
+        let fetched = u64::from(word(FETCHED)) | u64::from(word(FETCHED + 4)) << 32;
+        let fetched = (fetched != 0).then(|| Duration::from_nanos(fetched));
         let count = len.saturating_sub(HEAD) / SLOT as u64;
         if count > SLOTS_MAX {
             return Err(KeptError::Damaged("its length"));
@@ -168,7 +175,7 @@ impl Kept {
                 slots.push((index, slot));
             }
         }
-        Ok(Left { kept, exchange: Some(exchange), slots })
+        Ok(Left { kept, exchange: Some(exchange), fetched, slots })
     }
 
     /// The memfd, to be kept by somebody else too.
@@ -190,6 +197,12 @@ impl Kept {
         head[64..][..exchange.request.len()].copy_from_slice(&exchange.request);
         head[64 + MESSAGE_MAX..][..exchange.reply.len()].copy_from_slice(&exchange.reply);
         Ok(self.write_at(&head, 0)?)
+    }
+
+    /// Keeps since when pages may be dirty. After the exchange.
+    pub fn put_fetched(&self, since: Option<Duration>) -> Result<(), KeptError> {
+        let nanos = since.map_or(0, |t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX));
+        Ok(self.write_at(&nanos.to_le_bytes(), FETCHED as u64)?)
     }
 
     /// Keeps a slot.
@@ -232,10 +245,11 @@ mod tests {
     #[test]
     fn what_was_kept_is_read_again() {
         let fd = memfd();
-        let Left { kept, exchange, slots } = Kept::read(fd.try_clone().unwrap()).unwrap();
-        assert_eq!((exchange, slots.len()), (None, 0));
+        let Left { kept, exchange, fetched, slots } = Kept::read(fd.try_clone().unwrap()).unwrap();
+        assert_eq!((exchange, fetched, slots.len()), (None, None, 0));
         let exchange = Exchange { request: vec![1; 104], reply: vec![2; 80] };
         kept.put_exchange(&exchange).unwrap();
+        kept.put_fetched(Some(Duration::new(5, 6))).unwrap();
         let slot = Slot {
             ino: 1 << 40,
             aliased: true,
@@ -247,8 +261,12 @@ mod tests {
             requests: [4, 5, 6, u64::MAX],
         };
         kept.put_slot(7, &slot).unwrap();
+        let left = Kept::read(fd.try_clone().unwrap()).unwrap();
+        assert_eq!((left.exchange, left.slots), (Some(exchange.clone()), vec![(7, slot)]));
+        assert_eq!(left.fetched, Some(Duration::new(5, 6)));
+        kept.put_fetched(None).unwrap();
         let left = Kept::read(fd).unwrap();
-        assert_eq!((left.exchange, left.slots), (Some(exchange), vec![(7, slot)]));
+        assert_eq!((left.exchange, left.fetched), (Some(exchange), None));
     }
 
     #[test]

@@ -164,8 +164,8 @@ pub(super) fn serve(
     kept: OwnedFd,
     options: &Options,
 ) -> Result<Mounted, ServeError> {
-    let Left { kept, exchange, slots } = Kept::read(kept)?;
-    let kept_again = kept.clone();
+    let Left { kept, exchange, fetched, slots } = Kept::read(kept)?;
+    let (kept_again, kept_times) = (kept.clone(), kept.clone());
     let request = match &exchange {
         Some(e) => e.request.clone(),
         None => {
@@ -193,7 +193,7 @@ pub(super) fn serve(
         gate: gate.clone(),
         parked: parked.clone(),
         readers: Readers::new(super::THREADS, &host.watch),
-        pages: Pages::default(),
+        pages: Pages::new(kept_times, fetched),
         reaping: reaping.clone(),
         read_only: options.read_only,
         direct: Default::default(),
