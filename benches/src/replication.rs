@@ -127,7 +127,7 @@ fn bulk(ground: &Ground, pair: &Pair, out: &mut Outcome) -> Result<()> {
     let writes = ground.size(512, 8);
     let (mut rates, mut cpus) = (vec![], vec![]);
     for round in 0..ground.rounds(3) {
-        let data = Bytes::from(noise(WRITE, round as u64 + 9));
+        let data = noise(WRITE, round as u64 + 9);
         let ino = create(&pair.ve, &format!("bulk-{round}"))?;
         let (begun, used) = (Instant::now(), process_cpu());
         for n in 0..writes {
@@ -157,7 +157,7 @@ fn fresh(ground: &Ground, pair: &Pair, out: &mut Outcome) -> Result<()> {
     let seconds = ground.size(20, 1) as u64;
     let mut ages: Vec<f64> = std::thread::scope(|scope| -> Result<Vec<f64>> {
         let writer = scope.spawn(|| -> Result<()> {
-            let part = Bytes::from(noise(50_000, 4));
+            let part = noise(50_000, 4);
             for n in 0u64.. {
                 if over.load(Ordering::Relaxed) {
                     break;
