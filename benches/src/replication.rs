@@ -58,6 +58,9 @@ struct Pair {
 
 fn pair(dir: &Path) -> Result<Pair> {
     let clock = Arc::new(SystemClock);
+    for part in ["1", "2"] {
+        std::fs::create_dir_all(dir.join(part))?;
+    }
     let first = Cluster::init(&dir.join("1").join("c"), &"bench".parse()?, &"one".parse()?, &[], clock.clone())?;
     let first = Arc::new(first);
     let bundle = first.add_node(&"two".parse()?, &[])?;
