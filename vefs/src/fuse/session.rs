@@ -179,8 +179,7 @@ pub(super) fn serve(
     let device = Arc::new(device);
     let registry = Registry::new(device.clone(), host.objects.clone(), host.store.clone(), nodes.backings());
     let (gate, counters) = (Arc::new(RwLock::new(())), Arc::new(Counters::default()));
-    let copy = device.try_clone().map_err(failed("copying the FUSE device's descriptor"))?;
-    let parked = host.parked.mount(ve.clone(), gate.clone(), Some(copy));
+    let parked = host.parked.mount(ve.clone(), gate.clone(), Some(device.clone()));
     let notifier: Arc<OnceLock<Notifier>> = Arc::default();
     let reaping = host.reaper.reaping(ve.clone(), &gate);
     let fs = Arc::new(Fs {
@@ -209,20 +208,25 @@ pub(super) fn serve(
     ve.set_waker(Some(Box::new(move || waker.upgrade().iter().for_each(Parked::wake))));
     drop(shut);
     let id = ve.id();
-    let waits = parked.clone();
+    let thread = run(session, ve, parked.clone())?;
+    Ok(Mounted { ve: id, gate, counters, parked, fs: served, reaping, device, kept: kept_again, thread })
+}
+
+/// Starts the session's threads, and sees to the mount's end.
+fn run(session: Session<Adapter>, ve: Arc<Ve>, parked: Arc<Parked>) -> Result<JoinHandle<()>, ServeError> {
+    let id = ve.id();
     let thread = std::thread::Builder::new().name(format!("mount-{id}")).spawn(move || {
         match session.run() {
             Ok(()) => tracing::info!(ve = %id, "unmounted"),
             Err(e) => tracing::error!(ve = %id, error = %e, "a mount's session ended"),
         }
         ve.set_waker(None);
-        waits.close();
+        parked.close();
         if let Err(e) = reap_orphans(&ve) {
             tracing::warn!(ve = %id, error = %e, "erasing orphans");
         }
     });
-    let thread = thread.map_err(failed("starting a mount's thread"))?;
-    Ok(Mounted { ve: id, gate, counters, parked, fs: served, reaping, device, kept: kept_again, thread })
+    thread.map_err(failed("starting a mount's thread"))
 }
 
 /// Gives the kernel the answer to its INIT, or makes sure that it is the one that it has had, and asks for what was not answered.

@@ -116,7 +116,7 @@ pub struct Parked {
     id: u64,
     judge: Arc<dyn Judge>,
     gate: Arc<RwLock<()>>,
-    device: Option<OwnedFd>,
+    device: Option<Arc<OwnedFd>>,
     killed: fn(Asker) -> bool,
     pool: Arc<pool::Queue>,
     /// The first operation must wait.

@@ -67,7 +67,7 @@ impl Pool {
     }
 
     /// A mount's part of it. `gate` is held for reading while something is carried out; `device` tells whether the mount is there.
-    pub fn mount(&self, judge: Arc<dyn Judge>, gate: Arc<RwLock<()>>, device: Option<OwnedFd>) -> Arc<Parked> {
+    pub fn mount(&self, judge: Arc<dyn Judge>, gate: Arc<RwLock<()>>, device: Option<Arc<OwnedFd>>) -> Arc<Parked> {
         self.queue.mount(judge, gate, device, Asker::is_killed)
     }
 }
@@ -94,7 +94,7 @@ impl Queue {
         self: &Arc<Self>,
         judge: Arc<dyn Judge>,
         gate: Arc<RwLock<()>>,
-        device: Option<OwnedFd>,
+        device: Option<Arc<OwnedFd>>,
         killed: fn(Asker) -> bool,
     ) -> Arc<Parked> {
         let id = {
