@@ -12,6 +12,7 @@ mod noise;
 mod outcome;
 mod reads;
 mod recovery;
+mod replication;
 mod small_append;
 mod traced;
 mod transport;
@@ -58,10 +59,11 @@ enum Kind {
     RandomRead,
     SeqRead,
     Transport,
+    Replication,
 }
 
 impl Kind {
-    const ALL: [Kind; 9] = [
+    const ALL: [Kind; 10] = [
         Kind::Metadata,
         Kind::BulkWrite,
         Kind::AppendFsync,
@@ -71,6 +73,7 @@ impl Kind {
         Kind::RandomRead,
         Kind::SeqRead,
         Kind::Transport,
+        Kind::Replication,
     ];
 }
 
@@ -96,6 +99,8 @@ enum Question {
     SeqRead,
     /// Bulk and round trips between two nodes over loopback, encrypted.
     Transport,
+    /// A VE and its replica, durable on both: throughput, age of the newest copy, promotion.
+    Replication,
     /// Everything but `noise`, and a summary of the goals.
     All,
     /// Programs on a mount: kernel overlayfs, fuse-overlayfs and a VE over the same template (root, Linux, ext4).
@@ -164,6 +169,7 @@ fn answer(kind: Kind, args: &Args) -> Result<Vec<Outcome>> {
         Kind::RandomRead => vec![reads::random(&ground)?],
         Kind::SeqRead => vec![reads::sequential(&ground)?],
         Kind::Transport => vec![transport::measure(&ground)?],
+        Kind::Replication => vec![replication::measure(&ground)?],
     };
     for o in &outcomes {
         if args.json {
@@ -230,6 +236,7 @@ fn main() -> Result<()> {
         Question::RandomRead => Kind::RandomRead,
         Question::SeqRead => Kind::SeqRead,
         Question::Transport => Kind::Transport,
+        Question::Replication => Kind::Replication,
     };
     answer(kind, &args).map(|_| ())
 }

@@ -19,6 +19,7 @@ fn all_benchmarks_run() {
         "random-read",
         "seq-read",
         "transport",
+        "replication",
     ] {
         let title = format!(r#"{{"title":"{question}: "#);
         assert!(text.lines().any(|l| l.starts_with(&title)), "no {question} in\n{text}");

@@ -25,6 +25,7 @@ impl Serving {
     }
 
     /// The question in these bytes. What is none is answered as such.
+    #[allow(clippy::result_large_err, reason = "the answer is sent at once; nothing keeps it")]
     pub fn of(peer: NodeId, blob: &[u8]) -> Result<Serving, Answer> {
         Ask::decode(blob).map(|ask| Serving::new(peer, ask)).map_err(|_| Answer::Refused(Refused::Malformed))
     }

@@ -378,26 +378,6 @@ impl Promotion {
         }
     }
 
-    /// Waits for a majority of the lessors.
-    fn join(&mut self, began: Duration, now: Duration) -> Vec<Action> {
-        let is_in = |n: &&NodeId| self.members.get(n).is_some_and(|m| m.joined);
-        let joined: Vec<NodeId> = self.lessors.iter().filter(is_in).copied().collect();
-        if joined.len() * 2 > self.lessors.len() {
-            let heads = joined.iter().filter(|n| **n != self.me).filter_map(|n| Some((*n, self.members[n].standing?)));
-            let later = heads.into_iter().find(|(_, s)| is_later(&s.position, &self.mine.position));
-            return match later {
-                Some((node, s)) if !self.forced => self.refuse(Refused::Later(node, s.position)),
-                // Recorded after it had been asked for, and before a lessor joined: nothing is after it.
-                _ if self.lags() => self.refuse(Refused::Lags(self.lost())),
-                _ => self.verify(),
-            };
-        }
-        if now >= began + GROUNDS {
-            return self.refuse(Refused::NoMajority);
-        }
-        self.ask_to_join(now)
-    }
-
     fn verify(&mut self) -> Vec<Action> {
         self.phase = Phase::Verify;
         vec![Action::Verify]

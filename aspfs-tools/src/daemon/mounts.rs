@@ -120,17 +120,7 @@ impl Mounts {
         let mut sum = Figures::default();
         for slot in self.slots.lock().values() {
             if let Slot::Live(_, serving, _) = slot {
-                let f = serving.figures();
-                sum.passthrough += f.passthrough;
-                sum.cached += f.cached;
-                sum.moved += f.moved;
-                sum.resent += f.resent;
-                sum.answered_before += f.answered_before;
-                sum.read += f.read;
-                sum.written += f.written;
-                sum.syncs += f.syncs;
-                sum.parked += f.parked;
-                sum.waited += f.waited;
+                sum += serving.figures();
             }
         }
         sum

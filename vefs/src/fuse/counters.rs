@@ -41,6 +41,21 @@ pub struct Figures {
     pub waited: u64,
 }
 
+impl std::ops::AddAssign for Figures {
+    fn add_assign(&mut self, f: Figures) {
+        self.passthrough += f.passthrough;
+        self.cached += f.cached;
+        self.moved += f.moved;
+        self.resent += f.resent;
+        self.answered_before += f.answered_before;
+        self.read += f.read;
+        self.written += f.written;
+        self.syncs += f.syncs;
+        self.parked += f.parked;
+        self.waited += f.waited;
+    }
+}
+
 /// Adds to a counter.
 pub fn count(counter: &AtomicU64, by: u64) {
     counter.fetch_add(by, Ordering::Relaxed);

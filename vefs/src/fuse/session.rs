@@ -165,7 +165,7 @@ pub(super) fn serve(
     options: &Options,
 ) -> Result<Mounted, ServeError> {
     let Left { kept, exchange, fetched, slots } = Kept::read(kept)?;
-    let kept_again = kept.clone();
+    let (kept_again, kept_times) = (kept.clone(), kept.clone());
     let request = match &exchange {
         Some(e) => e.request.clone(),
         None => {
@@ -192,7 +192,7 @@ pub(super) fn serve(
         gate: gate.clone(),
         parked: parked.clone(),
         readers: Readers::new(super::THREADS, &host.watch),
-        pages: Pages::new(kept_again.clone(), fetched),
+        pages: Pages::new(kept_times, fetched),
         reaping: reaping.clone(),
         read_only: options.read_only,
         direct: Default::default(),
@@ -203,36 +203,13 @@ pub(super) fn serve(
     let (session, reply) = handshake(fs, &request)?;
     let _ = notifier.set(session.notifier());
     sys::dup_over(device.as_fd(), session.as_fd()).map_err(failed("putting the FUSE device in place"))?;
-    agree(&device, &kept_again, exchange, request, reply)?;
+    agree(&device, exchange, &kept_again, request, reply)?;
     let waker = Arc::downgrade(&parked);
     ve.set_waker(Some(Box::new(move || waker.upgrade().iter().for_each(Parked::wake))));
     drop(shut);
     let id = ve.id();
     let thread = run(session, ve, parked.clone())?;
     Ok(Mounted { ve: id, gate, counters, parked, fs: served, reaping, device, kept: kept_again, thread })
-}
-
-/// Tells the kernel what fuser answered to INIT, or finds out that it knows it and has it send again what was under way.
-fn agree(
-    device: &OwnedFd,
-    kept: &Kept,
-    before: Option<Exchange>,
-    request: Vec<u8>,
-    reply: Vec<u8>,
-) -> Result<(), ServeError> {
-    let Some(before) = before else {
-        kept.put_exchange(&Exchange { request, reply: reply.clone() })?;
-        return write_device(device.as_fd(), &reply).map_err(failed("answering the kernel's INIT"));
-    };
-    if before.reply != reply {
-        return Err(ServeError::Agreement);
-    }
-    match write_device(device.as_fd(), &reply) {
-        // The kernel has had it.
-        Err(e) if e.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => {}
-        other => other.map_err(failed("answering the kernel's INIT"))?,
-    }
-    resend(device.as_fd()).map_err(failed("asking the kernel to send again"))
 }
 
 /// Starts the session's threads, and sees to the mount's end.
@@ -250,6 +227,29 @@ fn run(session: Session<Adapter>, ve: Arc<Ve>, parked: Arc<Parked>) -> Result<Jo
         }
     });
     thread.map_err(failed("starting a mount's thread"))
+}
+
+/// Gives the kernel the answer to its INIT, or makes sure that it is the one that it has had, and asks for what was not answered.
+fn agree(
+    device: &OwnedFd,
+    exchange: Option<Exchange>,
+    kept: &Kept,
+    request: Vec<u8>,
+    reply: Vec<u8>,
+) -> Result<(), ServeError> {
+    let Some(before) = exchange else {
+        kept.put_exchange(&Exchange { request, reply: reply.clone() })?;
+        return write_device(device.as_fd(), &reply).map_err(failed("answering the kernel's INIT"));
+    };
+    if before.reply != reply {
+        return Err(ServeError::Agreement);
+    }
+    match write_device(device.as_fd(), &reply) {
+        // The kernel has had it.
+        Err(e) if e.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => {}
+        other => other.map_err(failed("answering the kernel's INIT"))?,
+    }
+    resend(device.as_fd()).map_err(failed("asking the kernel to send again"))
 }
 
 /// Lets fuser answer an INIT, through a socket pair. Gives the session, which is still connected to that, and its answer.

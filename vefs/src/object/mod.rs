@@ -15,6 +15,7 @@
 //! renaming and removing, never over a flush.
 
 mod cache;
+mod checking;
 mod format;
 mod place;
 mod reader;

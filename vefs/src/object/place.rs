@@ -257,3 +257,17 @@ fn flush_names(shared: &Shared, all: &[Staged]) -> Result<(), ObjectError> {
     }
     Ok(())
 }
+
+impl ObjectStore {
+    /// Puts good bytes in the place of whatever lies under an object's name, durably.
+    ///
+    /// # Errors
+    /// `WrongBytes` when they are not this object's: nothing was changed. `Io`.
+    pub fn repair(&self, hash: Hash, staged: Staged) -> Result<(), ObjectError> {
+        let got = staged.hash();
+        if got != hash {
+            return Err(ObjectError::WrongBytes { hash, got });
+        }
+        place(&self.shared, vec![staged], true)
+    }
+}

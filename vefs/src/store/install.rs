@@ -88,8 +88,7 @@ impl Store {
         let incoming = match incoming {
             Some(incoming) => incoming,
             None => {
-                // Nobody makes a VE of this identifier meanwhile.
-                let _claim = self.ves.claim(ve);
+                let _making = self.making.lock();
                 let slot = self.free_slot(ve)?;
                 self.erase(slot)?;
                 let incoming = Incoming { store: self.shared.store, ve, slot, manifest };

@@ -17,6 +17,7 @@ mod templates;
 mod tick;
 mod trees;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -54,11 +55,13 @@ const SUPERBLOCK: &str = "superblock";
 pub struct Store {
     shared: Arc<Shared>,
     ves: table::Table,
+    /// Held while a VE is made or a slot is given to one.
+    making: Mutex<()>,
     /// Where checkpoints of the metadata go.
     checkpoints: PathBuf,
     checkpoint_state: Mutex<shared::CheckpointState>,
     /// Branches that are open.
-    branches: Mutex<std::collections::BTreeMap<(VeId, String), Arc<Ve>>>,
+    branches: Mutex<BTreeMap<(VeId, String), Arc<Ve>>>,
     /// Slots that are not their VE's number, once they were asked for.
     foreign_slots: Mutex<Option<std::collections::BTreeSet<VeId>>>,
     /// Held over a collection, and over the destruction of a VE: a collection removes files of the VEs that it has looked at, by number,
@@ -147,6 +150,7 @@ impl Store {
         Ok(Store {
             shared: Arc::new(shared),
             ves: table::Table::default(),
+            making: Mutex::default(),
             checkpoints: parts.checkpoints,
             checkpoint_state: Mutex::new(checkpoint_state),
             branches: Mutex::default(),
@@ -178,16 +182,11 @@ impl Store {
         if id == VeId(0) {
             return Err(Error::Store("VE 00000000 is the node itself and has no tree".into()));
         }
-        let claim = match self.ves.claim(id) {
-            Claimed::Free(claim) if self.shared.storage.open(&identity_path(id)).is_err() => claim,
-            _ => return Err(Error::Store(format!("VE {id} exists already"))),
-        };
+        let _making = self.making.lock();
+        let claim = self.claim_new(id)?;
         // Until the identity names it: a collection may be running.
         let _pin = self.shared.objects.pin(base);
         self.shared.base(base)?;
-        if let Some(incoming) = self.read_incoming(id)? {
-            self.abandon(&incoming)?;
-        }
         let slot = self.free_slot(id)?;
         self.erase(slot)?;
         self.remove_small(&crate::ve::role::path(id))?;
@@ -206,6 +205,14 @@ impl Store {
         write_whole(&*self.shared.storage, &identity_path(id), &identity.to_bytes())?;
         claim.open(ve.clone());
         Ok(ve)
+    }
+
+    /// The right to make a VE, if there is none of this identifier.
+    fn claim_new(&self, id: VeId) -> Result<table::Claim<'_>> {
+        match self.ves.claim(id) {
+            Claimed::Free(claim) if self.shared.storage.open(&identity_path(id)).is_err() => Ok(claim),
+            _ => Err(Error::Store(format!("VE {id} exists already"))),
+        }
     }
 
     /// The VE of this identifier, opened (and recovered) if it is not open yet. Several can be opened at once.
@@ -261,16 +268,18 @@ impl Store {
     /// Erases a VE: first its identity, durably, then all its rows and files. What a crash leaves is swept by the next creation
     /// under the same identifier or by [`Store::sweep`].
     pub fn destroy_ve(&self, id: VeId) -> Result<()> {
-        let ve = self.ve(id)?;
+        self.ve(id)?;
         let _collecting = self.collecting.lock();
-        // Nobody opens or creates it until all is erased.
-        let Some(_claim) = self.ves.take(&ve) else { return Err(Error::Store(format!("there is no VE {id}"))) };
+        // Nobody opens or makes it until all is erased.
+        let mut claim = self.ves.seize(id);
+        let Some(ve) = claim.before().cloned() else { return Err(Error::Store(format!("there is no VE {id}"))) };
         let _publishing = ve.publishing.lock();
         ve.state.lock().journal.poison("the VE was destroyed".into());
         let path = identity_path(id);
         self.shared.storage.remove(&path).map_err(Error::io("removing", path))?;
         self.shared.storage.sync_dir(&format!("ves/{id}")).map_err(Error::io("flushing", format!("ves/{id}")))?;
         self.shared.space.release(ve.state.lock().inline());
+        claim.gone();
         self.bury(ve.identity().lineage)?;
         self.remove_rest(id)?;
         self.erase(ve.slot)

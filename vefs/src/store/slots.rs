@@ -8,7 +8,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::files::{read_whole, write_whole};
-use super::table::{Claim, Claimed};
 use super::{Store, identity_path};
 use crate::error::{Error, Result};
 use crate::format::identity::{self, Identity};
@@ -39,14 +38,15 @@ pub fn is_branch_name(name: &str) -> bool {
 impl Store {
     /// Opens a follower anew whose taking of a transaction failed half-way: what it had of it is dropped (promise G9).
     pub fn reopen_follower(&self, id: VeId) -> Result<Arc<Ve>> {
-        let old = self.ve(id)?;
-        if old.read_only_reason().is_none() || old.is_writer() {
-            return Ok(old);
-        }
-        if let Some(claim) = self.ves.take(&old) {
+        let mut claim = self.ves.seize(id);
+        if let Some(old) = claim.before() {
+            if old.read_only_reason().is_none() || old.is_writer() {
+                return Ok(old.clone());
+            }
             self.shared.space.release(old.state.lock().inline());
-            drop(claim);
+            claim.gone();
         }
+        drop(claim);
         self.ve(id)
     }
 
@@ -60,10 +60,8 @@ impl Store {
         if id == VeId(0) {
             return Err(Error::Store("VE 00000000 is the node itself and has no tree".into()));
         }
-        let claim = match self.ves.claim(id) {
-            Claimed::Free(claim) if !self.has_ve(id) => claim,
-            _ => return Err(Error::Store(format!("VE {id} exists already"))),
-        };
+        let _making = self.making.lock();
+        let claim = self.claim_new(id)?;
         let _pin = self.shared.objects.pin(base);
         self.shared.base(base)?;
         let slot = self.free_slot(id)?;
@@ -219,42 +217,34 @@ impl Store {
         Ok(out)
     }
 
-    /// Takes a VE out of the table, open or not. Whoever still has it finds it read-only.
-    fn claim_whole(&self, ve: VeId) -> Result<(Claim<'_>, Option<Arc<Ve>>)> {
-        loop {
-            match self.ves.claim(ve) {
-                Claimed::Free(claim) => return Ok((claim, None)),
-                Claimed::Open(open) => {
-                    if let Some(claim) = self.ves.take(&open) {
-                        open.retire("its state was replaced")?;
-                        return Ok((claim, Some(open)));
-                    }
-                }
-            }
-        }
-    }
-
     /// Puts a state that was made in another slot in the place of a VE's present one, which stays under `branch` if one is named, else is
     /// erased. Whoever still has the old one finds it read-only.
     pub(super) fn replace(&self, new: Identity, epoch: Epoch, branch: Option<&str>) -> Result<Arc<Ve>> {
-        if let Some(name) = branch.filter(|name| !is_branch_name(name)) {
-            return Err(Error::Store(format!("{name:?} cannot be the name of a branch")));
-        }
-        let (claim, open) = self.claim_whole(new.ve)?;
         let old = self.read_identity(new.ve)?;
+        let _making = self.making.lock();
+        let mut claim = self.ves.seize(new.ve);
         if let (Some(name), Some(old)) = (branch, &old) {
+            if !is_branch_name(name) {
+                return Err(Error::Store(format!("{name:?} cannot be the name of a branch")));
+            }
+            if let Some(open) = claim.before() {
+                open.retire("its history was rewound")?;
+            }
             write_whole(&*self.shared.storage, &branch_path(new.ve, name), &old.to_bytes())?;
             if let Some(taken) = &mut *self.foreign_slots.lock() {
                 taken.insert(old.slot);
             }
+        } else if let Some(open) = claim.before() {
+            open.retire("its state was replaced")?;
         }
         let keeps_epoch = old.as_ref().is_some_and(|o| o.lineage == new.lineage);
         let seen = if keeps_epoch { role::load(&self.shared, &new)?.epoch } else { Epoch(0) };
         self.write_role(&new, RoleKind::Replica, epoch.max(seen))?;
         write_whole(&*self.shared.storage, &identity_path(new.ve), &new.to_bytes())?;
-        if let Some(gone) = &open {
+        if let Some(gone) = claim.before() {
             self.shared.space.release(gone.state.lock().inline());
         }
+        claim.gone();
         if let (None, Some(old)) = (branch, old) {
             self.erase(old.slot)?;
             self.give_slot_back(old.slot);

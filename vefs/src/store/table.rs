@@ -31,10 +31,11 @@ pub(super) enum Claimed<'a> {
     Free(Claim<'a>),
 }
 
-/// The right to open, make or destroy a VE.
+/// The right to open, make, replace or destroy a VE. When it is dropped, what was open before is open again.
 pub(super) struct Claim<'a> {
     table: &'a Table,
     ve: VeId,
+    before: Option<Arc<Ve>>,
 }
 
 impl Table {
@@ -49,18 +50,24 @@ impl Table {
             }
         }
         slots.insert(ve, Slot::Claimed);
-        Claimed::Free(Claim { table: self, ve })
+        Claimed::Free(Claim { table: self, ve, before: None })
     }
 
-    /// Takes an open VE out of the table, to destroy it; `None` when it is not there (any more).
-    pub fn take(&self, ve: &Arc<Ve>) -> Option<Claim<'_>> {
-        let mut slots = self.slots.lock();
-        let slot = slots.get_mut(&ve.id())?;
-        if !matches!(slot, Slot::Open(open) if Arc::ptr_eq(open, ve)) {
-            return None;
+    /// The right to a VE, whether it is open (see [`Claim::before`]) or not. Nobody else gets it meanwhile.
+    pub fn seize(&self, ve: VeId) -> Claim<'_> {
+        loop {
+            let before = match self.claim(ve) {
+                Claimed::Free(claim) => return claim,
+                Claimed::Open(before) => before,
+            };
+            let mut slots = self.slots.lock();
+            if let Some(slot @ Slot::Open(_)) = slots.get_mut(&ve)
+                && matches!(slot, Slot::Open(open) if Arc::ptr_eq(open, &before))
+            {
+                *slot = Slot::Claimed;
+                return Claim { table: self, ve, before: Some(before) };
+            }
         }
-        *slot = Slot::Claimed;
-        Some(Claim { table: self, ve: ve.id() })
     }
 
     /// The VEs that are open.
@@ -74,18 +81,29 @@ impl Table {
 }
 
 impl Claim<'_> {
+    /// What was open when it was seized.
+    pub fn before(&self) -> Option<&Arc<Ve>> {
+        self.before.as_ref()
+    }
+
+    /// What was open is of no use any more.
+    pub fn gone(&mut self) {
+        self.before = None;
+    }
+
     /// The VE is open.
-    pub fn open(self, ve: Arc<Ve>) {
-        self.table.slots.lock().insert(self.ve, Slot::Open(ve));
+    pub fn open(mut self, ve: Arc<Ve>) {
+        self.before = Some(ve);
     }
 }
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
         let mut slots = self.table.slots.lock();
-        if matches!(slots.get(&self.ve), Some(Slot::Claimed)) {
-            slots.remove(&self.ve);
-        }
+        match self.before.take() {
+            Some(ve) => slots.insert(self.ve, Slot::Open(ve)),
+            None => slots.remove(&self.ve),
+        };
         drop(slots);
         self.table.settled.notify_all();
     }

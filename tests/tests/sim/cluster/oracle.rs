@@ -161,9 +161,10 @@ impl Oracle {
     }
 
     /// A node was promoted: what its history lacks is not older than the window allows. `strict`: it was a required replica.
-    pub fn promoted(&mut self, ve: usize, node: usize, store: &Store, window: Duration, strict: bool) {
+    /// How many operations it lacks.
+    pub fn promoted(&mut self, ve: usize, node: usize, store: &Store, window: Duration, strict: bool) -> u64 {
         let known = &self.ves[ve];
-        let Some(epoch) = known.done.last().map(|d| d.epoch) else { return };
+        let Some(epoch) = known.done.last().map(|d| d.epoch) else { return 0 };
         let ours: Vec<&Done> = known.done.iter().filter(|d| d.epoch == epoch).collect();
         let protected = ours.iter().filter(|d| d.state == State::Protected).map(|d| d.completed).max();
         let has = |d: &Done| {
@@ -184,6 +185,7 @@ impl Oracle {
         }
         self.ves[ve].lost += count;
         self.ves[ve].promotions += 1;
+        count
     }
 
     /// Whether the VE lags, as its primary had it last.

@@ -377,7 +377,7 @@ impl Seat {
         self.store.role.epoch = epoch;
         self.store.writing = epoch;
         ctx.oracle.noted(ctx.ve, ctx.me, epoch);
-        ctx.oracle.opened(ctx.ve, ctx.me, epoch, ctx.config.mode != Mode::Leases);
+        ctx.oracle.opened(ctx.ve, ctx.me, epoch, ctx.config.mode == Mode::Statement);
         let mut primary = Primary::new(&self.store, ctx);
         primary.open = true;
         self.run = Run::Primary(Box::new(primary));

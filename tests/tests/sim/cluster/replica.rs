@@ -409,9 +409,12 @@ impl Seat {
         let required = self.store.state.required() >> ctx.me & 1 == 1;
         let by_itself = matches!(running.grounds, Grounds::Leases | Grounds::Arbiter);
         let lags = ctx.oracle.lags(ctx.ve) && ctx.config.policy[ctx.ve].recorded;
-        ctx.oracle.must(!(by_itself && lags), "G16", || "a VE that lags was promoted by itself".into());
         let window = ctx.config.policy[ctx.ve].window;
-        ctx.oracle.promoted(ctx.ve, ctx.me, &self.store, window, required && !running.forced);
+        let lost = ctx.oracle.promoted(ctx.ve, ctx.me, &self.store, window, required && !running.forced);
+        let me = ctx.me;
+        ctx.oracle.must(!(by_itself && lags && lost > 0), "G16", || {
+            format!("node {me} was promoted by itself while the VE lags, and lacks {lost} operations")
+        });
         self.open_as_primary(ctx, epoch, fork);
     }
 

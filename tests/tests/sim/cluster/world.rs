@@ -123,7 +123,7 @@ impl World {
         nodes.iter_mut().for_each(|n| n.rate = 970_000 + random.below(60_000));
         let mut net = Net::default();
         let fine = Weather { delay: 1000, rate: 50_000_000, ..Weather::default() };
-        net.weather = fine;
+        (net.weather, net.arbiter) = (fine, config.nodes);
         let ves = config.members.len();
         let trace = std::env::var_os("ASPFS_SIM_TRACE").is_some();
         let oracle = Oracle { trace, broken: vec![], ves: (0..ves).map(|_| Known::default()).collect() };

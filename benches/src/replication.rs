@@ -1,0 +1,209 @@
+//! What replication does: two nodes in one process over 127.0.0.1, with real stores, threads and flushes. How fast a VE's bytes become durable on
+//! both; how old the newest copy is while a VE is written; how long a promotion takes.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use aspfs_replica::cluster::Cluster;
+use aspfs_replica::node::NodeId;
+use aspfs_replica::runtime::{Runtime, with_replica};
+use bytes::Bytes;
+use vefs::change::{AtWindow, Policy, ReplicaOf, Settings};
+use vefs::clock::SystemClock;
+use vefs::ids::{InodeNo, VeId};
+use vefs::op::{Op, Owner, Reply};
+use vefs::store::{Background, Options, Store};
+use vefs::types::mode;
+use vefs::ve::Request;
+use vefs::{Store as Opened, Ve};
+
+use crate::bed::{Ground, noise, process_cpu};
+use crate::outcome::{Figure, Goal, Outcome};
+
+const VE: VeId = VeId(1);
+/// Bytes of one write.
+const WRITE: usize = 1 << 20;
+
+struct Node {
+    runtime: Option<Runtime>,
+    store: Arc<Opened>,
+    _background: Background,
+    id: NodeId,
+}
+
+fn node(dir: &Path, cluster: Arc<Cluster>) -> Result<Node> {
+    let path = dir.join("store");
+    Store::create(&path)?;
+    let store = Arc::new(Store::open(&path, Options { reserve: 0, ..Options::default() })?);
+    let background = Background::start(store.clone(), Duration::from_secs(1))?;
+    let id = cluster.node();
+    let clock = Arc::new(SystemClock);
+    let runtime = Runtime::start(store.clone(), cluster.clone(), "127.0.0.1:0".parse()?, clock)?;
+    let address = runtime.local_addr().context("an address")?.to_string();
+    if cluster.has_authority() {
+        cluster.set_addresses(&id.to_string(), &[address.parse()?])?;
+    }
+    Ok(Node { runtime: Some(runtime), store, _background: background, id })
+}
+
+/// Two nodes and a VE on the first, followed by the second.
+struct Pair {
+    one: Node,
+    two: Node,
+    ve: Arc<Ve>,
+}
+
+fn pair(dir: &Path) -> Result<Pair> {
+    let clock = Arc::new(SystemClock);
+    for part in ["1", "2"] {
+        std::fs::create_dir_all(dir.join(part))?;
+    }
+    let first = Cluster::init(&dir.join("1").join("c"), &"bench".parse()?, &"one".parse()?, &[], clock.clone())?;
+    let first = Arc::new(first);
+    let bundle = first.add_node(&"two".parse()?, &[])?;
+    let second = Arc::new(Cluster::join(&dir.join("2").join("c"), &bundle, clock)?);
+    let one = node(&dir.join("1"), first.clone())?;
+    let two = node(&dir.join("2"), second)?;
+    let at = two.runtime.as_ref().and_then(Runtime::local_addr).context("an address")?.to_string();
+    first.set_addresses("two", &[at.parse()?])?;
+    let ve = one.store.create_ve(VE, vefs::base::BaseTree::empty().hash(), Settings::default())?;
+    let policy = Policy { window_ms: 60_000, at_window: AtWindow::Alarm, ..Policy::default() };
+    ve.set_policy(with_replica(&policy, ReplicaOf { node: two.id.0, required: true, bandwidth: 0 }))?;
+    ve.commit()?;
+    one.runtime.as_ref().context("it runs")?.refresh(&ve)?;
+    let pair = Pair { one, two, ve };
+    pair.drained()?;
+    Ok(pair)
+}
+
+impl Pair {
+    /// Until the replica has everything, durably.
+    fn drained(&self) -> Result<()> {
+        let begun = Instant::now();
+        loop {
+            let figures = self.one.runtime.as_ref().and_then(|r| r.figures(VE));
+            let acked = figures.and_then(|f| f.led).and_then(|(_, r)| r.first().and_then(|r| r.link.acked));
+            if !self.ve.is_dirty() && acked == Some(self.ve.durable_position()) {
+                return Ok(());
+            }
+            if begun.elapsed() > Duration::from_secs(120) {
+                bail!("the replica does not come along");
+            }
+            std::thread::sleep(Duration::from_micros(500));
+        }
+    }
+}
+
+fn create(ve: &Ve, name: &str) -> Result<InodeNo> {
+    let owner = Owner { uid: 0, gid: 0, umask: 0 };
+    let op = Op::Create { parent: InodeNo::ROOT, name: name.into(), mode: mode::IFREG | 0o644, owner, rdev: 0 };
+    match ve.execute(&op, Request::default())? {
+        Reply::Inode(ino, _) => Ok(ino),
+        _ => bail!("no inode"),
+    }
+}
+
+fn write(ve: &Ve, ino: InodeNo, offset: u64, data: &Bytes) -> Result<()> {
+    ve.execute(&Op::Write { ino, offset, data: data.clone(), kill_priv: false }, Request::default())?;
+    Ok(())
+}
+
+/// All of it.
+pub fn measure(ground: &Ground) -> Result<Outcome> {
+    let mut out = Outcome { title: "replication: two nodes in one process over loopback".into(), ..Default::default() };
+    let dir = ground.path().join("replication");
+    std::fs::create_dir_all(&dir)?;
+    let mut pair = pair(&dir)?;
+    bulk(ground, &pair, &mut out)?;
+    fresh(ground, &pair, &mut out)?;
+    promotion(&mut pair, &mut out)?;
+    drop(pair);
+    std::fs::remove_dir_all(&dir)?;
+    out.notes.push(ground.note()?);
+    Ok(out)
+}
+
+fn bulk(ground: &Ground, pair: &Pair, out: &mut Outcome) -> Result<()> {
+    let writes = ground.size(512, 8);
+    let (mut rates, mut cpus) = (vec![], vec![]);
+    for round in 0..ground.rounds(3) {
+        let data = noise(WRITE, round as u64 + 9);
+        let ino = create(&pair.ve, &format!("bulk-{round}"))?;
+        let (begun, used) = (Instant::now(), process_cpu());
+        for n in 0..writes {
+            write(&pair.ve, ino, (n * WRITE) as u64, &data)?;
+        }
+        pair.ve.commit()?;
+        pair.drained()?;
+        let megabytes = (writes * WRITE) as f64 / 1e6;
+        rates.push(megabytes / begun.elapsed().as_secs_f64());
+        cpus.push((process_cpu() - used).as_secs_f64() * 1024.0 / (megabytes / 1.048_576));
+    }
+    out.figures.push(Figure::goal("bulk, durable on both sides", "MB/s", Goal::AtLeast(150.0), rates));
+    out.figures.push(Figure::info("CPU of both nodes", "s/GiB", cpus));
+    Ok(())
+}
+
+/// A stamp is written every two milliseconds, beside an append of 5 MB/s; the replica is read all the time.
+fn fresh(ground: &Ground, pair: &Pair, out: &mut Outcome) -> Result<()> {
+    let (stamp, log) = (create(&pair.ve, "stamp")?, create(&pair.ve, "log")?);
+    let origin = Instant::now();
+    let now = || origin.elapsed().as_nanos() as u64;
+    write(&pair.ve, stamp, 0, &Bytes::copy_from_slice(&now().to_le_bytes()))?;
+    pair.ve.commit()?;
+    pair.drained()?;
+    let there = pair.two.store.ve(VE)?;
+    let over = AtomicBool::new(false);
+    let seconds = ground.size(20, 1) as u64;
+    let mut ages: Vec<f64> = std::thread::scope(|scope| -> Result<Vec<f64>> {
+        let writer = scope.spawn(|| -> Result<()> {
+            let part = noise(50_000, 4);
+            for n in 0u64.. {
+                if over.load(Ordering::Relaxed) {
+                    break;
+                }
+                write(&pair.ve, stamp, 0, &Bytes::copy_from_slice(&now().to_le_bytes()))?;
+                if n.is_multiple_of(5) {
+                    write(&pair.ve, log, n / 5 * part.len() as u64, &part)?;
+                }
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            Ok(())
+        });
+        let mut ages = vec![];
+        while origin.elapsed() < Duration::from_secs(seconds) {
+            let bytes = there.read(stamp, 0, 8)?;
+            let stamp = u64::from_le_bytes(bytes.as_slice().try_into().context("eight bytes")?);
+            ages.push(now().saturating_sub(stamp) as f64 / 1e9);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        over.store(true, Ordering::Relaxed);
+        writer.join().map_err(|_| anyhow::anyhow!("the writer panicked"))??;
+        Ok(ages)
+    })?;
+    ages.sort_by(f64::total_cmp);
+    let at = |share: f64| vec![ages[((ages.len() - 1) as f64 * share) as usize]];
+    out.figures.push(Figure::goal("age of the newest copy: median", "s", Goal::AtMost(0.5), at(0.5)));
+    out.figures.push(Figure::goal("age of the newest copy: p99", "s", Goal::AtMost(1.0), at(0.99)));
+    pair.ve.commit()?;
+    pair.drained()
+}
+
+fn promotion(pair: &mut Pair, out: &mut Outcome) -> Result<()> {
+    for n in 0..1000 {
+        create(&pair.ve, &format!("file-{n}"))?;
+    }
+    pair.ve.commit()?;
+    pair.drained()?;
+    pair.one.runtime = None;
+    let begun = Instant::now();
+    pair.two.runtime.as_ref().context("it runs")?.promote(VE, true, true)?;
+    let there = pair.two.store.ve(VE)?;
+    create(&there, "written by the other node")?;
+    let took = begun.elapsed().as_secs_f64();
+    out.figures.push(Figure::goal("promotion until the first write", "s", Goal::AtMost(1.0), vec![took]));
+    Ok(())
+}
