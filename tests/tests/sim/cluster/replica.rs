@@ -16,7 +16,7 @@ use vefs::ids::{Epoch, Position};
 
 use super::net::What;
 use super::seat::{Ctx, Mode, Purpose, Run, Seat, id, index, nodes_of, ve_id};
-use super::store::{Bug, Store};
+use super::store::Store;
 
 #[derive(Debug)]
 struct Pull {
@@ -446,9 +446,4 @@ impl Seat {
             Run::Primary(_) => None,
         }
     }
-}
-
-/// Keeps the planted bugs in one list: what a replica's store does wrong is in the store.
-pub fn is_in_store(bug: Bug) -> bool {
-    matches!(bug, Bug::DropFsync | Bug::AckEarly | Bug::SkipEpoch | Bug::ShipEarly | Bug::Unproved | Bug::DropTail)
 }

@@ -59,7 +59,6 @@ impl Node {
 }
 
 pub struct World {
-    pub seed: u64,
     pub random: Random,
     pub net: Net,
     pub oracle: Oracle,
@@ -132,7 +131,6 @@ impl World {
         let (arbiter_up, numbers, chaos) = (true, 0, seed % 7 != 0);
         let (steps, power_cuts) = (0, 0);
         let mut world = World {
-            seed,
             random,
             net,
             oracle,
