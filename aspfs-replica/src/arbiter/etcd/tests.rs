@@ -7,13 +7,15 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use vefs::ids::Epoch;
 
+type Meanwhile = Box<dyn FnOnce(&mut Server) + Send>;
+
 #[derive(Default)]
 struct Server {
     revision: i64,
     keys: BTreeMap<String, (String, i64, String)>,
     leases: BTreeMap<String, u64>,
     /// Something that happens right before the next transaction that writes.
-    meanwhile: Option<Box<dyn FnOnce(&mut Server) + Send>>,
+    meanwhile: Option<Meanwhile>,
     /// The next answer is lost on its way.
     lose: bool,
 }
