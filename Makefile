@@ -8,7 +8,7 @@ MAKEFLAGS += --no-print-directory
 # One profile for everything: what is tested is what is measured and shipped.
 CARGO := scripts/with-rocksdb cargo
 BUILD := --release --locked
-FUZZ_TARGETS := acl base_tree bundle codec control extent_header frame identity ids journal key metadata node_list object segment_file segment_header superblock template_events template_label template_tar wire
+FUZZ_TARGETS := acl base_tree blobs bundle codec control extent_header frame identity ids journal key metadata node_list object segment_file segment_header superblock template_events template_label template_tar wire
 FUZZ_SECONDS ?= 60
 BENCH_ARGS ?= noise
 
@@ -47,8 +47,8 @@ fuzz: packages rocksdb ## Run each fuzz target for FUZZ_SECONDS (60); needs carg
 	done
 
 SEEDS ?= 2000
-sim: packages rocksdb ## Replication over a faulty link: make sim SEEDS=10000, or SEED=n to replay one
-	ASPFS_SIM_SEEDS=$(SEEDS) $(if $(SEED),ASPFS_SIM_SEED=$(SEED)) $(CARGO) test $(BUILD) -p aspfs-tests --test sim
+sim: packages rocksdb ## Replication over faulty links, nodes and clocks: make sim SEEDS=10000, or SEED=n to replay one
+	ASPFS_SIM_SEEDS=$(SEEDS) $(if $(SEED),ASPFS_SIM_SEED=$(SEED)) $(CARGO) test $(BUILD) -p aspfs-tests --test sim -- --nocapture
 
 deny: ## Check licences and banned crates; needs cargo-deny. ADVISORIES=1 fetches the advisory database too
 	@command -v cargo-deny >/dev/null || { echo 'cargo install cargo-deny --locked' >&2; exit 1; }

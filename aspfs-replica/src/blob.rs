@@ -70,12 +70,17 @@ pub fn kind_of(blob: &[u8]) -> Option<u16> {
 
 /// A value as a blob.
 pub fn seal(kind: Kind, value: &impl Encode) -> Vec<u8> {
-    let mut out = Vec::with_capacity(256);
+    with_body(kind, &codec::encode(value))
+}
+
+/// A blob with a right header and any body: what a hostile peer can send.
+pub fn with_body(kind: Kind, body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(HEADER_LEN + body.len());
     out.extend_from_slice(&MAGIC);
     out.extend_from_slice(&FORMAT.to_le_bytes());
     out.extend_from_slice(&(kind as u16).to_le_bytes());
     out.extend_from_slice(&[0; 4]);
-    codec::encode_into(value, &mut out);
+    out.extend_from_slice(body);
     let crc = crc32fast::hash(&out);
     out[8..12].copy_from_slice(&crc.to_le_bytes());
     out

@@ -25,6 +25,11 @@ fn main() -> std::io::Result<()> {
     for (n, bytes) in aspfs_tests::hostile_control::seeds().into_iter().enumerate() {
         std::fs::write(folder.join(format!("conversation-{n}")), bytes)?;
     }
+    let folder = corpus.join("blobs");
+    std::fs::create_dir_all(&folder)?;
+    for (name, bytes) in aspfs_tests::hostile_blobs::encoded() {
+        std::fs::write(folder.join(name), bytes)?;
+    }
     let folder = corpus.join("wire");
     std::fs::create_dir_all(&folder)?;
     for (name, bytes) in aspfs_tests::hostile_wire::encoded() {

@@ -6,6 +6,7 @@ pub mod golden;
 pub mod golden_store;
 pub mod harness;
 pub mod hostile;
+pub mod hostile_blobs;
 pub mod hostile_cluster;
 pub mod hostile_control;
 mod hostile_input;

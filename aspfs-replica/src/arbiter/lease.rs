@@ -17,6 +17,9 @@
 mod lessee;
 mod lessor;
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 pub use lessee::{Action, Lessee, Needs, Whom};

@@ -12,6 +12,7 @@
 //! An arbiter is asked with [`Request`]s and keeps a [`Record`] for each VE. What it may answer is decided in one place ([`rules`]), for the
 //! embedded [`ledger`] and for etcd.
 
+pub mod etcd;
 pub mod lease;
 pub mod ledger;
 pub mod rules;

@@ -78,6 +78,7 @@
 mod accept;
 mod error;
 mod frames;
+mod http;
 mod link;
 mod lists;
 mod refusal;
@@ -93,6 +94,7 @@ mod transport;
 pub use accept::Handler;
 pub use error::NetError;
 pub use frames::{FrameReader, FrameWriter};
+pub use http::HttpClient;
 pub use link::Peer;
 pub use refusal::Refusal;
 pub use request::{AnswerWriter, Answers};

@@ -17,6 +17,9 @@ mod boot;
 mod promotion;
 mod switchover;
 
+#[cfg(test)]
+mod tests;
+
 use vefs::ids::{Epoch, Hash, Position};
 
 use crate::node::NodeId;

@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod blobs;
 mod cluster;
 mod double;
+mod etcd;
 mod random;
 mod stream;
 mod turned_away;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use aspfs_replica::apply::{Action, Receiver};
 use aspfs_replica::log::{Follower, Log};
 use aspfs_replica::node::NodeId;
+use aspfs_replica::session::Closed;
 use aspfs_replica::ship::{Event, Sender};
 use aspfs_replica::wire::{Envelope, Message, Refusal};
 use vefs::ids::{Epoch, Hash, Lineage, VeId};
@@ -263,4 +264,23 @@ fn a_false_ack_counts_nothing() {
     let events = side.sender.receive(&log, &envelope, Message::Ack(lie), T);
     assert!(matches!(events[..], [Event::Closed(_)]), "{events:?}");
     assert_eq!(side.sender.acked(), Some(Log::durable(&log)));
+}
+
+/// The journal is recycled under a replica that is slow, and whose cursor lost its hold: the session ended in silence, with pings for ever.
+/// It is told, and so is the primary (checks G17).
+#[test]
+fn a_history_recycled_under_a_session_ends_it() {
+    let (mut f, mut r) = replica();
+    let mut log = primary(1, 2, 1);
+    let mut side = Side::new();
+    side.talk(&log, &mut f, &mut r);
+    assert_eq!(f.durable, 2);
+    (0..4).for_each(|n| drop(log.write(&[vec![n; 10]])));
+    log.flush();
+    log.floor = 5;
+    let (events, actions) = converse(&log, &mut side.sender, &mut f, &mut r, &mut |_, _| {});
+    let late = side.sender.tick(T);
+    assert!(events.is_empty() && matches!(late[..], [Event::NeedsCatchUp(_), Event::Closed(_)]), "{events:?} {late:?}");
+    assert!(matches!(actions[..], [Action::Closed(Closed::TheyRefused(Refusal::TooOld, _))]), "{actions:?}");
+    assert_eq!(f.txns.len(), 2);
 }

@@ -174,10 +174,11 @@ impl World {
     /// The VE was handed to a node that is gone.
     fn successor_is_lost(&mut self, ve: usize) {
         let named = self.config.members[ve].iter().find_map(|n| self.nodes[*n].seats[&ve].store.role.successor);
-        if let Some(to) = named.map(index).filter(|_| self.config.mode == Mode::Statement) {
-            if !self.nodes[to].up && self.net.now > self.nodes[to].off_since + Duration::from_secs(10) {
-                self.state_off(ve, to);
-            }
+        if let Some(to) = named.map(index).filter(|_| self.config.mode == Mode::Statement)
+            && !self.nodes[to].up
+            && self.net.now > self.nodes[to].off_since + Duration::from_secs(10)
+        {
+            self.state_off(ve, to);
         }
     }
 }

@@ -16,7 +16,7 @@ use vefs::ids::{Epoch, Position};
 
 use super::net::What;
 use super::seat::{Ctx, Mode, Purpose, Run, Seat, id, index, nodes_of, ve_id};
-use super::store::{Bug, Store};
+use super::store::Store;
 
 #[derive(Debug)]
 struct Pull {
@@ -109,13 +109,15 @@ impl Seat {
             }
             return;
         };
-        if let (Message::Hello(_), true) = (&message, envelope.epoch > self.store.role.epoch) {
-            if self.store.role.kind != RoleKind::Replica || matches!(&self.run, Run::Replica(r) if r.is_busy()) {
-                // Another primary: what was going on with the former one is over.
-                self.superseded(ctx, envelope.epoch);
-                if let Run::Replica(r) = &mut self.run {
-                    (r.pull, r.promotion, r.back) = (None, None, None);
-                }
+        let busy = matches!(&self.run, Run::Replica(r) if r.is_busy());
+        if let Message::Hello(_) = &message
+            && envelope.epoch > self.store.role.epoch
+            && (busy || self.store.role.kind != RoleKind::Replica)
+        {
+            // Another primary: what was going on with the former one is over.
+            self.superseded(ctx, envelope.epoch);
+            if let Run::Replica(r) = &mut self.run {
+                (r.pull, r.promotion, r.back) = (None, None, None);
             }
         }
         if let (Run::Replica(r), Message::Hello(_)) = (&mut self.run, &message)
@@ -313,7 +315,7 @@ impl Seat {
         self.pull_on(ctx);
     }
 
-    /// Whether a required replica has not heard of its primary for too long.
+    /// A replica that has not heard of its primary for too long wants to be it.
     fn promote_by_itself(&mut self, ctx: &mut Ctx<'_>) {
         let Run::Replica(r) = &mut self.run else { return };
         if r.is_busy() || self.store.full {
@@ -322,15 +324,16 @@ impl Seat {
         if std::mem::take(&mut r.claim) {
             return self.promote(ctx, Grounds::SteppedDown, false);
         }
-        // One that was superseded and has the last word: nobody else may be promoted then.
-        let superseded = self.store.role.kind == RoleKind::Superseded;
-        let required = self.store.state.required() >> ctx.me & 1 == 1 || superseded;
+        // Whoever is not required tries too, later: it may be the one with the last word (a primary that stepped down or was superseded, and
+        // nobody came), and has no less than a majority of the required ones or is refused.
+        let required = self.store.state.required() >> ctx.me & 1 == 1;
+        let patience = r.patience * if required { 1 } else { 2 };
         let grounds = match ctx.config.mode {
             Mode::Statement => return,
             Mode::Leases => Grounds::Leases,
             Mode::Arbiter => Grounds::Arbiter,
         };
-        if required && ctx.clock > r.heard + r.patience {
+        if ctx.clock > r.heard + patience {
             r.heard = ctx.clock;
             r.patience = Duration::from_millis(4000 + ctx.random.below(12_000));
             self.promote(ctx, grounds, false);
@@ -446,9 +449,4 @@ impl Seat {
             Run::Primary(_) => None,
         }
     }
-}
-
-/// Keeps the planted bugs in one list: what a replica's store does wrong is in the store.
-pub fn is_in_store(bug: Bug) -> bool {
-    matches!(bug, Bug::DropFsync | Bug::AckEarly | Bug::SkipEpoch | Bug::ShipEarly | Bug::Unproved | Bug::DropTail)
 }

@@ -59,7 +59,6 @@ impl Node {
 }
 
 pub struct World {
-    pub seed: u64,
     pub random: Random,
     pub net: Net,
     pub oracle: Oracle,
@@ -129,10 +128,9 @@ impl World {
         let oracle = Oracle { trace, broken: vec![], ves: (0..ves).map(|_| Known::default()).collect() };
         let ledger = Ledger::new(Duration::ZERO);
         let records = Records0::default();
-        let (arbiter_up, numbers, chaos) = (true, 0, seed % 7 != 0);
+        let (arbiter_up, numbers, chaos) = (true, 0, !seed.is_multiple_of(7));
         let (steps, power_cuts) = (0, 0);
         let mut world = World {
-            seed,
             random,
             net,
             oracle,
