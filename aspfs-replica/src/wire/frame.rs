@@ -67,6 +67,16 @@ pub struct Header {
 
 /// Puts a frame together. The body is within its kind's bound.
 pub fn write(kind: u8, zstd: bool, envelope: Envelope, body: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(HEADER_LEN + body.len());
+    frame.resize(HEADER_LEN, 0);
+    frame.extend_from_slice(body);
+    seal(kind, zstd, envelope, &mut frame);
+    frame
+}
+
+/// Writes the header of a frame in front of its body, where there is room for it. The body is within its kind's bound.
+pub fn seal(kind: u8, zstd: bool, envelope: Envelope, frame: &mut [u8]) {
+    let Some((header, body)) = frame.split_first_chunk_mut::<HEADER_LEN>() else { return };
     let mut raw = Raw {
         magic: MAGIC,
         format: FORMAT.into(),
@@ -81,7 +91,7 @@ pub fn write(kind: u8, zstd: bool, envelope: Envelope, body: &[u8]) -> Vec<u8> {
         seq: envelope.seq.into(),
     };
     raw.header_crc = crc32fast::hash(raw.as_bytes()).into();
-    [raw.as_bytes(), body].concat()
+    header.copy_from_slice(raw.as_bytes());
 }
 
 impl Header {

@@ -74,21 +74,27 @@ pub enum WireError {
 
 /// The frame of a message. `compress`: where that makes it smaller.
 pub fn encode(message: &Message, envelope: Envelope, compress: bool) -> Vec<u8> {
-    let body = match message {
-        Message::Hello(m) => codec::encode(m),
-        Message::Welcome(m) => codec::encode(m),
-        Message::Begin(m) => codec::encode(m),
-        Message::Records(m) => codec::encode(m),
-        Message::End(m) => codec::encode(m),
-        Message::Chunk(m) => codec::encode(m),
-        Message::Ack(m) => codec::encode(m),
-        Message::EpochNotice(m) => codec::encode(m),
-        Message::Refused(why, at) => codec::encode(&(*why, *at)),
-        Message::Ping(n) | Message::Pong(n) => codec::encode(n),
-    };
-    match compress.then(|| compressed(&body)).flatten() {
+    // Room for the whole frame at once, and the body where it stays: bulk is copied once.
+    let mut frame = Vec::with_capacity(message.cost() as usize + message.cost() as usize / 64 + 256);
+    frame.resize(HEADER_LEN, 0);
+    match message {
+        Message::Hello(m) => codec::encode_into(m, &mut frame),
+        Message::Welcome(m) => codec::encode_into(m, &mut frame),
+        Message::Begin(m) => codec::encode_into(m, &mut frame),
+        Message::Records(m) => codec::encode_into(m, &mut frame),
+        Message::End(m) => codec::encode_into(m, &mut frame),
+        Message::Chunk(m) => codec::encode_into(m, &mut frame),
+        Message::Ack(m) => codec::encode_into(m, &mut frame),
+        Message::EpochNotice(m) => codec::encode_into(m, &mut frame),
+        Message::Refused(why, at) => codec::encode_into(&(*why, *at), &mut frame),
+        Message::Ping(n) | Message::Pong(n) => codec::encode_into(n, &mut frame),
+    }
+    match compress.then(|| compressed(&frame[HEADER_LEN..])).flatten() {
         Some(smaller) => frame::write(message.kind(), true, envelope, &smaller),
-        None => frame::write(message.kind(), false, envelope, &body),
+        None => {
+            frame::seal(message.kind(), false, envelope, &mut frame);
+            frame
+        }
     }
 }
 

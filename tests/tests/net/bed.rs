@@ -90,12 +90,16 @@ pub struct TestNode {
 
 impl TestNode {
     pub fn start(cluster: Cluster, settings: Settings) -> TestNode {
+        TestNode::start_on(cluster, settings, "127.0.0.1:0")
+    }
+
+    pub fn start_on(cluster: Cluster, settings: Settings, listen: &str) -> TestNode {
         let cluster = Arc::new(cluster);
         let (streams, stream_receiver) = unbounded_channel();
         let (requests, request_receiver) = unbounded_channel();
         let handler = Arc::new(ToTest { streams, requests });
         let here = tokio::runtime::Handle::current();
-        let net = Transport::start(&here, cluster.clone(), "127.0.0.1:0".parse().unwrap(), handler, settings).unwrap();
+        let net = Transport::start(&here, cluster.clone(), listen.parse().unwrap(), handler, settings).unwrap();
         TestNode {
             cluster,
             net,
@@ -158,7 +162,12 @@ impl Bed {
 
     /// The first node of a cluster.
     pub fn init(&self) -> TestNode {
-        let one = TestNode::start(self.init_in(&self.dir()), settings());
+        self.init_on("127.0.0.1:0")
+    }
+
+    /// The same, listening there.
+    pub fn init_on(&self, listen: &str) -> TestNode {
+        let one = TestNode::start_on(self.init_in(&self.dir()), settings(), listen);
         listens(&one, &one);
         one
     }
@@ -169,8 +178,13 @@ impl Bed {
 
     /// A node that joins, listens, and whose address the others can know.
     pub fn add(&self, one: &TestNode, name: &str) -> TestNode {
-        let node =
-            TestNode::start(self.joined(&one.cluster.add_node(&name.parse().unwrap(), &[]).unwrap()), settings());
+        self.add_on(one, name, "127.0.0.1:0")
+    }
+
+    /// The same, listening there.
+    pub fn add_on(&self, one: &TestNode, name: &str, listen: &str) -> TestNode {
+        let bundle = one.cluster.add_node(&name.parse().unwrap(), &[]).unwrap();
+        let node = TestNode::start_on(self.joined(&bundle), settings(), listen);
         listens(one, &node);
         node.cluster.adopt(&one.cluster.list().bytes).unwrap();
         node

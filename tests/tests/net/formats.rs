@@ -39,10 +39,15 @@ fn crc(bytes: &[u8]) -> u32 {
     })
 }
 
+/// Inputs; ten times as many in the nightly run.
+fn cases() -> u32 {
+    if std::env::var_os("ASPFS_NIGHTLY").is_some() { 20_000 } else { 2000 }
+}
+
 static SEEDS: LazyLock<Entries> = LazyLock::new(hostile_cluster::seeds);
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(cases()))]
 
     /// checks G29
     #[test]

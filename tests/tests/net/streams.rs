@@ -212,6 +212,29 @@ fn addresses_are_tried_in_turn() {
     });
 }
 
+/// A node that listens on all addresses of both families is dialled by either, and dials either. Says nothing where there is no IPv6.
+#[test]
+fn both_families() {
+    if std::net::UdpSocket::bind("[::1]:0").is_err() {
+        eprintln!("no IPv6 here: not tested");
+        return;
+    }
+    run(async {
+        let bed = Bed::new();
+        let one = bed.init_on("[::]:0");
+        let two = bed.add(&one, "two");
+        let port = one.net.local_addr().port();
+        for host in ["127.0.0.1", "[::1]"] {
+            one.cluster.set_addresses("one", &[format!("{host}:{port}").parse().unwrap()]).unwrap();
+            let three = bed.add_on(&one, &format!("by-{port}-{}", host.len()), "[::]:0");
+            three.net.connect(one.id()).await.unwrap();
+        }
+        // Its list has only IPv4 for two, whose socket is of that family alone.
+        one.net.connect(two.id()).await.unwrap();
+        assert!(two.net.connect(one.id()).await.is_err(), "a socket for IPv4 cannot dial IPv6");
+    });
+}
+
 #[test]
 fn a_peer_that_stops_says_so() {
     run(async {
