@@ -144,6 +144,8 @@ pub struct Candidate {
     pub lessors: BTreeSet<NodeId>,
     /// The last position of the former primary that was heard of.
     pub known: Option<Position>,
+    /// Whether primaries of this VE write by leases of the required replicas.
+    pub leases: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,6 +178,7 @@ pub struct Promotion {
     grounds: Grounds,
     forced: bool,
     known: Option<Position>,
+    leases: bool,
     lessors: BTreeSet<NodeId>,
     members: BTreeMap<NodeId, Member>,
     phase: Phase,
@@ -188,7 +191,7 @@ pub struct Promotion {
 impl Promotion {
     /// On these grounds. `forced`: a person insists.
     pub fn new(candidate: Candidate, grounds: Grounds, forced: bool) -> Promotion {
-        let Candidate { ve, me, mine, members, lessors, known } = candidate;
+        let Candidate { ve, me, mine, members, lessors, known, leases } = candidate;
         let others = members.union(&lessors).filter(|n| **n != me);
         Promotion {
             ve,
@@ -198,6 +201,7 @@ impl Promotion {
             grounds,
             forced,
             known,
+            leases,
             members: others.map(|n| (*n, Member::default())).collect(),
             lessors,
             phase: Phase::Gather,
@@ -324,6 +328,12 @@ impl Promotion {
             (Grounds::Statement { old, .. }, _) => {
                 self.phase = Phase::Record;
                 vec![Action::Record(old)]
+            }
+            // It may be too late for that, and another one's promise may be given: the lessors know.
+            (Grounds::SteppedDown, Some(_)) if self.leases && !self.lessors.is_empty() => {
+                self.epoch = handed.map_or(self.epoch, reach).max(highest);
+                self.phase = Phase::Join;
+                self.ask_to_join(now)
             }
             (Grounds::SteppedDown, Some(s)) if highest <= reach(s) => {
                 // Should somebody have been promoted in this node's place, a required replica knows.

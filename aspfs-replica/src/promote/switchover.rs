@@ -290,7 +290,7 @@ pub enum Take {
 }
 
 /// What to do when another member asks this one to take over at `at`, which is to be its head. `present`: in this run it acknowledged the
-/// member's history; a node that nobody could have called off meanwhile needs to ask nobody.
+/// member's history, and no leases are used: a node that nobody could have called off meanwhile needs to ask nobody.
 pub fn take(own: &Standing, epoch: Epoch, at: &Position, present: bool) -> Take {
     match own.part {
         _ if at.lineage != own.position.lineage => Take::No(No::Stranger),

@@ -27,6 +27,7 @@ fn candidate(txn: u64) -> Candidate {
         members: [ME, OLD, OTHER].into(),
         lessors: [ME, OTHER].into(),
         known: Some(position(1, 12)),
+        leases: false,
     }
 }
 
@@ -137,6 +138,28 @@ fn lessors_are_heard_again_when_they_join() {
     assert!(
         matches!(higher[..], [Action::JoinHere(e), Action::Ask(OTHER, Question::Join(f))] if e == f && e.term() == 9)
     );
+}
+
+/// A successor takes what it was given; by leases it needs the majority like everybody (checks G18). Without that, a third node that was promoted
+/// meanwhile and wrote was buried by the successor's higher epoch.
+#[test]
+fn a_successor_asks_whoever_may_know() {
+    let named = Standing { successor: Some(ME), ..standing(Part::Replica, 1, 10) };
+    let outcome = |leases, other: Option<Standing>| {
+        let candidate = Candidate { leases, ..candidate(10) };
+        let mut p = Promotion::new(candidate, Grounds::SteppedDown, false);
+        hear(&mut p, OLD, Some(named));
+        hear(&mut p, OTHER, other)
+    };
+    assert_eq!(outcome(false, Some(standing(Part::Replica, 1, 9))), [Action::Verify]);
+    assert_eq!(outcome(false, None), [Action::Refuse(Refused::NoMajority)]);
+    let joins = outcome(true, None);
+    let epoch = next_epoch(Epoch(1), ME);
+    assert!(joins.contains(&Action::JoinHere(epoch)) && joins.len() == 2, "{joins:?}");
+    let other = Standing { successor: Some(OTHER), ..named };
+    let mut p = Promotion::new(candidate(10), Grounds::SteppedDown, false);
+    hear(&mut p, OLD, Some(other));
+    assert_eq!(hear(&mut p, OTHER, None), [Action::Refuse(Refused::NotForUs)]);
 }
 
 /// A primary that starts asks everybody, and a higher epoch ends it (checks G18).

@@ -148,8 +148,8 @@ impl Seat {
         // This node is no replica any more; the former primary becomes one when it is back.
         primary.require = Some(self.store.state.required() & !(1 << ctx.me));
         self.run = Run::Primary(Box::new(primary));
-        // By leases a hand-over and a promotion may both happen; which of them writes, the lessors say.
-        ctx.oracle.opened(ctx.ve, ctx.me, epoch, ctx.config.mode != Mode::Leases);
+        // With leases a hand-over and a promotion may both happen: which of them writes, whoever gives them says.
+        ctx.oracle.opened(ctx.ve, ctx.me, epoch, ctx.config.mode == Mode::Statement);
         self.commit(ctx);
         ctx.net.after(Duration::ZERO, What::Write(ctx.me, ctx.ve));
     }

@@ -359,6 +359,7 @@ impl Seat {
             members: ctx.config.members[ctx.ve].iter().map(|n| id(*n)).collect(),
             lessors: nodes_of(self.store.state.required()),
             known: None,
+            leases: ctx.config.mode == Mode::Leases,
         };
         r.promotion = Some(Running { machine: Promotion::new(candidate, grounds, forced), grounds, forced });
         self.promotion(ctx, Event::Tick);

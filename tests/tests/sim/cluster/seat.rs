@@ -334,7 +334,8 @@ impl Seat {
     }
 
     fn take(&mut self, ctx: &mut Ctx<'_>, epoch: Epoch, at: Position) -> Reply {
-        let present = matches!(&self.run, Run::Replica(r) if r.present && !r.is_busy());
+        let leases = ctx.config.mode == Mode::Leases;
+        let present = !leases && matches!(&self.run, Run::Replica(r) if r.present && !r.is_busy());
         match take(&self.standing(), epoch, &at, present) {
             Take::Already => Reply::Done,
             Take::No(why) => Reply::No(why),
