@@ -24,8 +24,26 @@ use vefs::ids::{Epoch, Hash, Position};
 
 use crate::node::NodeId;
 pub use boot::{Boot, BootAction};
-pub use promotion::{Action, Candidate, Chosen, Event, Grounds, Promotion, Refused};
+pub use promotion::{Action, Candidate, Chosen, Event, Promotion, Refused};
 pub use switchover::{Handed, Switchover, SwitchoverAction, SwitchoverEvent, Take, Who, take};
+
+/// Why the former primary writes no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grounds {
+    /// A person says that `old` is off, and that it had at most the epoch `above`, if that is known (else 0).
+    Statement {
+        /// The former primary.
+        old: NodeId,
+        /// Its epoch, or 0.
+        above: Epoch,
+    },
+    /// It stepped down for this node, and says so itself.
+    SteppedDown,
+    /// The required replicas' promises to it have ended.
+    Leases,
+    /// The arbiter says so, and the replicas' promises have ended.
+    Arbiter,
+}
 
 /// Whether `a` is a later head than `b`.
 pub fn is_later(a: &Position, b: &Position) -> bool {

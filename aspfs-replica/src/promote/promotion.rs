@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use vefs::ids::{Epoch, Lineage, Position, VeId};
 
-use super::{is_later, next_epoch};
+use super::{Grounds, is_later, next_epoch};
 use crate::arbiter;
 use crate::member::{Part, Question, Reply, Standing};
 use crate::node::NodeId;
@@ -31,24 +31,6 @@ const AGAIN: Duration = Duration::from_secs(1);
 const GROUNDS: Duration = Duration::from_secs(180);
 /// How often a higher epoch is tried.
 const TRIES_MAX: u32 = 8;
-
-/// Why the former primary writes no more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Grounds {
-    /// A person says that `old` is off, and that it had at most the epoch `above`, if that is known (else 0).
-    Statement {
-        /// The former primary.
-        old: NodeId,
-        /// Its epoch, or 0.
-        above: Epoch,
-    },
-    /// It stepped down for this node, and says so itself.
-    SteppedDown,
-    /// The required replicas' promises to it have ended.
-    Leases,
-    /// The arbiter says so, and the replicas' promises have ended.
-    Arbiter,
-}
 
 /// What came of something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

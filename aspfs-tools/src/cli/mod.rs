@@ -248,7 +248,9 @@ fn stop(node: &Node<'_>, unmount: bool) -> Result<(), Failure> {
         let status: Status = node.call(&Request::Status {})?;
         let mut failed = 0;
         for row in &status.mounts {
-            if let Err(e) = mounting::umount(node.socket, row.ve.0, false) {
+            let outcome = mounting::umount(node.socket, row.ve.0, false);
+            // What somebody else unmounts at the moment ends while we look.
+            if let Err(e) = outcome.or_else(|e| if e.is_gone() { Ok(()) } else { Err(e) }) {
                 eprintln!("aspfs: VE {}: {e}", row.ve);
                 failed += 1;
             }

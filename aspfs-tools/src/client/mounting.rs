@@ -12,10 +12,12 @@ use vefs::ids::VeId;
 
 use super::options::Options;
 use super::{Client, ClientError, mountinfo};
-use crate::control::message::{Id, MountRow, Released, Request};
+use crate::control::message::{Id, MountRow, Released, Request, Why};
 
 /// How long the daemon may take to let go of a VE that was unmounted.
 const RELEASE_MS: u64 = 10_000;
+/// The same, if nothing of it is to be seen here any more.
+const DETACHED_MS: u64 = 500;
 
 /// Why a VE was not mounted or unmounted.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +52,13 @@ pub enum MountError {
     Table(io::Error),
 }
 
+impl MountError {
+    /// Whether the VE is not mounted (any more).
+    pub fn is_gone(&self) -> bool {
+        matches!(self, MountError::Client(ClientError::Refused(r)) if r.kind == Why::NotFound)
+    }
+}
+
 /// Mounts a VE at a folder.
 pub fn mount(socket: &Path, ve: VeId, dir: &Path, options: &Options) -> Result<MountRow, MountError> {
     let point = |why: String| MountError::Point { dir: dir.to_owned(), why };
@@ -67,7 +76,7 @@ pub fn mount(socket: &Path, ve: VeId, dir: &Path, options: &Options) -> Result<M
     if let Err(e) = move_mount(&mount, "", &place, "", how) {
         // Attached nowhere, it ends with this descriptor; the VE is free again when this returns.
         drop(mount);
-        let _ = release(socket, ve);
+        let _ = release(socket, ve, RELEASE_MS);
         return Err(point(say(e)));
     }
     Ok(row)
@@ -99,6 +108,10 @@ pub fn umount(socket: &Path, ve: VeId, lazy: bool) -> Result<(), MountError> {
     let dirs: Vec<&Path> =
         lines.iter().filter(|l| l.device == row.device && l.kind == "fuse.vefs").map(|l| l.dir.as_path()).collect();
     if dirs.is_empty() {
+        // A mount that was detached a moment ago ends by itself.
+        if release(socket, ve, DETACHED_MS)? {
+            return Ok(());
+        }
         return Err(MountError::Elsewhere(row.ve, row.dir));
     }
     let flags = UnmountFlags::NOFOLLOW | if lazy { UnmountFlags::DETACH } else { UnmountFlags::empty() };
@@ -112,14 +125,14 @@ pub fn umount(socket: &Path, ve: VeId, lazy: bool) -> Result<(), MountError> {
             MountError::Unmount { dir: dir.to_owned(), why }
         })?;
     }
-    if !lazy && !release(socket, ve)? {
+    if !lazy && !release(socket, ve, RELEASE_MS)? {
         return Err(MountError::StillUsed(Id(ve)));
     }
     Ok(())
 }
 
-fn release(socket: &Path, ve: VeId) -> Result<bool, ClientError> {
-    let request = Request::Unmounted { ve: Id(ve), wait_ms: RELEASE_MS };
+fn release(socket: &Path, ve: VeId, wait_ms: u64) -> Result<bool, ClientError> {
+    let request = Request::Unmounted { ve: Id(ve), wait_ms };
     Client::connect(socket)?.call::<Released>(&request).map(|answer| answer.released)
 }
 

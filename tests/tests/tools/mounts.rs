@@ -246,3 +246,19 @@ fn stop_with_unmount_ends_everything_or_nothing() {
     assert!(node.mounts().is_empty());
     assert!(!Node::runs(node.holder()));
 }
+
+/// A VE that was detached a moment ago was listed, and could not be unmounted because it was gone already: the daemon ran on.
+#[test]
+fn stop_goes_well_while_a_mount_ends() {
+    needs_mounts!();
+    let mut node = Node::start();
+    let dir = node.mounted("0000002A");
+    for _ in 0..8 {
+        node.aspfs(&["umount", "0000002A", "--lazy"]).ok();
+        node.aspfs(&["daemon", "stop", "--unmount"]).ok();
+        assert_eq!(node.ended(), 0);
+        node.up();
+        node.aspfs(&["mount", "0000002A", dir.to_str().unwrap()]).ok();
+    }
+    node.aspfs(&["umount", "0000002A"]).ok();
+}

@@ -214,7 +214,7 @@ fn planted_bugs_are_found() {
         (Bug::NoLease, &["G18"]),
         (Bug::DropTail, &["G22"]),
     ] {
-        let found = (0..400).find_map(|seed| life(seed, bug).err());
+        let found = (0..2000).find_map(|seed| life(seed, bug).err());
         let Broken(promise, text) = found.unwrap_or_else(|| panic!("{bug:?} was not found"));
         assert!(promises.contains(&promise), "{bug:?}: {promise}: {text}");
     }
