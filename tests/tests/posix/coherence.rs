@@ -216,6 +216,11 @@ fn a_running_program_is_busy() {
     let refused = OpenOptions::new().write(true).open(&program).unwrap_err();
     assert_eq!(refused.raw_os_error(), Some(libc::ETXTBSY));
     assert_eq!(nix::unistd::truncate(&program, 0), Err(nix::errno::Errno::ETXTBSY));
+    // Once, the file was emptied before this was refused, and the program died of it at its next page.
+    let emptying = nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_TRUNC;
+    let opened = nix::fcntl::open(&program, emptying, nix::sys::stat::Mode::empty()).map(drop);
+    assert_eq!(opened, Err(nix::errno::Errno::ETXTBSY));
+    assert_eq!(fs::read(&program).unwrap(), fs::read("/bin/sleep").unwrap());
     fs::copy("/bin/true", ve.join("new")).unwrap();
     fs::rename(ve.join("new"), &program).unwrap();
     assert!(Command::new(&program).status().unwrap().success(), "the new one runs");

@@ -20,7 +20,7 @@ pub const PASSTHROUGH: u64 = 1;
 const COPY_MAX: u64 = 1 << 30;
 
 impl Fs {
-    /// open(2). `O_TRUNC` comes with it (`FUSE_ATOMIC_O_TRUNC`).
+    /// open(2). `O_TRUNC` comes with it only where the kernel meant to create the file and somebody else was quicker.
     pub(super) fn open_file(&self, asker: Asker, node: NodeId, flags: OpenFlags) -> Result<Opened, Errno> {
         let write = flags.acc_mode() != OpenAccMode::O_RDONLY;
         let truncate = flags.0 & libc::O_TRUNC != 0;

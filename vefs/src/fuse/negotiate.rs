@@ -17,8 +17,7 @@ const NEEDED: InitFlags = InitFlags::FUSE_HANDLE_KILLPRIV_V2
     .union(InitFlags::FUSE_HAS_RESEND);
 
 /// These make it faster, or add what a local file system has.
-const WANTED: [InitFlags; 11] = [
-    InitFlags::FUSE_ATOMIC_O_TRUNC,
+const WANTED: [InitFlags; 10] = [
     InitFlags::FUSE_DO_READDIRPLUS,
     InitFlags::FUSE_READDIRPLUS_AUTO,
     InitFlags::FUSE_ASYNC_DIO,
@@ -32,7 +31,8 @@ const WANTED: [InitFlags; 11] = [
 ];
 
 /// Asks for what is needed and wanted. Deliberately not: write-back cache (excludes passthrough), POSIX and flock locks (the kernel's own are
-/// right for one writer and outlive the daemon), SETXATTR_EXT, SECURITY_CTX and CREATE_SUPP_GROUP (whose requests fuser misreads).
+/// right for one writer and outlive the daemon), ATOMIC_O_TRUNC (the kernel asks for `O_RDONLY | O_TRUNC` before it looks whether the program is
+/// running, and would refuse only when its file is already empty), SETXATTR_EXT, SECURITY_CTX and CREATE_SUPP_GROUP (whose requests fuser misreads).
 pub fn negotiate(config: &mut KernelConfig) -> io::Result<()> {
     config.add_capabilities(NEEDED).map_err(|missing| {
         io::Error::new(io::ErrorKind::Unsupported, format!("this kernel's FUSE lacks {missing:?}"))
