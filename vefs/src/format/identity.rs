@@ -5,7 +5,7 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::FormatError;
-use super::sealed::{Prefix, Sealed, open_whole, seal};
+use super::sealed::{Prefix, open_whole, seal, sealed};
 use crate::ids::{Epoch, Hash, Lineage, VeId};
 
 /// Magic bytes of an identity.
@@ -30,20 +30,7 @@ struct Raw {
     reserved: [u8; 4],
 }
 
-const _: () = assert!(size_of::<Raw>() == LEN);
-
-impl Sealed for Raw {
-    const MAGIC: [u8; 8] = MAGIC;
-    const FORMAT: u32 = FORMAT;
-
-    fn prefix(&mut self) -> &mut Prefix {
-        &mut self.prefix
-    }
-
-    fn cipher(&self) -> (u32, u64) {
-        (self.cipher.get(), self.key_id.get())
-    }
-}
+sealed!(Raw, MAGIC, FORMAT, LEN);
 
 /// Who a VE is: fixed when it is created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

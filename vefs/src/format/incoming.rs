@@ -4,7 +4,7 @@ use zerocopy::little_endian::{I64, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::FormatError;
-use super::sealed::{Prefix, Sealed, open_whole, seal};
+use super::sealed::{Prefix, open_whole, seal, sealed};
 use crate::clock::Timestamp;
 use crate::ids::{Epoch, Hash, InodeNo, Lineage, Position, TxnNo, VeId};
 use crate::limits::COUNTER_MAX;
@@ -39,20 +39,7 @@ struct Raw {
     reserved: [u8; 24],
 }
 
-const _: () = assert!(size_of::<Raw>() == LEN);
-
-impl Sealed for Raw {
-    const MAGIC: [u8; 8] = MAGIC;
-    const FORMAT: u32 = FORMAT;
-
-    fn prefix(&mut self) -> &mut Prefix {
-        &mut self.prefix
-    }
-
-    fn cipher(&self) -> (u32, u64) {
-        (self.cipher.get(), self.key_id.get())
-    }
-}
+sealed!(Raw, MAGIC, FORMAT, LEN);
 
 /// What a state is, before its rows and bytes: enough to know it again, and to check it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]

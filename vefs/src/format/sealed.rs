@@ -40,6 +40,27 @@ pub(super) trait Sealed: Copy + FromBytes + IntoBytes + Immutable + KnownLayout 
     fn cipher(&self) -> (u32, u64);
 }
 
+/// Makes a structure with the fields `prefix`, `cipher` and `key_id` a [`Sealed`] one of `len` bytes.
+macro_rules! sealed {
+    ($raw:ident, $magic:expr, $format:expr, $len:expr) => {
+        const _: () = assert!(size_of::<$raw>() == $len);
+
+        impl $crate::format::sealed::Sealed for $raw {
+            const MAGIC: [u8; 8] = $magic;
+            const FORMAT: u32 = $format;
+
+            fn prefix(&mut self) -> &mut Prefix {
+                &mut self.prefix
+            }
+
+            fn cipher(&self) -> (u32, u64) {
+                (self.cipher.get(), self.key_id.get())
+            }
+        }
+    };
+}
+pub(super) use sealed;
+
 /// The bytes of a structure, checksum filled in. `N` is its size.
 pub(super) fn seal<T: Sealed, const N: usize>(mut raw: T) -> [u8; N] {
     const { assert!(size_of::<T>() == N) };
@@ -82,26 +103,40 @@ mod tests {
     use super::*;
     use crate::format::extent::ExtentHeader;
     use crate::format::identity::Identity;
+    use crate::format::incoming::{Incoming, Manifest};
+    use crate::format::role::{Role, RoleKind};
     use crate::format::segment::SegmentHeader;
+    use crate::format::stack::{Part, Stack};
     use crate::format::superblock::Superblock;
-    use crate::ids::{Epoch, Hash, Lineage, VeId};
+    use crate::format::template::Label;
+    use crate::ids::{Epoch, Hash, InodeNo, Lineage, Position, TxnNo, VeId};
 
     type Parse = fn(&[u8]) -> Option<FormatError>;
 
-    fn all() -> [(&'static str, Vec<u8>, Parse); 4] {
-        let store = [7; 16];
-        let superblock = Superblock { store, created: Default::default() }.to_bytes().to_vec();
-        let ve = VeId(3);
-        let identity =
-            Identity { store, ve, lineage: Lineage([1; 16]), base: Hash([2; 32]), epoch: Epoch(1), slot: ve };
-        let segment =
-            SegmentHeader { store, ve: VeId(3), incarnation: 1, order: 2, base: 3, first_seq: 4, capacity: 4096 };
-        let extent = ExtentHeader { store, ve: VeId(3), number: 9 }.to_bytes().to_vec();
+    fn all() -> [(&'static str, Vec<u8>, Parse); 8] {
+        let (store, ve, lineage, epoch) = ([7; 16], VeId(3), Lineage([1; 16]), Epoch(1));
+        let (root, created) = (Hash([2; 32]), Default::default());
+        let segment = SegmentHeader { store, ve, incarnation: 1, order: 2, base: 3, first_seq: 4, capacity: 4096 };
+        let identity = Identity { store, ve, lineage, base: root, epoch, slot: ve };
+        let role = Role { store, ve, lineage, kind: RoleKind::Replica, epoch, fork: Default::default() };
+        let at = Position { lineage, epoch, txn: TxnNo(5), chain: root };
+        let next_ino = InodeNo(1 << 32);
+        let manifest = Manifest { at, time: created, base: root, root, bytes: 6, inodes: 7, next_ino };
+        let (name, source) = ("t".to_owned(), String::new());
+        let part = Part { name: name.clone(), root };
+        let label = Label { store, name, root, created, inodes: 8, bytes: 9, source };
+        let stack = Stack { store, root, parts: vec![part.clone(), part] };
         [
-            ("superblock", superblock, |b| Superblock::parse(b).err()),
+            ("superblock", Superblock { store, created }.to_bytes().to_vec(), |b| Superblock::parse(b).err()),
             ("identity", identity.to_bytes().to_vec(), |b| Identity::parse(b).err()),
+            ("role", role.to_bytes().to_vec(), |b| Role::parse(b).err()),
+            ("incoming", Incoming { store, ve, slot: ve, manifest }.to_bytes().to_vec(), |b| Incoming::parse(b).err()),
             ("segment", segment.to_bytes().to_vec(), |b| SegmentHeader::parse(b).err()),
-            ("extent file", extent, |b| ExtentHeader::parse(b).err()),
+            ("extent file", ExtentHeader { store, ve, number: 9 }.to_bytes().to_vec(), |b| {
+                ExtentHeader::parse(b).err()
+            }),
+            ("label", label.to_bytes().unwrap().to_vec(), |b| Label::parse(b).err()),
+            ("stack", stack.to_bytes().unwrap().to_vec(), |b| Stack::parse(b).err()),
         ]
     }
 

@@ -5,7 +5,7 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::FormatError;
-use super::sealed::{Prefix, Sealed, open, seal};
+use super::sealed::{Prefix, open, seal, sealed};
 use crate::ids::VeId;
 use crate::limits;
 
@@ -36,20 +36,7 @@ struct Raw {
     reserved: [u8; 8],
 }
 
-const _: () = assert!(size_of::<Raw>() == HEADER_LEN);
-
-impl Sealed for Raw {
-    const MAGIC: [u8; 8] = MAGIC;
-    const FORMAT: u32 = FORMAT;
-
-    fn prefix(&mut self) -> &mut Prefix {
-        &mut self.prefix
-    }
-
-    fn cipher(&self) -> (u32, u64) {
-        (self.cipher.get(), self.key_id.get())
-    }
-}
+sealed!(Raw, MAGIC, FORMAT, HEADER_LEN);
 
 /// What a segment says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::FormatError;
-use super::sealed::{Prefix, Sealed, open_whole, seal};
+use super::sealed::{Prefix, open_whole, seal, sealed};
 use super::template::{is_name, padded, text};
 use crate::ids::Hash;
 use crate::limits::{BASE_STACK_MAX, TEMPLATE_NAME_MAX};
@@ -41,20 +41,8 @@ struct Raw {
     list: [RawPart; BASE_STACK_MAX],
 }
 
-const _: () = assert!(size_of::<Raw>() == LEN && size_of::<RawPart>() == 104);
-
-impl Sealed for Raw {
-    const MAGIC: [u8; 8] = MAGIC;
-    const FORMAT: u32 = FORMAT;
-
-    fn prefix(&mut self) -> &mut Prefix {
-        &mut self.prefix
-    }
-
-    fn cipher(&self) -> (u32, u64) {
-        (self.cipher.get(), self.key_id.get())
-    }
-}
+const _: () = assert!(size_of::<RawPart>() == 104);
+sealed!(Raw, MAGIC, FORMAT, LEN);
 
 /// A template in a stack, as it was then.
 #[derive(Clone, Debug, PartialEq, Eq)]

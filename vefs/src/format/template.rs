@@ -5,7 +5,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::FormatError;
-use super::sealed::{Prefix, Sealed, open_whole, seal};
+use super::sealed::{Prefix, open_whole, seal, sealed};
 use crate::clock::Timestamp;
 use crate::ids::Hash;
 use crate::limits::{TEMPLATE_NAME_MAX, TEMPLATE_SOURCE_MAX};
@@ -35,20 +35,7 @@ struct Raw {
     source: [u8; TEMPLATE_SOURCE_MAX],
 }
 
-const _: () = assert!(size_of::<Raw>() == LEN);
-
-impl Sealed for Raw {
-    const MAGIC: [u8; 8] = MAGIC;
-    const FORMAT: u32 = FORMAT;
-
-    fn prefix(&mut self) -> &mut Prefix {
-        &mut self.prefix
-    }
-
-    fn cipher(&self) -> (u32, u64) {
-        (self.cipher.get(), self.key_id.get())
-    }
-}
+sealed!(Raw, MAGIC, FORMAT, LEN);
 
 /// Whether this may be the name of a template: 1 to 64 bytes, the first one of `a-z0-9`, the others of `a-z0-9._-`.
 pub fn is_name(name: &str) -> bool {
