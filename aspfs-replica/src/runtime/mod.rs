@@ -3,6 +3,7 @@
 //!
 //! Locks: the tables of led and followed VEs are held for look-ups only, never over I/O or an await.
 
+mod compare;
 mod exposed;
 mod follow;
 mod operate;
@@ -27,6 +28,7 @@ use crate::cluster::Cluster;
 use crate::local::HeldStates;
 use crate::net::{NetError, Settings, Transport};
 use crate::node::NodeId;
+pub use compare::Compared;
 pub use exposed::{Exposed, Standing, Tail, policy_of};
 pub use follow::{FollowFigures, Following};
 pub use operate::{OperateError, Promoted, with_replica};

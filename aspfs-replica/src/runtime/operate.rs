@@ -134,13 +134,18 @@ impl Inner {
 
     /// Asks another node something.
     pub(super) async fn ask(&self, node: NodeId, question: Question) -> Result<Reply, String> {
+        self.ask_for(PATIENCE, node, question).await
+    }
+
+    /// Asks a node, and waits so long for its answer.
+    pub(super) async fn ask_for(&self, patience: Duration, node: NodeId, question: Question) -> Result<Reply, String> {
         let asked = async {
             let peer = self.transport().connect(node).await.map_err(|e| e.to_string())?;
             let mut answers = peer.request(question.encode()).await.map_err(|e| e.to_string())?;
             let blob = answers.next().await.map_err(|e| e.to_string())?.ok_or("no answer")?;
             Reply::decode(&blob).map_err(|e| e.to_string())
         };
-        tokio::time::timeout(PATIENCE, asked).await.map_err(|_| "no answer in time".to_owned())?
+        tokio::time::timeout(patience, asked).await.map_err(|_| "no answer in time".to_owned())?
     }
 
     fn figures(&self, ve: VeId) -> Option<VeFigures> {

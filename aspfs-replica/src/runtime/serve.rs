@@ -138,7 +138,7 @@ impl Inner {
     }
 
     /// Pulls a whole state in the background, unless that is going on.
-    fn pull(self: &Arc<Self>, ve: VeId, from: NodeId, epoch: Epoch, have: Position, branch: Option<String>) {
+    pub(super) fn pull(self: &Arc<Self>, ve: VeId, from: NodeId, epoch: Epoch, have: Position, branch: Option<String>) {
         if !self.pulls.lock().insert(ve) {
             return;
         }
@@ -245,6 +245,7 @@ impl Inner {
                 Ok(_) => Reply::No("the VE here has another history".into()),
                 Err(e) => Reply::No(e.to_string()),
             }),
+            Question::Root { ve, position } => self.root_of(ve, position),
             Question::TakeOver { ve, position, epoch } => {
                 let _one = self.operating.lock().await;
                 match self.take_over(ve, from, position, epoch) {

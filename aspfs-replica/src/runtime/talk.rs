@@ -3,7 +3,7 @@
 
 use bincode::{Decode, Encode};
 use vefs::codec::{self, CodecError};
-use vefs::ids::{Epoch, Lineage, Position, VeId};
+use vefs::ids::{Epoch, Hash, Lineage, Position, VeId};
 use vefs::limits::COUNTER_MAX;
 
 /// Magic bytes of a question and its answer.
@@ -37,6 +37,13 @@ pub enum Question {
         /// Its history.
         lineage: Lineage,
     },
+    /// What is the logical root of this version with you?
+    Root {
+        /// Of which VE.
+        ve: VeId,
+        /// Which version.
+        position: Position,
+    },
 }
 
 /// An answer.
@@ -59,6 +66,8 @@ pub enum Reply {
     Destroyed,
     /// No, and why.
     No(String),
+    /// The logical root.
+    Root(Hash),
 }
 
 /// Why bytes are no question or answer.
@@ -104,8 +113,10 @@ impl Question {
     /// Reads one.
     pub fn decode(blob: &[u8]) -> Result<Question, TalkError> {
         let question: Question = codec::decode(open(blob)?)?;
-        if let Question::TakeOver { position, epoch, .. } = &question {
-            sane(position, *epoch)?;
+        match &question {
+            Question::TakeOver { position, epoch, .. } => sane(position, *epoch)?,
+            Question::Root { position, .. } => sane(position, position.epoch)?,
+            Question::Position { .. } | Question::Destroyed { .. } => {}
         }
         Ok(question)
     }
@@ -123,7 +134,7 @@ impl Reply {
         match &reply {
             Reply::At { position, epoch, .. } => sane(position, *epoch)?,
             Reply::Taken(epoch) => sane(&Position::default(), *epoch)?,
-            Reply::Done | Reply::Destroyed | Reply::No(_) => {}
+            Reply::Done | Reply::Destroyed | Reply::No(_) | Reply::Root(_) => {}
         }
         Ok(reply)
     }
@@ -141,6 +152,7 @@ mod tests {
             Question::Position { ve, lineage },
             Question::TakeOver { ve, position, epoch: Epoch(1 << 33) },
             Question::Destroyed { ve, lineage },
+            Question::Root { ve, position },
         ] {
             assert!(Question::is(&q.encode()));
             assert_eq!(Question::decode(&q.encode()).unwrap(), q);
@@ -150,11 +162,15 @@ mod tests {
             Reply::Taken(Epoch(9)),
             Reply::Done,
             Reply::No("x".into()),
+            Reply::Root(Hash([4; 32])),
         ] {
             assert_eq!(Reply::decode(&r.encode()).unwrap(), r);
         }
-        let over = Question::TakeOver { ve, position, epoch: Epoch(u64::MAX) };
-        assert!(matches!(Question::decode(&over.encode()), Err(TalkError::Number)));
+        let far = Position { txn: vefs::ids::TxnNo(u64::MAX), ..position };
+        for over in [Question::TakeOver { ve, position, epoch: Epoch(u64::MAX) }, Question::Root { ve, position: far }]
+        {
+            assert!(matches!(Question::decode(&over.encode()), Err(TalkError::Number)));
+        }
         for bad in [&b""[..], b"ATLK", b"APUL\x01", &[0; 5000]] {
             assert!(Question::decode(bad).is_err() && Reply::decode(bad).is_err());
         }

@@ -136,6 +136,13 @@ const FAMILIES: &[Family] = &[
     family("aspfs_replica_connected", "gauge", "Whether there is a connection", true, |r| {
         Some(f64::from(u8::from(r.connected)))
     }),
+    family(
+        "aspfs_replica_differences_total",
+        "counter",
+        "Comparisons of this copy with its primary's that found a difference",
+        true,
+        |r| (r.role == "replica").then_some(r.differences as f64),
+    ),
     family("aspfs_replica_sent_bytes_total", "counter", "Bytes of frames sent", true, |r| Some(r.sent_bytes as f64)),
 ];
 
