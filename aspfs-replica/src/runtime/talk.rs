@@ -6,6 +6,8 @@ use vefs::codec::{self, CodecError};
 use vefs::ids::{Epoch, Lineage, Position, VeId};
 use vefs::limits::COUNTER_MAX;
 
+use crate::node::NodeId;
+
 /// Magic bytes of a question and its answer.
 pub const MAGIC: [u8; 4] = *b"ATLK";
 /// Longest question or answer in bytes.
@@ -37,6 +39,17 @@ pub enum Question {
         /// Its history.
         lineage: Lineage,
     },
+    /// Somebody whom I do not know as one of the VE's nodes greets me in this epoch. Is it one, to your knowledge, which reaches as far?
+    Member {
+        /// Which VE.
+        ve: VeId,
+        /// Of this history.
+        lineage: Lineage,
+        /// Who.
+        node: NodeId,
+        /// The epoch.
+        epoch: Epoch,
+    },
 }
 
 /// An answer.
@@ -59,6 +72,8 @@ pub enum Reply {
     Destroyed,
     /// No, and why.
     No(String),
+    /// The asker is none of the VE's nodes here (promise G30).
+    Stranger,
 }
 
 /// Why bytes are no question or answer.
@@ -91,6 +106,16 @@ fn sane(position: &Position, epoch: Epoch) -> Result<(), TalkError> {
 }
 
 impl Question {
+    /// The VE that it is about.
+    pub fn ve(&self) -> VeId {
+        match self {
+            Question::Position { ve, .. }
+            | Question::TakeOver { ve, .. }
+            | Question::Destroyed { ve, .. }
+            | Question::Member { ve, .. } => *ve,
+        }
+    }
+
     /// Whether a request is one of these.
     pub fn is(blob: &[u8]) -> bool {
         blob.starts_with(&MAGIC)
@@ -104,8 +129,10 @@ impl Question {
     /// Reads one.
     pub fn decode(blob: &[u8]) -> Result<Question, TalkError> {
         let question: Question = codec::decode(open(blob)?)?;
-        if let Question::TakeOver { position, epoch, .. } = &question {
-            sane(position, *epoch)?;
+        match &question {
+            Question::TakeOver { position, epoch, .. } => sane(position, *epoch)?,
+            Question::Member { epoch, .. } => sane(&Position::default(), *epoch)?,
+            Question::Position { .. } | Question::Destroyed { .. } => {}
         }
         Ok(question)
     }
@@ -123,7 +150,7 @@ impl Reply {
         match &reply {
             Reply::At { position, epoch, .. } => sane(position, *epoch)?,
             Reply::Taken(epoch) => sane(&Position::default(), *epoch)?,
-            Reply::Done | Reply::Destroyed | Reply::No(_) => {}
+            Reply::Done | Reply::Destroyed | Reply::Stranger | Reply::No(_) => {}
         }
         Ok(reply)
     }
@@ -141,6 +168,7 @@ mod tests {
             Question::Position { ve, lineage },
             Question::TakeOver { ve, position, epoch: Epoch(1 << 33) },
             Question::Destroyed { ve, lineage },
+            Question::Member { ve, lineage, node: NodeId([9; 16]), epoch: Epoch(1 << 33) },
         ] {
             assert!(Question::is(&q.encode()));
             assert_eq!(Question::decode(&q.encode()).unwrap(), q);
@@ -150,11 +178,16 @@ mod tests {
             Reply::Taken(Epoch(9)),
             Reply::Done,
             Reply::No("x".into()),
+            Reply::Stranger,
         ] {
             assert_eq!(Reply::decode(&r.encode()).unwrap(), r);
         }
-        let over = Question::TakeOver { ve, position, epoch: Epoch(u64::MAX) };
-        assert!(matches!(Question::decode(&over.encode()), Err(TalkError::Number)));
+        for over in [
+            Question::TakeOver { ve, position, epoch: Epoch(u64::MAX) },
+            Question::Member { ve, lineage, node: NodeId([9; 16]), epoch: Epoch(u64::MAX) },
+        ] {
+            assert!(matches!(Question::decode(&over.encode()), Err(TalkError::Number)));
+        }
         for bad in [&b""[..], b"ATLK", b"APUL\x01", &[0; 5000]] {
             assert!(Question::decode(bad).is_err() && Reply::decode(bad).is_err());
         }

@@ -6,3 +6,4 @@ mod follow;
 mod install;
 mod nodes;
 mod pair;
+mod strangers;
