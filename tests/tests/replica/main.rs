@@ -7,3 +7,4 @@ mod follow;
 mod install;
 mod nodes;
 mod pair;
+mod strangers;

@@ -35,7 +35,7 @@ pub(super) fn wait(what: &str, mut until: impl FnMut() -> bool) {
 /// A node whose store outlives its daemon.
 pub(super) struct Node {
     pub(super) dir: tempfile::TempDir,
-    cluster: Arc<Cluster>,
+    pub(super) cluster: Arc<Cluster>,
     up: Option<Up>,
 }
 
