@@ -21,6 +21,8 @@ use crate::meta::{Batch, Scan, Table, prefix_end, rows};
 
 /// Sealed transactions whose place in the journal is remembered.
 const INDEX_MAX: usize = 1 << 16;
+/// The same, where nobody follows and nothing happens.
+const INDEX_QUIET: usize = 256;
 
 /// A record as journalled.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,6 +127,15 @@ impl Index {
             self.scanned = false;
         }
         self.seals.push_back(sealed);
+    }
+
+    /// Keeps the newest only: the others are found in the journal again if somebody needs them.
+    pub fn shrink(&mut self) {
+        if let Some(old) = self.seals.len().checked_sub(INDEX_QUIET).filter(|old| *old > 0) {
+            self.seals.drain(..old);
+            self.scanned = false;
+        }
+        self.seals.shrink_to_fit();
     }
 
     fn get(&self, txn: TxnNo) -> Option<&Sealed> {

@@ -231,6 +231,7 @@ fn replay(
         answered,
         written_at: Default::default(),
         garbage: Vec::new(),
+        quiet: Default::default(),
         encoded: Default::default(),
         role: *role,
         index,
