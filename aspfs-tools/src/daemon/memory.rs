@@ -9,7 +9,7 @@ use super::{Daemon, Periodic};
 /// Time between looks.
 const PERIOD: Duration = Duration::from_secs(5);
 /// Bytes given back from which on it is worth looking through the heaps.
-const WORTH: u64 = 4 << 20;
+const WORTH: u64 = 16 << 20;
 
 /// Starts the thread.
 pub fn start(daemon: Arc<Daemon>) -> io::Result<Periodic> {

@@ -88,7 +88,10 @@ impl Store {
         for ve in self.opened() {
             if ve.read_only_reason().is_none() && !self.shared.space.is_tight() {
                 changed += ve.housekeep(quiet)?;
-                self.shared.given_back.fetch_add(ve.publish_quiet()? as u64, Ordering::Relaxed);
+                match ve.publish_quiet() {
+                    Ok(bytes) => drop(self.shared.given_back.fetch_add(bytes as u64, Ordering::Relaxed)),
+                    Err(e) => tracing::error!(ve = %ve.id(), error = %e, "publishing what is quiet"),
+                }
             }
         }
         Ok(changed)

@@ -21,8 +21,6 @@ use crate::meta::{Batch, Scan, Table, prefix_end, rows};
 
 /// Sealed transactions whose place in the journal is remembered.
 const INDEX_MAX: usize = 1 << 16;
-/// The same, where nobody follows and nothing happens.
-const INDEX_QUIET: usize = 256;
 
 /// A record as journalled.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,9 +127,9 @@ impl Index {
         self.seals.push_back(sealed);
     }
 
-    /// Keeps the newest only: the others are found in the journal again if somebody needs them.
-    pub fn shrink(&mut self) {
-        if let Some(old) = self.seals.len().checked_sub(INDEX_QUIET).filter(|old| *old > 0) {
+    /// Keeps the newest `keep` only: the others are found in the journal again if somebody needs them.
+    pub fn shrink(&mut self, keep: usize) {
+        if let Some(old) = self.seals.len().checked_sub(keep).filter(|old| *old > 0) {
             self.seals.drain(..old);
             self.scanned = false;
         }

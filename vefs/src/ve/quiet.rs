@@ -16,6 +16,9 @@ const WRITTEN: u64 = 64 << 10;
 const KEPT: usize = 32 << 10;
 const KEPT_WRITING: usize = 256 << 10;
 
+/// Sealed transactions whose place in the journal a VE remembers that writes nothing and that nobody follows.
+const SEALS: usize = 256;
+
 /// The present period.
 #[derive(Default)]
 pub(crate) struct Quiet {
@@ -54,7 +57,7 @@ impl State {
         self.written_at.shrink_to_fit();
         let durable = self.journal.durable() == self.journal.position();
         if durable && self.cursors.is_empty() {
-            self.index.shrink();
+            self.index.shrink(SEALS);
         }
         before + self.tables.shrink()
     }
