@@ -1,6 +1,6 @@
 //! The C library's allocator: the one thing that has no safe interface.
 
-#![allow(unsafe_code, reason = "mallopt(3) has no safe wrapper")]
+#![allow(unsafe_code, reason = "mallopt(3) and malloc_trim(3) have no safe wrappers")]
 
 /// From this size on, memory is mapped on its own and given back when it is freed: more than the largest write has, less than a session's
 /// buffer.
@@ -26,6 +26,17 @@ pub fn tune_allocator() {
         }
     }
 }
+
+/// Gives free memory in the middle of heaps to the system. It holds each heap's lock for as long as it looks through its free memory, so it is for after much was freed.
+#[cfg(target_env = "gnu")]
+pub fn give_memory_back() {
+    // SAFETY: malloc_trim takes a number of bytes to keep at the end, and works under the allocator's locks.
+    unsafe { libc::malloc_trim(0) };
+}
+
+/// Other C libraries do so by themselves.
+#[cfg(not(target_env = "gnu"))]
+pub fn give_memory_back() {}
 
 /// Other C libraries have no such parameters.
 #[cfg(not(target_env = "gnu"))]

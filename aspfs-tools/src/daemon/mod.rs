@@ -13,6 +13,7 @@ pub mod config;
 mod files;
 mod holder;
 mod idle;
+mod memory;
 mod metrics;
 mod mounts;
 mod pages;
@@ -149,6 +150,8 @@ pub fn run_with(config: Config, prepare: Prepare) -> Result<(), DaemonError> {
     let metrics = metrics.map_err(|source| DaemonError::Io { what: "listening for metrics", source })?;
     let fetcher =
         pages::start(daemon.clone()).map_err(|source| DaemonError::Io { what: "starting a thread", source })?;
+    let trimmer =
+        memory::start(daemon.clone()).map_err(|source| DaemonError::Io { what: "starting a thread", source })?;
     let scrubber =
         scrub::start(daemon.clone()).map_err(|source| DaemonError::Io { what: "starting a thread", source })?;
     let server = server::start(daemon.clone(), listener)
@@ -161,7 +164,7 @@ pub fn run_with(config: Config, prepare: Prepare) -> Result<(), DaemonError> {
     tracing::info!("stopping");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     server.stop();
-    drop((watcher, collector, metrics, fetcher, scrubber));
+    drop((watcher, collector, metrics, fetcher, trimmer, scrubber));
     daemon.mounts.stop();
     // Behind the mounts: a writer that waits for its window must not go on because nobody watches it any more.
     let replication = daemon.replication.lock().take();

@@ -14,6 +14,8 @@ use crate::outcome::{Figure, Goal, Outcome};
 
 /// Name of the hidden subcommand that uses a VE.
 pub const CHILD: &str = "mount-use";
+/// How long all are left alone then.
+const QUIET: Duration = Duration::from_secs(45);
 /// VEs in which the same program runs.
 const SAME: u32 = 100;
 /// A program that stays and has much mapped.
@@ -57,7 +59,7 @@ pub fn measure(
 ) -> Result<Outcome> {
     let ves = if ground.quick { 3 } else { ves };
     std::fs::create_dir_all(folder)?;
-    let (daemon, created) = Daemon::start(undo, programs, folder, template, ves)?;
+    let (mut daemon, created) = Daemon::start(undo, programs, folder, template, ves)?;
     let creating: Duration = created.iter().sum();
     let idle = memory(daemon.pid, "VmRSS")?;
     let start = Instant::now();
@@ -74,6 +76,9 @@ pub fn measure(
     let each = |mib: f64| vec![(mib - idle) / f64::from(ves)];
     let used = memory(daemon.pid, "VmRSS")?;
     let anonymous = memory(daemon.pid, "RssAnon")?;
+    std::thread::sleep(if ground.quick { Duration::ZERO } else { QUIET });
+    let quiet = memory(daemon.pid, "VmRSS")?;
+    let replaced = replace(&mut daemon, undo, folder, ves)?;
     let mut figures = vec![
         Figure::goal(
             format!("density: {ves} VEs created and mounted"),
@@ -84,11 +89,28 @@ pub fn measure(
         Figure::info("density: of this, mounting", "s", vec![mounting.as_secs_f64()]),
         Figure::info("density: daemon's memory a VE, mounted", "MiB", each(mounted)),
         Figure::goal("density: daemon's memory a VE, used", "MiB", Goal::AtMost(1.0), each(used)),
+        Figure::info("density: daemon's memory a VE, after 45 s of quiet", "MiB", each(quiet)),
         Figure::info("density: daemon's memory, all", "MiB", vec![used]),
         Figure::info("density: daemon's anonymous memory, all", "MiB", vec![anonymous]),
     ];
+    figures.extend(replaced);
     figures.extend(same);
     Ok(Outcome { title: format!("mount: {ves} VEs in one daemon"), figures, notes: vec![ground.note()?] })
+}
+
+/// Kills the daemon and starts another one, until the first and the last mount answer what the kernel cannot.
+fn replace(daemon: &mut Daemon, undo: &Undo, folder: &Path, ves: u32) -> Result<Vec<Figure>> {
+    let start = Instant::now();
+    let ready = daemon.replace(undo)?;
+    for ve in [1, ves] {
+        super::output(Command::new("stat").arg("-f").arg(folder.join(format!("root-{ve}"))))?;
+    }
+    let after = memory(daemon.pid, "VmRSS")? / f64::from(ves);
+    Ok(vec![
+        Figure::info("density: takeover of all, ready", "s", vec![ready.as_secs_f64()]),
+        Figure::info("density: takeover of all, answered", "s", vec![start.elapsed().as_secs_f64()]),
+        Figure::info("density: the new daemon's memory a VE", "MiB", vec![after]),
+    ])
 }
 
 /// Starts the same program in several VEs and leaves it running until all have been looked at.

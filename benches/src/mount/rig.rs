@@ -5,6 +5,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::prepare;
 use super::undo::Undo;
@@ -49,7 +51,7 @@ pub struct Daemon {
     pub pid: u32,
     /// Its store.
     pub store: PathBuf,
-    socket: PathBuf,
+    runtime: PathBuf,
     programs: Programs,
 }
 
@@ -68,40 +70,57 @@ impl Daemon {
         // A socket's path is short.
         let runtime = tempfile::Builder::new().prefix("aspfs-bench-").tempdir()?.keep();
         undo.remove(runtime.clone());
-        let socket = runtime.join("control");
-        let log = std::fs::File::create(folder.join("aspfsd.log"))?;
-        let child = Command::new(programs.folder.join("aspfsd"))
-            .arg("--store")
-            .arg(&store)
-            .arg("--socket")
-            .arg(&socket)
-            .arg("--runtime-dir")
-            .arg(runtime.join("run"))
-            .args(["--log", "warn"])
-            .stdin(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .context("starting aspfsd")?;
-        let pid = child.id();
-        undo.stop(child);
-        let daemon = Daemon { pid, store, socket, programs: programs.clone() };
-        let start = Instant::now();
-        while daemon.client(&["status"]).is_err() {
-            if start.elapsed() > READY {
-                let log = std::fs::read_to_string(folder.join("aspfsd.log")).unwrap_or_default();
-                bail!("aspfsd was not ready within {READY:?}: {log}");
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        if let Some(holder) = child_of(pid) {
+        let mut daemon = Daemon { pid: 0, store, runtime, programs: programs.clone() };
+        daemon.run(undo)?;
+        if let Some(holder) = child_of(daemon.pid) {
             undo.holder(holder);
         }
         Ok((daemon, created))
     }
 
+    /// Kills it and starts another one; answers how long it took from the one to the other's being ready, mounts and all.
+    pub fn replace(&mut self, undo: &Undo) -> Result<Duration> {
+        let start = Instant::now();
+        kill(Pid::from_raw(self.pid.cast_signed()), Signal::SIGKILL)?;
+        self.run(undo)?;
+        Ok(start.elapsed())
+    }
+
+    /// Starts a process, and waits until it answers.
+    fn run(&mut self, undo: &Undo) -> Result<()> {
+        let log = self.store.with_file_name("aspfsd.log");
+        let child = Command::new(self.programs.folder.join("aspfsd"))
+            .arg("--store")
+            .arg(&self.store)
+            .arg("--socket")
+            .arg(self.socket())
+            .arg("--runtime-dir")
+            .arg(self.runtime.join("run"))
+            .args(["--log", "warn"])
+            .stdin(Stdio::null())
+            .stderr(std::fs::File::create(&log)?)
+            .spawn()
+            .context("starting aspfsd")?;
+        self.pid = child.id();
+        undo.stop(child);
+        let start = Instant::now();
+        while self.client(&["status"]).is_err() {
+            if start.elapsed() > READY {
+                let log = std::fs::read_to_string(&log).unwrap_or_default();
+                bail!("aspfsd was not ready within {READY:?}: {log}");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.runtime.join("control")
+    }
+
     fn client(&self, args: &[&str]) -> Result<()> {
         let client = self.programs.folder.join("aspfs");
-        let out = Command::new(client).arg("--socket").arg(&self.socket).args(args).output()?;
+        let out = Command::new(client).arg("--socket").arg(self.socket()).args(args).output()?;
         ensure!(out.status.success(), "aspfs {}: {}", args.join(" "), String::from_utf8_lossy(&out.stderr));
         Ok(())
     }

@@ -23,6 +23,7 @@ pub fn change<T: Send + 'static>(
     run: impl FnOnce(&Fs, Asker, [&[u8]; 2]) -> Result<T, Errno> + Send + 'static,
 ) {
     let len = bytes.iter().map(|b| b.len() as u64).sum();
+    super::buffer::read(bytes[0]);
     loop {
         let serving = fs.serving();
         let due = match fs.admission(asker, len) {

@@ -16,6 +16,7 @@ mod adapter;
 mod admit;
 mod asker;
 mod attrs;
+mod buffer;
 mod convert;
 mod counters;
 mod files;

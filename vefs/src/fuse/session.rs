@@ -191,7 +191,7 @@ pub(super) fn serve(
         counters: counters.clone(),
         gate: gate.clone(),
         parked: parked.clone(),
-        readers: Readers::new(super::THREADS, &host.watch),
+        readers: Readers::new(super::THREADS, &host.watch, Some(device.clone())),
         pages: Pages::new(kept_times, fetched),
         reaping: reaping.clone(),
         read_only: options.read_only,

@@ -63,10 +63,11 @@ impl Maps {
         Known::TooLarge
     }
 
-    fn let_go(&self) {
-        self.files.borrow_mut().clear();
-        self.total.set(0);
+    /// Forgets everything, and gives back its memory. Gives how many extents that were.
+    pub fn let_go(&self) -> usize {
+        *self.files.borrow_mut() = HashMap::default();
         self.turned_away.set(0);
+        self.total.replace(0)
     }
 
     /// Takes a file's whole map in, if it fits. It does not make the others go: with more maps in use than fit, each question would read a

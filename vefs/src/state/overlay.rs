@@ -155,6 +155,15 @@ impl Overlay {
         Overlay { points, ..Overlay::default() }
     }
 
+    /// Gives back room that no slot uses, and about how many bytes that were.
+    pub fn shrink(&mut self) -> usize {
+        let before = self.points.capacity();
+        self.points.shrink_to_fit();
+        self.history.shrink_to_fit();
+        self.txns.shrink_to_fit();
+        before.saturating_sub(self.points.capacity()) * size_of::<(Key, Slot)>()
+    }
+
     /// All slots, in no order.
     pub fn slots(&self) -> impl Iterator<Item = (&Key, &Slot)> {
         self.points.iter().chain(self.ordered.iter())

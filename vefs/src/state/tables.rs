@@ -1,6 +1,6 @@
 //! The present state of a VE: the layers put together.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -59,7 +59,11 @@ pub struct Tables {
 /// Invariant: what lies below the overlays changes only when a frozen overlay becomes part of it, whose keys are not asked
 /// for here while it is there; [`Found::published`] is called at the moment when it goes.
 #[derive(Default)]
-pub struct Found(RefCell<HashMap<Key, Option<Value>, RandomState>>);
+pub struct Found {
+    keys: RefCell<HashMap<Key, Option<Value>, RandomState>>,
+    /// How often it was asked since somebody looked.
+    asked: Cell<u32>,
+}
 
 impl Found {
     /// Most keys remembered.
@@ -67,20 +71,26 @@ impl Found {
 
     /// Forgets everything.
     pub fn clear(&mut self) {
-        self.0.get_mut().clear();
+        self.keys.get_mut().clear();
+    }
+
+    /// How often it was asked since this was called last.
+    pub fn take_asked(&self) -> u32 {
+        self.asked.take()
     }
 
     /// Forgets what a layer that has become part of what lies below has changed there.
     pub fn published(&mut self, layer: &Overlay) {
-        self.0.get_mut().retain(|key, _| layer.get(key).is_none());
+        self.keys.get_mut().retain(|key, _| layer.get(key).is_none());
     }
 
     fn get(&self, key: &Key) -> Option<Option<Value>> {
-        self.0.borrow().get(key).cloned()
+        self.asked.set(self.asked.get().saturating_add(1));
+        self.keys.borrow().get(key).cloned()
     }
 
     fn put(&self, key: &Key, value: &Option<Value>) {
-        let mut map = self.0.borrow_mut();
+        let mut map = self.keys.borrow_mut();
         if map.len() >= Self::MAX {
             map.clear();
         }
@@ -91,6 +101,19 @@ impl Found {
 }
 
 impl Tables {
+    /// Lets go what was looked up one by one. Gives about how many bytes that were.
+    pub fn forget_found(&mut self) -> usize {
+        let room = self.found.keys.get_mut().capacity();
+        (self.found, self.places) = (Found::default(), Places::default());
+        room * size_of::<(Key, Option<Value>)>()
+    }
+
+    /// Lets go files' maps and room that nothing uses. Gives about how many bytes that were.
+    pub fn shrink(&mut self) -> usize {
+        self.spare = Overlay::default();
+        self.maps.let_go() * size_of::<(u64, Extent)>() + self.active.shrink()
+    }
+
     pub(super) fn layers(&self) -> impl Iterator<Item = &Overlay> {
         std::iter::once(&self.active).chain(self.frozen.as_deref())
     }

@@ -5,6 +5,7 @@
 //! a state that names the bytes; only then files are unlinked.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Store;
@@ -81,15 +82,24 @@ impl Store {
         Ok(unread)
     }
 
-    /// Seals and coalesces quiet files in every open VE; returns how many files changed.
+    /// Seals and coalesces quiet files in every open VE; returns how many files changed. Publishes what a quiet VE has unpublished.
     pub fn housekeep(&self, quiet: Duration) -> Result<usize> {
         let mut changed = 0;
         for ve in self.opened() {
             if ve.read_only_reason().is_none() && !self.shared.space.is_tight() {
                 changed += ve.housekeep(quiet)?;
+                match ve.publish_quiet() {
+                    Ok(bytes) => drop(self.shared.given_back.fetch_add(bytes as u64, Ordering::Relaxed)),
+                    Err(e) => tracing::error!(ve = %ve.id(), error = %e, "publishing what is quiet"),
+                }
             }
         }
         Ok(changed)
+    }
+
+    /// About how many bytes of memory VEs that do little have given back since this was asked last: whoever knows the allocator may pass them on.
+    pub fn take_given_back(&self) -> u64 {
+        self.shared.given_back.swap(0, Ordering::Relaxed)
     }
 
     fn condemn_objects(&self) -> Result<bool> {

@@ -146,6 +146,8 @@ pub struct Shared {
     pub(super) preparer: Mutex<Option<mpsc::Sender<VeId>>>,
     /// Hashes of bulk payloads that the hashing thread makes.
     pub(crate) hashes: HashQueue,
+    /// About how many bytes of memory VEs have given back to the allocator.
+    pub(crate) given_back: AtomicU64,
 }
 
 impl Shared {
@@ -173,6 +175,7 @@ impl Shared {
             publisher: Mutex::default(),
             preparer: Mutex::default(),
             hashes: HashQueue::default(),
+            given_back: AtomicU64::default(),
         }
     }
 

@@ -127,6 +127,15 @@ impl Index {
         self.seals.push_back(sealed);
     }
 
+    /// Keeps the newest `keep` only: the others are found in the journal again if somebody needs them.
+    pub fn shrink(&mut self, keep: usize) {
+        if let Some(old) = self.seals.len().checked_sub(keep).filter(|old| *old > 0) {
+            self.seals.drain(..old);
+            self.scanned = false;
+        }
+        self.seals.shrink_to_fit();
+    }
+
     fn get(&self, txn: TxnNo) -> Option<&Sealed> {
         let first = self.seals.front()?.txn.0;
         self.seals.get(usize::try_from(txn.0.checked_sub(first)?).ok()?)

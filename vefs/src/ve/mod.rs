@@ -17,6 +17,7 @@ mod housekeep;
 mod marks;
 mod mounting;
 mod publish;
+mod quiet;
 mod reading;
 mod recent;
 mod recover;
@@ -91,6 +92,8 @@ pub(crate) struct State {
     pub garbage: Vec<u64>,
     /// Bytes of journal frames written since the last tick.
     pub written: u64,
+    /// How long nothing was asked of it.
+    pub quiet: quiet::Quiet,
     /// The body and the envelope of the record before, for their memory.
     pub encoded: (Vec<u8>, Vec<u8>),
     /// What this node does with the VE.

@@ -4,6 +4,7 @@
 //! it covers. The batch may become durable at any moment after it was written, so all it names is durable before.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::{Frozen, State, Ve};
 use crate::codec;
@@ -107,12 +108,10 @@ impl Ve {
         (all && durable).then(|| s.journal.end_segment())
     }
 
-    /// Bytes of journal frames written since this was asked last. A VE that wrote none gives back what it keeps for a burst of changes.
+    /// Bytes of journal frames written since this was asked last, at the tick before. A VE that does little gives back what it keeps for more.
     pub(crate) fn take_written(&self) -> u64 {
         let mut s = self.state.lock();
-        if s.written == 0 {
-            s.tables.spare = Default::default();
-        }
+        self.shared.given_back.fetch_add(s.tick_quiet() as u64, Ordering::Relaxed);
         std::mem::take(&mut s.written)
     }
 

@@ -205,9 +205,7 @@ fn replay(
     if role.kind == RoleKind::Replica && loader.open.records > 0 {
         return Ok(Replay::Cut(loader.head.journal, loader.head.seq));
     }
-    if let Some((position, seq)) = cut {
-        scanner.reject(position, seq, "frame whose bytes are not there")?;
-    }
+    cut.map(|(position, seq)| scanner.reject(position, seq, "frame whose bytes are not there")).transpose()?;
     shared.space.hold(loader.tables.active.inline);
     // A restart that is no clean one may have lost transactions: their numbers come again, in a new epoch (promises G13, G18).
     let seen = loader.head.epoch.max(role.epoch);
@@ -232,6 +230,7 @@ fn replay(
         answered,
         written_at: Default::default(),
         garbage: Vec::new(),
+        quiet: Default::default(),
         encoded: Default::default(),
         role: *role,
         index,
