@@ -115,7 +115,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Ve(command) => ve(&node, command),
         Command::Template(command) => templates::run(&node, command),
         Command::Mount(args) => mount(&node, args),
-        Command::Umount(args) => Ok(mounting::umount(&cli.socket, args.ve, args.lazy)?),
+        Command::Umount(args) => Ok(mounting::umount(&cli.socket, &args.what, args.lazy)?),
         Command::Versions { ve } => {
             let rows: Vec<Version> = node.rows(&Request::Versions { ve: Id(*ve) })?;
             Ok(node.out.table(&rows, show::VERSION_HEAD, show::version)?)
@@ -189,7 +189,7 @@ fn mount(node: &Node<'_>, args: &MountArgs) -> Result<(), Failure> {
     if options.remount {
         return Ok(mounting::remount(&args.dir, &options)?);
     }
-    let row: MountRow = mounting::mount(socket, args.ve, &args.dir, &options)?;
+    let row: MountRow = mounting::mount(socket, &args.what, &args.dir, &options)?;
     Ok(node.out.print(&row, String::new)?)
 }
 
@@ -248,16 +248,16 @@ fn stop(node: &Node<'_>, unmount: bool) -> Result<(), Failure> {
         let status: Status = node.call(&Request::Status {})?;
         let mut failed = 0;
         for row in &status.mounts {
-            let outcome = mounting::umount(node.socket, row.ve.0, false);
+            let outcome = mounting::umount_row(node.socket, row, false);
             // What somebody else unmounts at the moment ends while we look.
             if let Err(e) = outcome.or_else(|e| if e.is_gone() { Ok(()) } else { Err(e) }) {
-                eprintln!("aspfs: VE {}: {e}", row.ve);
+                eprintln!("aspfs: VE {}: {e}", row.name());
                 failed += 1;
             }
         }
         if failed > 0 {
             return Err(Failure::Partly(format!(
-                "{failed} of {} VEs stay mounted; the daemon runs on",
+                "{failed} of {} mounts stay; the daemon runs on",
                 status.mounts.len()
             )));
         }

@@ -7,7 +7,7 @@ use vefs::ve::Snapshot;
 
 use super::refuse::{Answer, about, refusal};
 use super::session::Session;
-use super::ves::txn_at;
+use super::versions::{no_version, txn_at};
 use crate::control::message::{At, Done, FileRow, Id, Why};
 use crate::units::show_time;
 
@@ -116,12 +116,7 @@ fn found(e: vefs::Error) -> WalkError {
 pub fn cat(session: &mut Session<'_>, id: Id, path: &[u8], at: Option<At>) -> Answer<()> {
     let ve = session.daemon.ve(id.0)?;
     let txn = txn_at(&ve, at)?;
-    let version = ve.version(txn).map_err(|e| match e {
-        vefs::Error::Posix(Errno::ENOENT) => {
-            refusal(Why::NotFound, format!("VE {id} has no version {txn}: it was collected, or is not there yet"))
-        }
-        e => about(format!("version {txn} of VE {id}"))(e),
-    })?;
+    let version = ve.version(txn).map_err(|e| no_version(id, &txn.to_string(), e))?;
     let shown = format!("{} in version {txn} of VE {id}", String::from_utf8_lossy(path));
     let ino = walk(&version, path).map_err(|e| {
         let kind = if e == WalkError::Missing { Why::NotFound } else { Why::Failed };

@@ -4,5 +4,6 @@
 
 mod follow;
 mod install;
+mod mounted;
 mod nodes;
 mod pair;
