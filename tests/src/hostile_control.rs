@@ -28,7 +28,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
             source: Some("web".into()),
             flags: Default::default(),
         },
-        Request::Cat { ve, path: Path::new(b"/etc/\xff"), at: Some(At::Time(-1, 5)) },
+        Request::Cat { ve, path: Path::new(b"/etc/\xff"), at: Some(Which::At(At::Time(-1, 5))) },
         Request::HoldAdd { ve, name: "h".into(), at: Some(At::Txn(7)), onwards: true, owner: "o".into() },
         Request::TemplateImport { name: "t".into(), source: "/s".into() },
         Request::Stop { holder: true },

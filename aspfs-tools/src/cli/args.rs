@@ -80,20 +80,24 @@ pub enum Command {
     /// List the versions of a VE that can be read
     ///
     /// Every second in which something changed leaves a version; garbage collection thins them out with age. A hold keeps one.
+    #[command(after_help = "Examples:
+  aspfs versions 0000002A
+  aspfs versions 0000002A@epoch-1.0           of a branch")]
     Versions {
-        /// The VE
-        #[arg(value_name = "VEID")]
-        ve: VeId,
+        /// The VE, or a branch of it
+        #[arg(value_name = "VEID[@BRANCH]")]
+        what: Named,
     },
     /// Write a file of a VE, as it is or as it was, to standard output
     #[command(after_help = "Examples:
   aspfs cat 0000002A /etc/passwd
   aspfs cat 0000002A /etc/passwd --at '1 minute ago'
+  aspfs cat 0000002A@epoch-1.0 /etc/passwd    the end of a branch
   aspfs cat 0000002A /srv/db.sqlite --at 1234 > db.sqlite")]
     Cat {
-        /// The VE
-        #[arg(value_name = "VEID")]
-        ve: VeId,
+        /// The VE, or a version as for `aspfs mount`
+        #[arg(value_name = "VEID[@VERSION]")]
+        what: Named,
         /// The file; symlinks are followed inside the VE's own tree
         path: PathBuf,
         /// Which version

@@ -25,6 +25,7 @@ use crate::control::message::{
     At, Change, Collected, Done, FileRow, HoldRow, Id, MountRow, Request, Status, VeRow, Version,
 };
 use crate::control::scrub::ScrubRow;
+use crate::control::versions::{Named, Which};
 use args::{Cli, Command, DaemonCommand, HoldCommand, MountArgs, SettingArgs, VeCommand};
 use output::Output;
 
@@ -116,11 +117,18 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Template(command) => templates::run(&node, command),
         Command::Mount(args) => mount(&node, args),
         Command::Umount(args) => Ok(mounting::umount(&cli.socket, &args.what, args.lazy)?),
-        Command::Versions { ve } => {
-            let rows: Vec<Version> = node.rows(&Request::Versions { ve: Id(*ve) })?;
+        Command::Versions { what } => {
+            let branch = match &what.version {
+                None => None,
+                Some(Which::Name(branch)) => Some(branch.clone()),
+                Some(_) => {
+                    return Err(Failure::Usage("of a VE or of a branch, VEID@BRANCH, versions are listed".into()));
+                }
+            };
+            let rows: Vec<Version> = node.rows(&Request::Versions { ve: Id(what.ve), branch })?;
             Ok(node.out.table(&rows, show::VERSION_HEAD, show::version)?)
         }
-        Command::Cat { ve, path, at } => cat(&node, Id(*ve), path, at.at),
+        Command::Cat { what, path, at } => cat(&node, what, path, at.at),
         Command::Hold(command) => hold(&node, command),
         Command::Cluster(command) => replication::cluster(&node, command),
         Command::Node(command) => replication::nodes(&node, command),
@@ -193,7 +201,11 @@ fn mount(node: &Node<'_>, args: &MountArgs) -> Result<(), Failure> {
     Ok(node.out.print(&row, String::new)?)
 }
 
-fn cat(node: &Node<'_>, ve: Id, path: &Path, at: Option<At>) -> Result<(), Failure> {
+fn cat(node: &Node<'_>, what: &Named, path: &Path, at: Option<At>) -> Result<(), Failure> {
+    let (ve, at) = match (&what.version, at) {
+        (Some(_), Some(_)) => return Err(Failure::Usage("one version is wanted: say VEID@VERSION, or --at".into())),
+        (version, at) => (Id(what.ve), version.clone().or(at.map(Which::At))),
+    };
     let path = crate::control::message::Path::new(path.as_os_str().as_bytes());
     let mut out = io::stdout().lock();
     let mut failed = None;

@@ -133,10 +133,10 @@ pub enum Request {
     Mounted { ve: Id, version: Option<Which> },
     /// Waits until a VE, or a version of this label, that was unmounted is released, or `wait_ms` are over. Answer: [`Released`].
     Unmounted { ve: Id, version: Option<String>, wait_ms: u64 },
-    /// The versions that can be read, oldest first. Rows: [`Version`].
-    Versions { ve: Id },
+    /// The versions of a VE, or of a branch of it, that can be read, oldest first. Rows: [`Version`].
+    Versions { ve: Id, branch: Option<String> },
     /// A file as it was. A row with its attributes ([`FileRow`]), data, and an answer that says nothing.
-    Cat { ve: Id, path: Path, at: Option<At> },
+    Cat { ve: Id, path: Path, at: Option<Which> },
     /// Keeps a version, and with `onwards` all later ones. Answer: [`HoldRow`].
     HoldAdd { ve: Id, name: String, at: Option<At>, onwards: bool, owner: String },
     /// All holds of a VE. Rows: [`HoldRow`].
@@ -410,7 +410,7 @@ mod tests {
                 templates: vec!["debian".into()],
                 change: Change { quota: Some(1), ..Change::default() },
             },
-            Request::Cat { ve, path: Path::new(b"/etc/\xff"), at: Some(At::Time(-1, 5)) },
+            Request::Cat { ve, path: Path::new(b"/etc/\xff"), at: Some(Which::At(At::Time(-1, 5))) },
             Request::HoldAdd { ve, name: "n".into(), at: Some(At::Txn(7)), onwards: true, owner: "o".into() },
         ] {
             let text = serde_json::to_string(&request).unwrap();

@@ -158,13 +158,13 @@ fn handle(session: &mut Session<'_>, request: Request) -> Answer<()> {
             let wait = Duration::from_millis(wait_ms.min(60_000));
             session.answer(&daemon.released(ve.0, version.as_deref(), wait))
         }
-        Request::Versions { ve } => {
-            for version in versions::versions(&daemon, ve)? {
+        Request::Versions { ve, branch } => {
+            for version in versions::versions(&daemon, ve, branch.as_deref())? {
                 session.row(&version)?;
             }
             session.answer(&Done {})
         }
-        Request::Cat { ve, path, at } => files::cat(session, ve, path.bytes(), at),
+        Request::Cat { ve, path, at } => files::cat(session, ve, path.bytes(), at.as_ref()),
         Request::HoldAdd { ve, name, at, onwards, owner } => {
             session.answer(&versions::hold(&daemon, ve, &name, at, onwards, &owner)?)
         }

@@ -85,8 +85,9 @@ pub fn no_version(id: Id, label: &str, e: vefs::Error) -> Refusal {
 }
 
 /// The versions that can be read, oldest first.
-pub fn versions(daemon: &Daemon, id: Id) -> Answer<Vec<Version>> {
-    let rows = daemon.ve(id.0)?.versions().map_err(about(format!("versions of VE {id}")))?;
+pub fn versions(daemon: &Daemon, id: Id, branch: Option<&str>) -> Answer<Vec<Version>> {
+    let state = branch.map_or_else(|| daemon.ve(id.0), |name| daemon.branch(id, name))?;
+    let rows = state.versions().map_err(about(format!("versions of VE {id}")))?;
     let show = |row: &vefs::ve::VersionRow| Version {
         txn: row.position.txn.0,
         time: show_time(row.time),

@@ -81,6 +81,12 @@ fn versions_are_mounted_on_replicas_and_of_branches() {
     let end = branches[0]["txn"].as_u64().unwrap();
     let tail = mounted(one, &branch, "tail");
     assert_eq!(read(tail.join("f")), "the tail");
+    let of_branch = format!("{VE}@{branch}");
+    assert_eq!(one.aspfs(&["cat", &of_branch, "/f"]).ok(), "the tail");
+    assert_eq!(one.aspfs(&["cat", &format!("{of_branch}:{first}"), "/f"]).ok(), "first");
+    let listed = one.aspfs(&["versions", &of_branch]).ok();
+    assert!(listed.contains(&first.to_string()) && listed.contains(&end.to_string()), "{listed}");
+    one.aspfs(&["cat", &of_branch, "/f", "--at", "1"]).fails(2, &["one version"]);
     let fork = mounted(one, &format!("{branch}:{first}"), "fork");
     same(&fork);
     let now = mounted(one, &newest(one).to_string(), "now");
