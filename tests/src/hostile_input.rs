@@ -126,7 +126,8 @@ impl Input<'_> {
         let replica = ReplicaOf { node: [self.byte(); 16], required: self.byte() < 128, bandwidth: self.number() };
         let (window_ms, weight) = (self.number() as u32, self.byte());
         let replicas = vec![replica; usize::from(self.byte() % 20)];
-        Policy { window_ms, at_window: AtWindow::Stall, weight, recorded: false, replicas }
+        let writer = [self.byte(); 16];
+        Policy { window_ms, at_window: AtWindow::Stall, weight, recorded: false, replicas, writer }
     }
 
     /// A change of any kind.

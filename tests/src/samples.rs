@@ -150,7 +150,8 @@ fn settings() -> Settings {
 
 fn policy() -> Policy {
     let replica = ReplicaOf { node: counting(0x51), required: true, bandwidth: 1 << 20 };
-    Policy { window_ms: 2000, at_window: AtWindow::Stall, weight: 7, recorded: true, replicas: vec![replica] }
+    let (replicas, writer) = (vec![replica], counting(0x71));
+    Policy { window_ms: 2000, at_window: AtWindow::Stall, weight: 7, recorded: true, replicas, writer }
 }
 
 /// The sample role.

@@ -77,6 +77,9 @@ pub struct Policy {
     pub recorded: bool,
     /// The nodes that follow, at most [`crate::limits::REPLICAS_MAX`].
     pub replicas: Vec<ReplicaOf>,
+    /// The node that writes the VE, which is none of the replicas; zero while it has never had any. With them it is all that may speak about the VE
+    /// (promise G30).
+    pub writer: [u8; 16],
 }
 
 impl Default for Policy {
@@ -87,6 +90,7 @@ impl Default for Policy {
             weight: 16,
             recorded: false,
             replicas: vec![],
+            writer: [0; 16],
         }
     }
 }

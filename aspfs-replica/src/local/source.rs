@@ -32,6 +32,13 @@ struct Held {
 #[derive(Default)]
 pub struct HeldStates(parking_lot::Mutex<BTreeMap<(VeId, NodeId), Held>>);
 
+impl HeldStates {
+    /// Whether any is held for this node.
+    pub fn has(&self, peer: NodeId) -> bool {
+        self.0.lock().keys().any(|(_, node)| *node == peer)
+    }
+}
+
 /// A store's VEs, trees and objects.
 pub struct LocalSource {
     store: Arc<Store>,

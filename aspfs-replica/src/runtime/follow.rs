@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::block_in_place;
 use vefs::Ve;
 use vefs::clock::Clock;
-use vefs::ids::{Position, VeId};
+use vefs::ids::{Position, TxnNo, VeId};
 
 use crate::apply::{Action, Receiver};
 use crate::local::VeFollower;
@@ -37,6 +37,9 @@ struct Inner {
     primary: Option<NodeId>,
     refusal: Option<Refusal>,
     since: Option<Duration>,
+    /// The last comparison with the primary, and how many found a difference.
+    compared: Option<(TxnNo, bool)>,
+    differences: u64,
 }
 
 /// A VE that follows.
@@ -63,6 +66,10 @@ pub struct FollowFigures {
     pub refusals: BTreeMap<Refusal, u64>,
     /// A whole state is being pulled.
     pub pulling: bool,
+    /// The version that was compared with the primary's last in this run, and whether they were equal.
+    pub compared: Option<(TxnNo, bool)>,
+    /// How many comparisons found a difference.
+    pub differences: u64,
 }
 
 /// What a stream's end calls for.
@@ -81,7 +88,17 @@ impl Following {
         let machine = Receiver::new(me, ve.id());
         let (id, follower) = (ve.id(), VeFollower::new(ve));
         let outs = BTreeMap::new();
-        let inner = Mutex::new(Inner { machine, follower, outs, primary: None, refusal: None, since: None });
+        let inner = Inner {
+            machine,
+            follower,
+            outs,
+            primary: None,
+            refusal: None,
+            since: None,
+            compared: None,
+            differences: 0,
+        };
+        let inner = Mutex::new(inner);
         Arc::new(Following { id, clock, inner, pulling: AtomicBool::new(false) })
     }
 
@@ -108,7 +125,16 @@ impl Following {
             refusal: inner.refusal,
             refusals: inner.machine.refusals().clone(),
             pulling: self.pulling.load(Ordering::Relaxed),
+            compared: inner.compared,
+            differences: inner.differences,
         }
+    }
+
+    /// Takes note of a comparison with the primary.
+    pub(super) fn compared(&self, txn: TxnNo, equal: bool) {
+        let mut inner = self.inner.lock();
+        inner.compared = Some((txn, equal));
+        inner.differences += u64::from(!equal);
     }
 
     /// Ends every stream: the VE is about to be written here, or to be replaced.

@@ -3,9 +3,11 @@
 //!
 //! Locks: the tables of led and followed VEs are held for look-ups only, never over I/O or an await.
 
+mod compare;
 mod exposed;
 mod follow;
 mod operate;
+mod peers;
 mod pull;
 mod serve;
 mod ship;
@@ -27,9 +29,11 @@ use crate::cluster::Cluster;
 use crate::local::HeldStates;
 use crate::net::{NetError, Settings, Transport};
 use crate::node::NodeId;
+pub use compare::Compared;
 pub use exposed::{Exposed, Standing, Tail, policy_of};
 pub use follow::{FollowFigures, Following};
 pub use operate::{OperateError, Promoted, with_replica};
+pub use peers::{Strangers, Word};
 pub use status::{Link, LinkFigures, ReplicaFigures, VeFigures};
 pub use talk::{LEN_MAX, Question, Reply, TalkError};
 
@@ -57,6 +61,7 @@ pub(crate) struct Inner {
     pub led: Mutex<BTreeMap<VeId, Arc<Led>>>,
     pub followed: Mutex<BTreeMap<VeId, Arc<Following>>>,
     pub held: Arc<HeldStates>,
+    pub strangers: Strangers,
     /// VEs of which a whole state is being pulled.
     pub pulls: Mutex<std::collections::BTreeSet<VeId>>,
     /// Held by whoever promotes, hands over or rewinds: one at a time.
@@ -103,6 +108,7 @@ impl Runtime {
             led: Mutex::default(),
             followed: Mutex::default(),
             held: Arc::default(),
+            strangers: Strangers::default(),
             pulls: Mutex::default(),
             operating: tokio::sync::Mutex::default(),
         });
@@ -156,6 +162,11 @@ impl Runtime {
         if let Some(following) = self.inner.followed.lock().remove(&ve) {
             following.disconnect();
         }
+    }
+
+    /// How often peers were turned away that are none of a VE's nodes (promise G30).
+    pub fn strangers(&self) -> &Strangers {
+        &self.inner.strangers
     }
 
     pub(crate) fn block_on<T>(&self, f: impl Future<Output = T>) -> T {
@@ -212,10 +223,16 @@ impl Inner {
             self.followed.lock().entry(ve.id()).or_insert_with(following);
             return Ok(());
         }
-        let policy = ve.policy()?;
+        let mut policy = ve.policy()?;
         if policy.replicas.is_empty() {
             self.stop_leading(ve.id());
             return Ok(());
+        }
+        // Before anything is shipped: the others know by it whom they follow (promise G30).
+        if policy.writer != self.cluster.node().0 {
+            policy.writer = self.cluster.node().0;
+            ve.set_policy(policy.clone())?;
+            ve.commit()?;
         }
         let led = self.lead(ve, &policy)?;
         self.ship(&led, &policy)

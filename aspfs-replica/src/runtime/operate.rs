@@ -9,6 +9,7 @@ use vefs::change::{Policy, ReplicaOf};
 use vefs::format::role::RoleKind;
 use vefs::ids::{Epoch, Position, VeId};
 
+use super::peers::{Word, named};
 use super::status::{ReplicaFigures, VeFigures};
 use super::talk::{Question, Reply};
 use super::{Inner, Runtime};
@@ -18,7 +19,7 @@ use crate::promote;
 /// How long another node is waited for.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long a promotion waits for what other nodes have: an outage gets longer by it.
-const ASKED: Duration = Duration::from_millis(400);
+pub(super) const ASKED: Duration = Duration::from_millis(400);
 /// How long a switchover waits for the replica to have everything.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -82,6 +83,7 @@ impl Runtime {
                 let outcome = match inner.ask(node, question).await {
                     Ok(Reply::Done) => Ok(()),
                     Ok(Reply::No(why)) => Err(why),
+                    Ok(Reply::Stranger) => Err("it does not count this node in".into()),
                     Ok(_) => Err("an unexpected answer".into()),
                     Err(e) => Err(e),
                 };
@@ -115,13 +117,13 @@ impl Inner {
             return;
         }
         let me = self.cluster.node();
-        let nodes: Vec<NodeId> =
-            self.cluster.list().list.nodes.iter().filter(|n| !n.revoked && n.id != me).map(|n| n.id).collect();
         for following in quiet {
             let ve = following.ve();
             let (id, lineage) = (ve.id(), ve.identity().lineage);
-            for node in &nodes {
-                if let Ok(Reply::Destroyed) = self.ask(*node, Question::Position { ve: id, lineage }).await {
+            // The word of others is not asked for, since it would not count (promise G30).
+            let nodes = block_in_place(|| self.members(&ve));
+            for node in nodes.into_iter().filter(|n| *n != me) {
+                if let Ok(Reply::Destroyed) = self.ask(node, Question::Position { ve: id, lineage }).await {
                     tracing::warn!(ve = %id, %node, "was destroyed meanwhile");
                     if let Err(e) = self.bury(id, lineage) {
                         tracing::error!(ve = %id, error = %e, "erasing a VE that was destroyed");
@@ -134,13 +136,18 @@ impl Inner {
 
     /// Asks another node something.
     pub(super) async fn ask(&self, node: NodeId, question: Question) -> Result<Reply, String> {
+        self.ask_for(PATIENCE, node, question).await
+    }
+
+    /// Asks a node, and waits so long for its answer.
+    pub(super) async fn ask_for(&self, patience: Duration, node: NodeId, question: Question) -> Result<Reply, String> {
         let asked = async {
             let peer = self.transport().connect(node).await.map_err(|e| e.to_string())?;
             let mut answers = peer.request(question.encode()).await.map_err(|e| e.to_string())?;
             let blob = answers.next().await.map_err(|e| e.to_string())?.ok_or("no answer")?;
             Reply::decode(&blob).map_err(|e| e.to_string())
         };
-        tokio::time::timeout(PATIENCE, asked).await.map_err(|_| "no answer in time".to_owned())?
+        tokio::time::timeout(patience, asked).await.map_err(|_| "no answer in time".to_owned())?
     }
 
     fn figures(&self, ve: VeId) -> Option<VeFigures> {
@@ -172,8 +179,6 @@ impl Inner {
         if ve.is_writer() {
             return Err(cannot(format!("VE {id} is written here already, in epoch {}", ve.epoch().0)));
         }
-        let following = self.followed.lock().get(&id).cloned();
-        let primary = following.as_ref().and_then(|f| f.figures().primary);
         if !old_is_off {
             let text = "this node cannot know that the old primary is off; say so with --old-primary-is-off";
             return Err(OperateError::Unsafe(format!("VE {id}: {text}")));
@@ -182,10 +187,9 @@ impl Inner {
         let lineage = ve.identity().lineage;
         let (mut others, mut highest) = (vec![], ve.epoch());
         let me = self.cluster.node();
-        let asked: std::collections::BTreeSet<NodeId> =
-            policy.replicas.iter().map(|r| NodeId(r.node)).chain(primary).filter(|n| *n != me).collect();
+        let primary = Some(NodeId(policy.writer)).filter(|n| *n != NodeId::default() && *n != me);
         let mut answers = tokio::task::JoinSet::new();
-        for node in asked {
+        for node in named(&policy).into_iter().filter(|n| *n != me) {
             let this = self.clone();
             answers.spawn(async move {
                 let asked = this.ask(node, Question::Position { ve: id, lineage });
@@ -205,6 +209,12 @@ impl Inner {
                         return Err(OperateError::Unsafe(format!("VE {id} is written by node {node}: {text}")));
                     }
                     others.push((node, Some(position)));
+                }
+                Ok(Reply::Stranger) if !force => {
+                    let text = "it was removed from the VE's replicas, and what it writes nobody follows";
+                    return Err(OperateError::Unsafe(format!(
+                        "VE {id}: node {node} does not count this node in: {text}"
+                    )));
                 }
                 _ => others.push((node, None)),
             }
@@ -252,6 +262,7 @@ impl Inner {
         if let Some(former) = former.filter(|f| !policy.replicas.iter().any(|r| r.node == f.0)) {
             policy.replicas.push(ReplicaOf { node: former.0, required: was_required, bandwidth: 0 });
         }
+        policy.writer = me.0;
         ve.set_policy(policy)?;
         ve.commit()?;
         self.refresh(ve)?;
@@ -283,7 +294,11 @@ impl Inner {
             ve.step_down(RoleKind::Replica, epoch)
         })?;
         self.stop_leading(id);
-        match self.ask(to, Question::TakeOver { ve: id, position, epoch }).await {
+        let taken = match self.ask(to, Question::TakeOver { ve: id, position, epoch }).await {
+            Ok(Reply::Stranger) => Ok(Reply::No("it does not count this node in".into())),
+            other => other,
+        };
+        match taken {
             Ok(Reply::Taken(epoch)) => Ok(epoch),
             Ok(Reply::No(why)) => {
                 // It did not: this node goes on, in a term of its own.
@@ -332,6 +347,14 @@ impl Inner {
                 return Err(cannot(format!("there is no VE {id} here")));
             }
             let ve = self.store.ve(id)?;
+            let policy = ve.policy()?;
+            if policy.writer != from.0 {
+                self.strangers.count(Word::TakeOver, from, Some(id));
+                return Err(cannot(format!("node {from} is not the writer of VE {id}, as far as is known here")));
+            }
+            if !policy.replicas.iter().any(|r| r.node == self.cluster.node().0) {
+                return Err(cannot(format!("this node is no replica of VE {id}")));
+            }
             let here = ve.durable_position();
             if ve.is_writer() || here != position {
                 return Err(cannot(format!("VE {id} is at transaction {} here, not {}", here.txn, position.txn)));

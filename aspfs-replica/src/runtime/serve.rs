@@ -11,9 +11,10 @@ use vefs::ids::{Epoch, Lineage, Position, VeId};
 
 use super::Inner;
 use super::follow::{Following, Next};
+use super::peers::Word;
 use super::pull::Pull;
 use super::talk::{Question, Reply};
-use crate::catchup::{Answer, Serving};
+use crate::catchup::{Answer, Refused, Serving};
 use crate::local::LocalSource;
 use crate::net::{AnswerWriter, FrameReader, FrameWriter, Handler};
 use crate::node::NodeId;
@@ -54,6 +55,10 @@ impl Inner {
     async fn take_stream(self: &Arc<Self>, from: NodeId, mut writer: FrameWriter, mut reader: FrameReader) {
         let Ok(Some((envelope, Message::Hello(hello)))) = reader.next().await else { return };
         let Some(ve) = envelope.ve else { return };
+        if !self.may_greet(from, ve, hello.position.lineage, envelope.epoch).await {
+            self.strangers.count(Word::Hello, from, Some(ve));
+            return refuse(&mut writer, &envelope, Refusal::Stranger, envelope.epoch).await;
+        }
         match block_in_place(|| self.greeted(ve, envelope.epoch, &hello)) {
             Greeted::Follow(following) => {
                 let next = following.serve((envelope, Message::Hello(hello)), reader, writer).await;
@@ -68,7 +73,7 @@ impl Inner {
         }
     }
 
-    /// Who greets is a member of the cluster, and its epoch decides who writes (promises G10, G18).
+    /// Who greets is one of the VE's nodes, and its epoch decides who writes (promises G10, G18).
     fn greeted(self: &Arc<Self>, ve: VeId, epoch: Epoch, hello: &Hello) -> Greeted {
         let lineage = hello.position.lineage;
         if self.store.is_buried(lineage) {
@@ -138,7 +143,7 @@ impl Inner {
     }
 
     /// Pulls a whole state in the background, unless that is going on.
-    fn pull(self: &Arc<Self>, ve: VeId, from: NodeId, epoch: Epoch, have: Position, branch: Option<String>) {
+    pub(super) fn pull(self: &Arc<Self>, ve: VeId, from: NodeId, epoch: Epoch, have: Position, branch: Option<String>) {
         if !self.pulls.lock().insert(ve) {
             return;
         }
@@ -186,6 +191,12 @@ impl Inner {
                 return;
             }
         };
+        if !block_in_place(|| self.may_have(from, serving.ask())) {
+            self.strangers.count(Word::State, from, serving.ask().ve());
+            let _ = answers.send(Answer::Refused(Refused::NotAllowed).encode()).await;
+            let _ = answers.finish().await;
+            return;
+        }
         loop {
             let mut source = LocalSource::new(self.store.clone(), self.clock.clone(), self.held.clone());
             let mut made = spawn_blocking(move || {
@@ -233,9 +244,35 @@ impl Inner {
         block_in_place(|| self.store.bury_ve(ve, lineage))
     }
 
+    /// What somebody asks who is none of the VE's nodes (promise G30). A VE that is not here, or has another history here, has none: nobody has it
+    /// declared destroyed before it comes.
+    fn word_of_a_stranger(&self, from: NodeId, question: &Question) -> Option<Word> {
+        let (word, ve, lineage) = match question {
+            Question::Position { ve, lineage } => (Word::Position, *ve, *lineage),
+            Question::Destroyed { ve, lineage } => (Word::Destroyed, *ve, *lineage),
+            Question::Member { ve, lineage, .. } => (Word::Member, *ve, *lineage),
+            Question::TakeOver { ve, position, .. } => (Word::TakeOver, *ve, position.lineage),
+            Question::Root { ve, position } => (Word::State, *ve, position.lineage),
+        };
+        match (self.of_lineage(ve, lineage), word) {
+            (Some(found), _) => !self.members(&found).contains(&from),
+            (None, Word::Destroyed) => !self.store.is_buried(lineage),
+            (None, _) => false,
+        }
+        .then_some(word)
+    }
+
     async fn reply(self: &Arc<Self>, from: NodeId, question: Question) -> Reply {
+        if let Some(word) = block_in_place(|| self.word_of_a_stranger(from, &question)) {
+            self.strangers.count(word, from, Some(question.ve()));
+            return Reply::Stranger;
+        }
         match question {
             Question::Position { lineage, .. } if self.store.is_buried(lineage) => Reply::Destroyed,
+            Question::Member { ve, lineage, node, epoch } => block_in_place(|| match self.of_lineage(ve, lineage) {
+                Some(found) if self.vouches(&found, node, epoch) => Reply::Done,
+                _ => Reply::No("not known here to be one of the VE's nodes".into()),
+            }),
             Question::Position { ve, lineage } => block_in_place(|| match self.store.ve(ve) {
                 Ok(found) if self.store.has_ve(ve) && found.identity().lineage == lineage => Reply::At {
                     position: found.durable_position(),
@@ -245,6 +282,7 @@ impl Inner {
                 Ok(_) => Reply::No("the VE here has another history".into()),
                 Err(e) => Reply::No(e.to_string()),
             }),
+            Question::Root { ve, position } => self.root_of(ve, position),
             Question::TakeOver { ve, position, epoch } => {
                 let _one = self.operating.lock().await;
                 match self.take_over(ve, from, position, epoch) {
@@ -253,7 +291,6 @@ impl Inner {
                 }
             }
             Question::Destroyed { ve, lineage } => {
-                // Only who writes it, or is not known to be without the right to, says so: every member has it. It is written down here.
                 tracing::warn!(%ve, %from, "destroyed by another node");
                 match self.bury(ve, lineage) {
                     Ok(()) => Reply::Done,

@@ -94,8 +94,8 @@ impl Shipping {
 
     /// This node writes the VE no more: another one was promoted (promises G18, G20).
     fn superseded(&self, epoch: Epoch) {
-        // It may have greeted this node already, and then this node follows it.
-        if !self.ve.is_writer() {
+        // It may have greeted this node already, and then this node follows it. A node that is no replica any more has no say (promise G30).
+        if !self.ve.is_writer() || !self.exposed.follows(self.node()) {
             return;
         }
         tracing::error!(ve = %self.ve.id(), epoch = epoch.0, "ALARM: another node was promoted: this one writes the VE no more");

@@ -3,8 +3,10 @@
 
 use bincode::{Decode, Encode};
 use vefs::codec::{self, CodecError};
-use vefs::ids::{Epoch, Lineage, Position, VeId};
+use vefs::ids::{Epoch, Hash, Lineage, Position, VeId};
 use vefs::limits::COUNTER_MAX;
+
+use crate::node::NodeId;
 
 /// Magic bytes of a question and its answer.
 pub const MAGIC: [u8; 4] = *b"ATLK";
@@ -37,6 +39,24 @@ pub enum Question {
         /// Its history.
         lineage: Lineage,
     },
+    /// Somebody whom I do not know as one of the VE's nodes greets me in this epoch. Is it one, to your knowledge, which reaches as far?
+    Member {
+        /// Which VE.
+        ve: VeId,
+        /// Of this history.
+        lineage: Lineage,
+        /// Who.
+        node: NodeId,
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// What is the logical root of this version with you?
+    Root {
+        /// Of which VE.
+        ve: VeId,
+        /// Which version.
+        position: Position,
+    },
 }
 
 /// An answer.
@@ -59,6 +79,10 @@ pub enum Reply {
     Destroyed,
     /// No, and why.
     No(String),
+    /// The asker is none of the VE's nodes here (promise G30).
+    Stranger,
+    /// The logical root.
+    Root(Hash),
 }
 
 /// Why bytes are no question or answer.
@@ -91,6 +115,17 @@ fn sane(position: &Position, epoch: Epoch) -> Result<(), TalkError> {
 }
 
 impl Question {
+    /// The VE that it is about.
+    pub fn ve(&self) -> VeId {
+        match self {
+            Question::Position { ve, .. }
+            | Question::TakeOver { ve, .. }
+            | Question::Destroyed { ve, .. }
+            | Question::Member { ve, .. }
+            | Question::Root { ve, .. } => *ve,
+        }
+    }
+
     /// Whether a request is one of these.
     pub fn is(blob: &[u8]) -> bool {
         blob.starts_with(&MAGIC)
@@ -104,8 +139,11 @@ impl Question {
     /// Reads one.
     pub fn decode(blob: &[u8]) -> Result<Question, TalkError> {
         let question: Question = codec::decode(open(blob)?)?;
-        if let Question::TakeOver { position, epoch, .. } = &question {
-            sane(position, *epoch)?;
+        match &question {
+            Question::TakeOver { position, epoch, .. } => sane(position, *epoch)?,
+            Question::Member { epoch, .. } => sane(&Position::default(), *epoch)?,
+            Question::Root { position, .. } => sane(position, position.epoch)?,
+            Question::Position { .. } | Question::Destroyed { .. } => {}
         }
         Ok(question)
     }
@@ -123,7 +161,7 @@ impl Reply {
         match &reply {
             Reply::At { position, epoch, .. } => sane(position, *epoch)?,
             Reply::Taken(epoch) => sane(&Position::default(), *epoch)?,
-            Reply::Done | Reply::Destroyed | Reply::No(_) => {}
+            Reply::Done | Reply::Destroyed | Reply::Stranger | Reply::No(_) | Reply::Root(_) => {}
         }
         Ok(reply)
     }
@@ -141,6 +179,8 @@ mod tests {
             Question::Position { ve, lineage },
             Question::TakeOver { ve, position, epoch: Epoch(1 << 33) },
             Question::Destroyed { ve, lineage },
+            Question::Member { ve, lineage, node: NodeId([9; 16]), epoch: Epoch(1 << 33) },
+            Question::Root { ve, position },
         ] {
             assert!(Question::is(&q.encode()));
             assert_eq!(Question::decode(&q.encode()).unwrap(), q);
@@ -150,11 +190,19 @@ mod tests {
             Reply::Taken(Epoch(9)),
             Reply::Done,
             Reply::No("x".into()),
+            Reply::Stranger,
+            Reply::Root(Hash([4; 32])),
         ] {
             assert_eq!(Reply::decode(&r.encode()).unwrap(), r);
         }
-        let over = Question::TakeOver { ve, position, epoch: Epoch(u64::MAX) };
-        assert!(matches!(Question::decode(&over.encode()), Err(TalkError::Number)));
+        let far = Position { txn: vefs::ids::TxnNo(u64::MAX), ..position };
+        for over in [
+            Question::TakeOver { ve, position, epoch: Epoch(u64::MAX) },
+            Question::Member { ve, lineage, node: NodeId([9; 16]), epoch: Epoch(u64::MAX) },
+            Question::Root { ve, position: far },
+        ] {
+            assert!(matches!(Question::decode(&over.encode()), Err(TalkError::Number)));
+        }
         for bad in [&b""[..], b"ATLK", b"APUL\x01", &[0; 5000]] {
             assert!(Question::decode(bad).is_err() && Reply::decode(bad).is_err());
         }

@@ -118,6 +118,8 @@ pub enum Refusal {
     Destroyed,
     /// The node writes the VE itself, in an epoch that is not lower.
     Primary,
+    /// The sender is none of the VE's nodes, as its policy here has them (promise G30).
+    Stranger,
 }
 
 impl Refusal {
@@ -140,6 +142,7 @@ impl Refusal {
             Refusal::NotReady => "not ready yet",
             Refusal::Destroyed => "destroyed",
             Refusal::Primary => "written there",
+            Refusal::Stranger => "none of the VE's nodes",
         }
     }
 }

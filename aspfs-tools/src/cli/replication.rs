@@ -125,6 +125,7 @@ fn replica_line(r: &ReplicaRow) -> Vec<String> {
     let follows = r.role == "replica";
     let remark = match () {
         () if r.pulling => "pulling a whole state".into(),
+        () if r.compared_equal == Some(false) => "it was not what its primary had: replaced, see aspfs branch".into(),
         () if !r.connected => r.reason.clone().unwrap_or_else(|| "not connected".into()),
         () => r.reason.clone().unwrap_or_default(),
     };

@@ -78,6 +78,11 @@ pub struct ReplicaRow {
     pub stall_ms: u64,
     /// A whole state is being pulled.
     pub pulling: bool,
+    /// Of a replica: the version that was compared with the primary's last, and whether they were equal.
+    pub compared_txn: Option<u64>,
+    pub compared_equal: Option<bool>,
+    /// How many comparisons found a difference.
+    pub differences: u64,
 }
 
 /// A VE is written by another node now.

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use aspfs_replica::runtime::Word;
+
 use super::Daemon;
 use crate::control::replication::ReplicaRow;
 
@@ -136,6 +138,13 @@ const FAMILIES: &[Family] = &[
     family("aspfs_replica_connected", "gauge", "Whether there is a connection", true, |r| {
         Some(f64::from(u8::from(r.connected)))
     }),
+    family(
+        "aspfs_replica_differences_total",
+        "counter",
+        "Comparisons of this copy with its primary's that found a difference",
+        true,
+        |r| (r.role == "replica").then_some(r.differences as f64),
+    ),
     family("aspfs_replica_sent_bytes_total", "counter", "Bytes of frames sent", true, |r| Some(r.sent_bytes as f64)),
 ];
 
@@ -145,7 +154,21 @@ fn seconds(ms: u64) -> f64 {
 
 fn text(daemon: &Daemon) -> String {
     let rows = daemon.replica_status(None).unwrap_or_default();
-    render(&rows)
+    let mut out = render(&rows);
+    if let Ok(runtime) = daemon.replication() {
+        render_strangers(&mut out, &runtime.strangers().all());
+    }
+    out
+}
+
+/// How often peers were turned away (promise G30).
+fn render_strangers(out: &mut String, counts: &[(Word, u64)]) {
+    let name = "aspfs_peer_unauthorised_total";
+    let help = "Messages about a VE of members of the cluster that are none of its nodes, all refused";
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} counter");
+    for (word, count) in counts {
+        let _ = writeln!(out, "{name}{{message=\"{}\"}} {count}", word.name());
+    }
 }
 
 /// The exposition of Prometheus' text format 0.0.4.

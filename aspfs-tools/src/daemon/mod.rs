@@ -12,6 +12,7 @@ mod collect;
 pub mod config;
 mod files;
 mod holder;
+mod idle;
 mod metrics;
 mod mounting;
 mod mounts;
@@ -154,6 +155,7 @@ pub fn run_with(config: Config, prepare: Prepare) -> Result<(), DaemonError> {
         scrub::start(daemon.clone()).map_err(|source| DaemonError::Io { what: "starting a thread", source })?;
     let server = server::start(daemon.clone(), listener)
         .map_err(|source| DaemonError::Io { what: "starting a thread", source })?;
+    idle::advise();
     tracing::info!(socket = %daemon.config.socket.display(), "ready");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 

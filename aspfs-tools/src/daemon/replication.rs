@@ -353,6 +353,9 @@ fn rows_of(runtime: &Runtime, figures: &VeFigures, policy: &Policy, rows: &mut V
         throttle_ms: 0,
         stall_ms: 0,
         pulling: false,
+        compared_txn: None,
+        compared_equal: None,
+        differences: 0,
     };
     if let Some((standing, replicas)) = &figures.led {
         for r in replicas {
@@ -386,6 +389,9 @@ fn rows_of(runtime: &Runtime, figures: &VeFigures, policy: &Policy, rows: &mut V
             connected: followed.connected,
             reason: followed.refusal.map(|r| r.name().to_owned()),
             pulling: followed.pulling,
+            compared_txn: followed.compared.map(|c| c.0.0),
+            compared_equal: followed.compared.map(|c| c.1),
+            differences: followed.differences,
             ..blank(figures.ve, "replica")
         });
     }

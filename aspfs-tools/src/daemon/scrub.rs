@@ -39,6 +39,10 @@ fn step(daemon: &Daemon) -> vefs::Result<()> {
                 damaged = pass.found,
                 "scrub ended"
             );
+            // What each side finds damaged it finds alone; what both hold for right, and is not the same, only both find (promise G13).
+            if let Ok(replication) = daemon.replication() {
+                replication.compare_all();
+            }
         }
     }
     Ok(())

@@ -73,8 +73,10 @@ impl Spec {
     }
 }
 
-/// Below this many pending effects all subsets are built.
+/// Up to this many pending effects all subsets are built.
 const ALL_SUBSETS: usize = 6;
+/// The same, where the states are to be complete.
+pub(super) const ALL_SUBSETS_COMPLETE: usize = 14;
 /// Tearing below this is not in the model.
 const UNITS: [u64; 2] = [512, 4096];
 /// A misdirected write is off by a multiple of this.
@@ -90,6 +92,8 @@ pub(super) struct Chooser<'a> {
     pub(super) classes: Classes,
     /// Most states per class, that is per point in time.
     pub(super) most: usize,
+    /// Every subset, and every place where a write may tear.
+    pub(super) complete: bool,
     pub(super) rng: Rng,
 }
 
@@ -102,10 +106,12 @@ impl Chooser<'_> {
         specs.extend(self.sample(0, n).map(Spec::Without));
         specs.extend(self.sample(0, n).map(Spec::Only));
         self.tear(&mut specs);
-        if n <= ALL_SUBSETS {
+        let all = if self.complete { ALL_SUBSETS_COMPLETE } else { ALL_SUBSETS };
+        if n <= all {
             specs.extend((0..1 << n).map(|bits| Spec::Subset(Mask::Bits(bits))));
         } else {
-            let draw = (0..self.most).map(|_| Spec::Subset(Mask::Drawn(self.rng.next())));
+            let draw =
+                (0..self.most.min(1 << ALL_SUBSETS_COMPLETE)).map(|_| Spec::Subset(Mask::Drawn(self.rng.next())));
             specs.extend(draw);
         }
         self.misdirect(&mut specs);
@@ -140,11 +146,11 @@ impl Chooser<'_> {
     fn tear(&mut self, specs: &mut Vec<Spec>) {
         let writes = self.writes();
         let Some((last, earlier)) = writes.split_last() else { return };
-        for unit in UNITS {
-            for cut in cuts(last.1, last.2, unit) {
-                specs.extend([true, false].map(|head| Spec::Torn { i: last.0, unit, cut, head }));
-            }
+        if self.complete {
+            writes.iter().for_each(|write| tears(*write, every_cut, specs));
+            return;
         }
+        tears(*last, cuts, specs);
         if earlier.is_empty() {
             return;
         }
@@ -175,6 +181,21 @@ impl Chooser<'_> {
             specs.extend(targets.map(|place| Spec::Misdirected { i, to: place * STRIDE + phase }));
         }
     }
+}
+
+/// Both sides of every tear of a write: index, offset, length.
+fn tears((i, offset, len): (usize, u64, u64), cuts: impl Fn(u64, u64, u64) -> Vec<u64>, specs: &mut Vec<Spec>) {
+    for unit in UNITS {
+        for cut in cuts(offset, len, unit) {
+            specs.extend([true, false].map(|head| Spec::Torn { i, unit, cut, head }));
+        }
+    }
+}
+
+/// All offsets where a write may tear: the multiples of `unit` inside it.
+fn every_cut(offset: u64, len: u64, unit: u64) -> Vec<u64> {
+    let first = (offset / unit + 1) * unit;
+    (first..offset + len).step_by(unit as usize).collect()
 }
 
 /// Offsets where a write may tear: the first, the middle and the last multiple of `unit` inside it.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use vefs::storage::memory::{Content, MemStorage};
 
-use super::choose::{Chooser, Rng, Spec};
+use super::choose::{ALL_SUBSETS_COMPLETE, Chooser, Rng, Spec};
 use super::image::{Data, Effect, Image, change};
 use super::record::{Event, FileId};
 use super::{Classes, CrashState};
@@ -47,6 +47,8 @@ pub struct StateCounts {
     pub made: u64,
     /// Handed out.
     pub distinct: u64,
+    /// Points in time with so many pending effects that their subsets were drawn, where completeness was asked for.
+    pub sampled: u64,
 }
 
 /// The iterator over all states, in the order of the log.
@@ -67,6 +69,7 @@ pub struct CrashStates<'a> {
     classes: Classes,
     seed: u64,
     most: usize,
+    complete: bool,
     counts: StateCounts,
 }
 
@@ -99,6 +102,7 @@ impl<'a> CrashStates<'a> {
             classes: Classes::POWER_CUT,
             seed: 0,
             most: MOST,
+            complete: false,
             counts: StateCounts::default(),
         }
     }
@@ -122,6 +126,14 @@ impl<'a> CrashStates<'a> {
     #[must_use]
     pub fn per_class(mut self, most: usize) -> Self {
         self.most = most.max(1);
+        self
+    }
+
+    /// All states of each class: every subset of what is pending, every place where a write may tear. [`StateCounts::sampled`] says where there
+    /// were too many.
+    #[must_use]
+    pub fn complete(mut self) -> Self {
+        (self.most, self.complete) = (usize::MAX, true);
         self
     }
 
@@ -171,9 +183,13 @@ impl<'a> CrashStates<'a> {
             lanes: if look_back { self.lanes.iter().filter(|lane| lane.flushed).count() } else { 0 },
             classes: self.classes,
             most: self.most,
+            complete: self.complete,
             rng: self.rng(at),
         };
         self.queue = chooser.choose().into();
+        if self.complete && self.pending.len() > ALL_SUBSETS_COMPLETE {
+            self.counts.sampled += 1;
+        }
     }
 
     fn rng(&self, salt: usize) -> Rng {

@@ -23,6 +23,8 @@ pub struct Tally {
     pub nested: u64,
     /// Disks that were refused as damaged, or whose damage was met by reading.
     pub damaged: u64,
+    /// Points in time with too many states for all of them, where all were asked for.
+    pub sampled: u64,
 }
 
 impl Tally {
@@ -31,14 +33,15 @@ impl Tally {
         self.recovered += other.recovered;
         self.nested += other.nested;
         self.damaged += other.damaged;
+        self.sampled += other.sampled;
     }
 }
 
 /// How deep a sweep looks.
 #[derive(Clone, Copy, Debug)]
 pub struct Depth {
-    /// Most states of a class at a point in time.
-    pub per_class: usize,
+    /// Most states of a class at a point in time; all of them without.
+    pub per_class: Option<usize>,
     /// One state of so many is crashed again during its recovery; 0 for none.
     pub nest_every: u64,
     /// Of the samples.
@@ -49,10 +52,15 @@ pub struct Depth {
 pub fn sweep(run: &Recording, depth: Depth) -> Result<Tally, String> {
     let demands = demands(&run.log);
     let mut tally = Tally::default();
-    let states = run.recorder.states(&run.log).seed(depth.seed).per_class(depth.per_class);
-    for state in states {
+    let states = run.recorder.states(&run.log).seed(depth.seed);
+    let mut states = match depth.per_class {
+        Some(most) => states.per_class(most),
+        None => states.complete(),
+    };
+    for state in states.by_ref() {
         let demand = demands[state.at];
-        for batch in batches(demand) {
+        let all = demand.persisted..=demand.batch;
+        for batch in if depth.per_class.is_none() { all.collect() } else { batches(demand) } {
             // Not the same one of every run: they begin alike.
             let turn = (tally.recovered - tally.nested) + 31 * run.log.len() as u64 + depth.seed;
             let nest = depth.nest_every > 0 && turn.is_multiple_of(depth.nest_every);
@@ -65,6 +73,7 @@ pub fn sweep(run: &Recording, depth: Depth) -> Result<Tally, String> {
             }
         }
     }
+    tally.sampled = states.counts().sampled;
     Ok(tally)
 }
 

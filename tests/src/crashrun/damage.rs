@@ -24,7 +24,13 @@ use crate::crash::Classes;
 pub fn sweep(run: &Recording, depth: Depth) -> Result<Tally, String> {
     let demands = demands(&run.log);
     let mut tally = Tally::default();
-    for state in run.recorder.states(&run.log).classes(Classes::DAMAGE).seed(depth.seed).per_class(depth.per_class) {
+    for state in run
+        .recorder
+        .states(&run.log)
+        .classes(Classes::DAMAGE)
+        .seed(depth.seed)
+        .per_class(depth.per_class.unwrap_or(usize::MAX))
+    {
         let demand = demands[state.at];
         for batch in batches(demand) {
             let found = one(run, &state.storage, &run.metas[batch], demand.issued);
@@ -56,7 +62,7 @@ pub fn flip(run: &Recording, path: &str, byte: u64, bit: u32) -> Result<Tally, S
     let last = run.models.len() - 1;
     let newest = run.metas.last().ok_or("no metadata")?;
     let found = one(run, &disk, newest, last).map_err(|e| format!("bit {bit} of byte {byte} of {path}: {e}"))?;
-    Ok(Tally { recovered: 1, nested: 0, damaged: u64::from(found) })
+    Ok(Tally { recovered: 1, damaged: u64::from(found), ..Tally::default() })
 }
 
 /// Opens one disk; whether it said that there is damage.

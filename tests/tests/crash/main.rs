@@ -1,4 +1,4 @@
-//! Crash safety of the core: disks that a power cut or the death of the daemon may leave, sampled by class, are opened and held against the
+//! Crash safety of the core: disks that a power cut or the death of the daemon may leave, class by class, are opened and held against the
 //! model; disks that lie, fail or are full; and the files of the real metadata store.
 
 #![allow(clippy::unwrap_used)]

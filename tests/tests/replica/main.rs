@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod compared;
 mod follow;
 mod install;
 mod mounted;
 mod nodes;
 mod pair;
+mod strangers;

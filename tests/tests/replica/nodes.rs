@@ -18,13 +18,13 @@ use vefs::types::mode;
 use vefs::ve::{Request, Verdict};
 use vefs::{Error, Ve};
 
-const VE: VeId = VeId(0x2A);
+pub(super) const VE: VeId = VeId(0x2A);
 
 /// How long anything may take that a test waits for.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[track_caller]
-fn wait(what: &str, mut until: impl FnMut() -> bool) {
+pub(super) fn wait(what: &str, mut until: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !until() {
         assert!(begin.elapsed() < PATIENCE, "waited for {what}");
@@ -33,9 +33,9 @@ fn wait(what: &str, mut until: impl FnMut() -> bool) {
 }
 
 /// A node whose store outlives its daemon.
-struct Node {
-    dir: tempfile::TempDir,
-    cluster: Arc<Cluster>,
+pub(super) struct Node {
+    pub(super) dir: tempfile::TempDir,
+    pub(super) cluster: Arc<Cluster>,
     up: Option<Up>,
 }
 
@@ -46,23 +46,23 @@ struct Up {
 }
 
 impl Node {
-    fn id(&self) -> NodeId {
+    pub(super) fn id(&self) -> NodeId {
         self.cluster.node()
     }
 
-    fn store(&self) -> &Arc<Store> {
+    pub(super) fn store(&self) -> &Arc<Store> {
         &self.up.as_ref().unwrap().store
     }
 
-    fn runtime(&self) -> &Runtime {
+    pub(super) fn runtime(&self) -> &Runtime {
         &self.up.as_ref().unwrap().runtime
     }
 
-    fn ve(&self) -> Arc<Ve> {
+    pub(super) fn ve(&self) -> Arc<Ve> {
         self.store().ve(VE).unwrap()
     }
 
-    fn start(&mut self) {
+    pub(super) fn start(&mut self) {
         let path = self.dir.path().join("store");
         if !path.exists() {
             Store::create(&path).unwrap();
@@ -79,7 +79,7 @@ impl Node {
     }
 
     /// The daemon ends without a word: nothing is sealed, published or closed.
-    fn stop(&mut self) {
+    pub(super) fn stop(&mut self) {
         if let Some(Up { runtime, background, store }) = self.up.take() {
             drop(runtime);
             drop(background);
@@ -87,7 +87,7 @@ impl Node {
         }
     }
 
-    fn acked(&self, by: NodeId) -> bool {
+    pub(super) fn acked(&self, by: NodeId) -> bool {
         let Some(figures) = self.runtime().figures(VE) else { return false };
         let Some((_, replicas)) = figures.led else { return false };
         let ve = self.ve();
@@ -100,7 +100,7 @@ impl Node {
     }
 }
 
-fn nodes<const N: usize>() -> [Node; N] {
+pub(super) fn nodes<const N: usize>() -> [Node; N] {
     let clock = Arc::new(SystemClock);
     let dirs: [tempfile::TempDir; N] = std::array::from_fn(|_| tempfile::tempdir().unwrap());
     let names: [String; N] = std::array::from_fn(|n| format!("node-{n}"));
@@ -132,7 +132,7 @@ fn nodes<const N: usize>() -> [Node; N] {
     })
 }
 
-fn file(ve: &Ve, name: &str, data: &[u8]) -> vefs::Result<InodeNo> {
+pub(super) fn file(ve: &Ve, name: &str, data: &[u8]) -> vefs::Result<InodeNo> {
     let owner = Owner { uid: 0, gid: 0, umask: 0 };
     let op = Op::Create { parent: InodeNo::ROOT, name: name.into(), mode: mode::IFREG | 0o644, owner, rdev: 0 };
     let Reply::Inode(ino, _) = ve.execute(&op, Request::default())? else { panic!("no inode") };
@@ -143,7 +143,7 @@ fn file(ve: &Ve, name: &str, data: &[u8]) -> vefs::Result<InodeNo> {
     Ok(ino)
 }
 
-fn replicated(from: &Node, to: &[&Node], at_window: AtWindow) -> Arc<Ve> {
+pub(super) fn replicated(from: &Node, to: &[&Node], at_window: AtWindow) -> Arc<Ve> {
     let ve = from.store().create_ve(VE, empty_tree(), Settings::default()).unwrap();
     let mut policy = Policy { window_ms: 2000, at_window, ..Policy::default() };
     for node in to {
@@ -155,7 +155,7 @@ fn replicated(from: &Node, to: &[&Node], at_window: AtWindow) -> Arc<Ve> {
     ve
 }
 
-fn same(a: &Node, b: &Node) {
+pub(super) fn same(a: &Node, b: &Node) {
     let (x, y) = (a.ve(), b.ve());
     assert_eq!(x.durable_position(), y.durable_position());
     let txn = y.position().txn;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::Store;
 
 /// Time between looks for quiet files, and how long a file must not have been written.
-const HOUSEKEEPING: Duration = Duration::from_secs(5);
+const HOUSEKEEPING: Duration = Duration::from_secs(2);
 const QUIET: Duration = Duration::from_secs(10);
 /// Time between commits of a VE that somebody follows.
 const FOLLOWED: Duration = Duration::from_millis(200);

@@ -207,6 +207,7 @@ impl Ve {
             Err(e) => return Err(s.journal.poison(format!("sealing transaction {number}: {e}"))),
         };
         s.sealed(&proved.seal, epoch, begun.0, written.end, payload);
+        s.note_received(&proved.bodies, self.shared.clock.boot());
         s.staged = s.staged.split_off(&PayloadId { txn: number.next(), offset: 0 });
         for change in proved.bodies.iter().flat_map(|b| &b.changes) {
             if let Change::PutSettings(settings) = change {

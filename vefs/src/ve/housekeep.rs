@@ -4,6 +4,8 @@
 //! Reading and hashing happen without the lock. Whether the file is still what was read is checked under the lock before the
 //! record is made; if not, the work is thrown away.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::envelope::Envelope;
@@ -11,6 +13,7 @@ use super::{State, Ve};
 use crate::change::{Change, Purpose};
 use crate::content::Location;
 use crate::error::Result;
+use crate::format::role::RoleKind;
 use crate::ids::InodeNo;
 use crate::object::Staged;
 use crate::state::view;
@@ -34,7 +37,7 @@ type Extents = Vec<(u64, Extent)>;
 
 impl State {
     /// Remembers that a file was written, for housekeeping once it is quiet.
-    pub fn note_write(&mut self, ino: InodeNo, at: std::time::Duration) {
+    pub fn note_write(&mut self, ino: InodeNo, at: Duration) {
         if self.written_at.len() < QUIET_MAX || self.written_at.contains_key(&ino) {
             self.written_at.insert(ino, at);
         }
@@ -42,11 +45,26 @@ impl State {
 }
 
 impl Ve {
-    /// Seals or coalesces the files that were written and then quiet for `quiet`. Returns how many it changed.
-    pub fn housekeep(&self, quiet: std::time::Duration) -> Result<usize> {
+    /// Seals or coalesces the files that were written and then quiet for `quiet`. Returns how many it changed. A follower changes none: it makes
+    /// objects ahead.
+    pub fn housekeep(&self, quiet: Duration) -> Result<usize> {
+        if self.role().kind == RoleKind::Replica {
+            self.make_ahead(quiet)?;
+            return Ok(0);
+        }
         if !self.is_writer() || self.fenced().is_some() {
             return Ok(0);
         }
+        self.ahead.lock().clear();
+        let mut changed = 0;
+        for ino in self.quiet_files(quiet) {
+            changed += usize::from(self.tidy(ino)?);
+        }
+        Ok(changed)
+    }
+
+    /// The files that were written and then quiet for so long, in order. They are not remembered any longer.
+    pub(super) fn quiet_files(&self, quiet: Duration) -> Vec<InodeNo> {
         let now = self.shared.clock.boot();
         let mut due: Vec<InodeNo> = Vec::new();
         self.state.lock().written_at.retain(|ino, at| {
@@ -57,17 +75,12 @@ impl Ve {
             keep
         });
         due.sort_unstable();
-        let mut changed = 0;
-        for ino in due {
-            changed += usize::from(self.tidy(ino)?);
-        }
-        Ok(changed)
+        due
     }
 
     fn tidy(&self, ino: InodeNo) -> Result<bool> {
         let Some((inode, extents)) = self.private_file(ino)? else { return Ok(false) };
-        let executable = inode.mode & 0o111 != 0 && inode.size >= SEAL_EXECUTABLE_MIN;
-        if (inode.size >= SEAL_MIN || executable) && inode.mapped * 2 >= inode.size {
+        if inode.is_worth_an_object() {
             self.seal_file(ino)
         } else if extents.len() >= PIECES_MIN {
             self.coalesce(ino)
@@ -77,7 +90,7 @@ impl Ve {
     }
 
     /// A regular file with a name and a map of its own, and its extents.
-    fn private_file(&self, ino: InodeNo) -> Result<Option<(Inode, Extents)>> {
+    pub(super) fn private_file(&self, ino: InodeNo) -> Result<Option<(Inode, Extents)>> {
         let s = self.state.lock();
         let Some(inode) = view::inode(&s.tables, ino)? else { return Ok(None) };
         if !inode.is_file() || inode.nlink == 0 || inode.flags & Inode::PRIVATE_MAP == 0 || inode.mode & mode::IFMT == 0
@@ -92,8 +105,7 @@ impl Ve {
     /// was changed meanwhile.
     pub fn seal_file(&self, ino: InodeNo) -> Result<bool> {
         let Some((inode, extents)) = self.private_file(ino)? else { return Ok(false) };
-        let has_payload = extents.iter().any(|(o, e)| *o < inode.size && matches!(e.source, Source::Payload(_)));
-        if !has_payload || !is_dense(&extents, inode.size) || inode.size > crate::object::OBJECT_LEN_MAX {
+        if !is_sealable(&inode, &extents) {
             return Ok(false);
         }
         let staged = match self.body_of(ino, &inode, &extents)? {
@@ -212,6 +224,20 @@ impl Ve {
         s.record(&self.shared, Purpose::Housekeeping, changes, payload, Envelope::default())?;
         Ok(true)
     }
+}
+
+impl Inode {
+    /// Whether a file of this size, and as full as this one, is worth an object.
+    pub(super) fn is_worth_an_object(&self) -> bool {
+        let executable = self.mode & 0o111 != 0 && self.size >= SEAL_EXECUTABLE_MIN;
+        (self.size >= SEAL_MIN || executable) && self.mapped * 2 >= self.size
+    }
+}
+
+/// Whether an object can hold a file with these extents.
+pub(super) fn is_sealable(inode: &Inode, extents: &[(u64, Extent)]) -> bool {
+    let has_payload = extents.iter().any(|(o, e)| *o < inode.size && matches!(e.source, Source::Payload(_)));
+    has_payload && is_dense(extents, inode.size) && inode.size <= crate::object::OBJECT_LEN_MAX
 }
 
 fn unchanged(s: &State, ino: InodeNo, inode: &Inode, extents: &[(u64, Extent)]) -> Result<bool> {

@@ -3,6 +3,7 @@
 //! Order of locks: `publishing` before `state`. Neither is held over a flush; `state` is held over a journal frame's write, which
 //! goes to the page cache. Nothing here starts a thread.
 
+mod ahead;
 pub(crate) mod commit;
 mod envelope;
 mod execute;
@@ -67,6 +68,8 @@ pub struct Ve {
     pub(crate) readers: Mutex<BTreeMap<TxnNo, usize>>,
     /// Who follows it.
     pub(crate) watch: watch::Watch,
+    /// Objects that wait for the record that names them, where this node follows.
+    ahead: ahead::Ahead,
 }
 
 /// What the lock protects.

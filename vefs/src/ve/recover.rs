@@ -67,6 +67,7 @@ impl Ve {
             publishing: Mutex::new(()),
             readers: Mutex::default(),
             watch: Default::default(),
+            ahead: Default::default(),
         });
         if let Err(e) = ve.finish_open() {
             // Nobody will ever publish what this one has read.
