@@ -26,8 +26,8 @@ pub struct Made {
 /// Largest read that the kernel asks for.
 const READ_MAX: &str = "1048576";
 
-/// Makes a mount of type `fuse.vefs`.
-pub fn make(name: &str, source: &str, flags: &MountFlags) -> Result<Made, (&'static str, io::Error)> {
+/// Makes a mount of type `fuse.vefs`; of a `fixed` tree the file system is read-only.
+pub fn make(name: &str, source: &str, flags: &MountFlags, fixed: bool) -> Result<Made, (&'static str, io::Error)> {
     let at = |what| move |e: rustix::io::Errno| (what, io::Error::from(e));
     let device = rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .map_err(at("opening /dev/fuse"))?;
@@ -49,6 +49,9 @@ pub fn make(name: &str, source: &str, flags: &MountFlags) -> Result<Made, (&'sta
     }
     for key in ["default_permissions", "allow_other"] {
         rustix::mount::fsconfig_set_flag(&context, key).map_err(at("preparing a mount"))?;
+    }
+    if fixed {
+        rustix::mount::fsconfig_set_flag(&context, "ro").map_err(at("preparing a mount"))?;
     }
     rustix::mount::fsconfig_create(&context).map_err(at("making a file system"))?;
     let mount =

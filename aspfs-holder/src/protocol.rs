@@ -8,7 +8,7 @@ use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 /// The protocol of this program.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 /// Longest packet in bytes.
 pub const PACKET_MAX: usize = 16 << 10;
 /// Longest path or source of a mount.
@@ -33,6 +33,17 @@ pub struct MountFlags {
     pub nosymfollow: bool,
 }
 
+/// Which version of a VE is mounted. A daemon finds it again by its slot and transaction, whatever else became of the VE.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct VersionOf {
+    /// The number under which the state lies that it is a version of.
+    pub slot: u32,
+    /// After which transaction.
+    pub txn: u64,
+    /// What people call it: `TXN`, or `BRANCH:TXN`.
+    pub label: String,
+}
+
 /// What the daemon asks.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Ask {
@@ -43,21 +54,15 @@ pub enum Ask {
     },
     /// Every mount: a [`Reply::Mount`] each, and [`Reply::End`].
     List,
-    /// A new mount: [`Reply::Mount`], with the mount itself as a third descriptor.
-    Mount {
-        /// Of which VE; refused when it is held already.
-        ve: u32,
-        /// Where it is going to be attached: for people.
-        dir: String,
-        /// Its source, as /proc/mounts shows it.
-        source: String,
-        /// How.
-        flags: MountFlags,
-    },
+    /// A new mount, whose device has no number yet; refused when it is held already: [`Reply::Mount`], with the mount itself as a third
+    /// descriptor.
+    Mount(Row),
     /// The mount is gone: [`Reply::Done`].
     Forget {
         /// Of which VE.
         ve: u32,
+        /// Of which version; none: the VE itself.
+        version: Option<VersionOf>,
     },
     /// End, if nothing is held: [`Reply::Done`].
     Quit,
@@ -90,6 +95,8 @@ pub enum Reply {
 pub struct Row {
     /// Of which VE.
     pub ve: u32,
+    /// Of which version; none: the VE itself.
+    pub version: Option<VersionOf>,
     /// Where it was to be attached.
     pub dir: String,
     /// Its source.

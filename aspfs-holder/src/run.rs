@@ -159,7 +159,7 @@ impl Holder {
                 }
                 packet::send(&socket, &Reply::End, &[])
             }
-            Ask::Mount { ve, dir, source, flags } => match self.mount(Row { ve, dir, source, flags, device: (0, 0) }) {
+            Ask::Mount(row) => match self.mount(row) {
                 Ok((entry, mount)) => {
                     let fds = [entry.device.as_fd(), entry.kept.as_fd(), mount.as_fd()];
                     let sent = packet::send(&socket, &Reply::Mount(entry.row.clone()), &fds);
@@ -168,8 +168,8 @@ impl Holder {
                 }
                 Err(why) => packet::send(&socket, &Reply::Refused(why), &[]),
             },
-            Ask::Forget { ve } => {
-                self.mounts.retain(|entry| entry.row.ve != ve);
+            Ask::Forget { ve, version } => {
+                self.mounts.retain(|entry| entry.row.ve != ve || entry.row.version != version);
                 packet::send(&socket, &Reply::Done, &[])
             }
             Ask::Quit if self.mounts.is_empty() => {
@@ -185,7 +185,7 @@ impl Holder {
     }
 
     fn adopt(&mut self, row: Row, fds: Vec<OwnedFd>) -> Result<(), String> {
-        if self.holds(row.ve) {
+        if self.holds(&row) {
             return Ok(());
         }
         self.check_room(&row)?;
@@ -197,13 +197,14 @@ impl Holder {
         Ok(())
     }
 
-    fn holds(&self, ve: u32) -> bool {
-        self.mounts.iter().any(|entry| entry.row.ve == ve)
+    fn holds(&self, row: &Row) -> bool {
+        self.mounts.iter().any(|entry| entry.row.ve == row.ve && entry.row.version == row.version)
     }
 
     fn check_room(&self, row: &Row) -> Result<(), String> {
-        if row.dir.len() > TEXT_MAX || row.source.len() > TEXT_MAX {
-            return Err("a path or a source is too long".into());
+        let label = row.version.as_ref().map_or(0, |v| v.label.len());
+        if [row.dir.len(), row.source.len(), label].into_iter().any(|len| len > TEXT_MAX) {
+            return Err("a path, a source or a version's label is too long".into());
         }
         if self.mounts.len() >= MOUNTS_MAX {
             return Err(format!("{MOUNTS_MAX} mounts are the most that one holder holds"));
@@ -212,13 +213,15 @@ impl Holder {
     }
 
     fn mount(&self, mut row: Row) -> Result<(Entry, OwnedFd), String> {
-        if self.holds(row.ve) {
+        if self.holds(&row) {
             return Err(format!("VE {:08X} is held already", row.ve));
         }
         self.check_room(&row)?;
         let name = format!("aspfs-{:08X}", row.ve);
+        // Of a version the file system itself is read-only: no remount makes it anything else.
+        let fixed = row.version.is_some();
         let Made { device, kept, mount, number } =
-            mount::make(&name, &row.source, &row.flags).map_err(|(what, e)| format!("{what}: {e}"))?;
+            mount::make(&name, &row.source, &row.flags, fixed).map_err(|(what, e)| format!("{what}: {e}"))?;
         row.device = number;
         Ok((Entry { row, device, kept }, mount))
     }

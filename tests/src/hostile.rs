@@ -139,6 +139,7 @@ fn key(data: &[u8]) {
     let (k, v) = data.split_at(data.len().min(20));
     let _ = rows::parse_place(k, v);
     let _ = rows::head_row(data);
+    let _ = (rows::parse_mounted(data), rows::mounted_row(data));
 }
 
 fn with_files(files: Vec<(String, Vec<u8>)>) -> MemStorage {

@@ -2,6 +2,7 @@
 
 use aspfs_tools::control::frame::{self, Kind};
 use aspfs_tools::control::message::{At, Change, Hello, Id, Path, Refusal, Request, Why};
+use aspfs_tools::control::versions::Which;
 use vefs::ids::VeId;
 
 /// Gives bytes to the decoders, as a stream of frames.
@@ -20,8 +21,14 @@ pub fn seeds() -> Vec<Vec<u8>> {
             change: Change { quota: Some(1 << 30), ..Change::default() },
         },
         Request::VeDestroy { ve },
-        Request::Mount { ve, dir: "/srv".into(), source: "web".into(), flags: Default::default() },
-        Request::Cat { ve, path: Path::new(b"/etc/\xff"), at: Some(At::Time(-1, 5)) },
+        Request::Mount {
+            ve,
+            version: Some(Which::Branch("b".into(), 7)),
+            dir: "/srv".into(),
+            source: Some("web".into()),
+            flags: Default::default(),
+        },
+        Request::Cat { ve, path: Path::new(b"/etc/\xff"), at: Some(Which::At(At::Time(-1, 5))) },
         Request::HoldAdd { ve, name: "h".into(), at: Some(At::Txn(7)), onwards: true, owner: "o".into() },
         Request::TemplateImport { name: "t".into(), source: "/s".into() },
         Request::Stop { holder: true },

@@ -285,6 +285,11 @@ pub fn head() -> Head {
     }
 }
 
+/// A version that is mounted.
+pub fn mounted() -> rows::Mounted {
+    rows::Mounted { ve: VeId(0x2B), txn: TxnNo(5), since: txn_row().time }
+}
+
 /// The sample row of a transaction.
 pub fn txn_row() -> TxnRow {
     TxnRow { time: time(1_700_000_004), chain: Hash(counting(0x60)), epoch: Epoch(7) }
@@ -359,5 +364,7 @@ pub fn encoded() -> Vec<(&'static str, String, Vec<u8>)> {
     add("rows", "answers", codec::encode(&answers()));
     add("rows", "txn-key", rows::txn(ve, txn));
     add("rows", "txn", codec::encode(&txn_row()));
+    add("rows", "mounted-key", rows::mounted(ve, "epoch-1.0:5"));
+    add("rows", "mounted", codec::encode(&mounted()));
     out
 }

@@ -125,6 +125,8 @@ fn golden_rows_are_read() {
     assert_eq!(rows::parse_place(&row("place-key"), &row("place")).unwrap(), (id, samples::place()));
     assert_eq!(rows::head_row(&row("head")).unwrap(), samples::head());
     assert_eq!(rows::parse_txn(&row("txn-key")).unwrap(), txn);
+    assert_eq!(rows::parse_mounted(&row("mounted-key")).unwrap(), (VeId(0x2A), "epoch-1.0:5".into()));
+    assert_eq!(rows::mounted_row(&row("mounted")).unwrap(), samples::mounted());
     same::<Head>("rows", "head", &samples::head());
     same::<TxnRow>("rows", "txn", &samples::txn_row());
     same::<(u64, u64)>("rows", "clean", &samples::CLEAN);

@@ -80,5 +80,7 @@ pub const REPLICAS_MAX: usize = 16;
 pub const HOLDS_MAX: usize = 1024;
 /// Longest name of a hold or label.
 pub const LABEL_MAX: usize = 128;
+/// Longest label of a mounted version: a branch, a colon, a transaction number.
+pub const MOUNT_LABEL_MAX: usize = LABEL_MAX + 21;
 /// Smallest history cap of a VE.
 pub const HISTORY_MIN: u64 = 1 << 30;

@@ -6,8 +6,10 @@ use clap::{Args, Parser, Subcommand};
 use vefs::ids::VeId;
 
 use super::cluster_args::{BranchCommand, ClusterCommand, NodeCommand, PromoteArgs, ReplicaCommand, SwitchoverArgs};
+use crate::client::mounting::Target;
 use crate::control::message::At;
 use crate::control::replication::AtWindow;
+use crate::control::versions::Named;
 use crate::units;
 
 /// Administers virtual environments' file systems: templates, VEs, mounts, versions.
@@ -52,34 +54,50 @@ pub enum Command {
     /// Import, list, show, verify and remove templates
     #[command(subcommand)]
     Template(TemplateCommand),
-    /// Mount a VE's tree on a folder
+    /// Mount a VE's tree, or a version of it, on a folder
     ///
     /// The mount outlives the daemon: while no daemon runs, programs in the VE wait, and the next aspfsd goes on with them.
+    ///
+    /// A version is mounted read-only, also where the node follows the VE, and as often as there are versions. It is kept from garbage
+    /// collection until it is unmounted. To restore files, copy them: `cp -a`.
     #[command(after_help = "Examples:
   aspfs mount 0000002A /srv/web
   aspfs mount 0000002A /srv/web -o ro,nosuid,fsname=web
+  aspfs mount '0000002A@1 hour ago' /mnt/old && cp -a /mnt/old/etc/passwd /srv/web/etc/
+  aspfs mount 0000002A@1234 /mnt/old          after transaction 1234
+  aspfs mount 0000002A@before-upgrade /mnt/old  what a hold keeps
+  aspfs mount 0000002A@epoch-1.0 /mnt/tail    the end of a branch; BRANCH:TXN: within it
   mount -t fuse.vefs 0000002A /srv/web
+  mount -t fuse.vefs 0000002A@-60s /mnt/old
   in /etc/fstab:  0000002A /srv/web fuse.vefs noauto,x-systemd.requires=aspfsd.service 0 0")]
     Mount(MountArgs),
-    /// Unmount a VE
+    /// Unmount a VE or a version
+    #[command(after_help = "Examples:
+  aspfs umount 0000002A
+  aspfs umount 0000002A@1234
+  aspfs umount /mnt/old")]
     Umount(UmountArgs),
     /// List the versions of a VE that can be read
     ///
     /// Every second in which something changed leaves a version; garbage collection thins them out with age. A hold keeps one.
+    #[command(after_help = "Examples:
+  aspfs versions 0000002A
+  aspfs versions 0000002A@epoch-1.0           of a branch")]
     Versions {
-        /// The VE
-        #[arg(value_name = "VEID")]
-        ve: VeId,
+        /// The VE, or a branch of it
+        #[arg(value_name = "VEID[@BRANCH]")]
+        what: Named,
     },
     /// Write a file of a VE, as it is or as it was, to standard output
     #[command(after_help = "Examples:
   aspfs cat 0000002A /etc/passwd
   aspfs cat 0000002A /etc/passwd --at '1 minute ago'
+  aspfs cat 0000002A@epoch-1.0 /etc/passwd    the end of a branch
   aspfs cat 0000002A /srv/db.sqlite --at 1234 > db.sqlite")]
     Cat {
-        /// The VE
-        #[arg(value_name = "VEID")]
-        ve: VeId,
+        /// The VE, or a version as for `aspfs mount`
+        #[arg(value_name = "VEID[@VERSION]")]
+        what: Named,
         /// The file; symlinks are followed inside the VE's own tree
         path: PathBuf,
         /// Which version
@@ -275,9 +293,9 @@ fn parse_window(text: &str) -> Result<u32, String> {
 /// What to mount, where and how.
 #[derive(Args, Debug)]
 pub struct MountArgs {
-    /// The VE
-    #[arg(value_name = "VEID")]
-    pub ve: VeId,
+    /// The VE, or a version: a transaction number, a time, a hold's name, BRANCH or BRANCH:TXN
+    #[arg(value_name = "VEID[@VERSION]")]
+    pub what: Named,
     /// The folder
     pub dir: PathBuf,
     /// Options as for mount(8): ro, nosuid, nodev, noexec, fsname=NAME…
@@ -288,9 +306,9 @@ pub struct MountArgs {
 /// What to unmount.
 #[derive(Args, Debug)]
 pub struct UmountArgs {
-    /// The VE
-    #[arg(value_name = "VEID")]
-    pub ve: VeId,
+    /// The VE, the version, or a folder where one is mounted: with a slash in it
+    #[arg(value_name = "VEID[@VERSION]|DIR")]
+    pub what: Target,
     /// Detach it now, also while programs use it; it ends when they do
     #[arg(short, long)]
     pub lazy: bool,

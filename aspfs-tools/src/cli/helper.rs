@@ -1,4 +1,4 @@
-//! mount(8)'s helper, installed as `/sbin/mount.fuse.vefs`: `mount.fuse.vefs VEID DIR [-sfnvN] [-t TYPE] [-o OPTIONS]` (mount(8), "EXTERNAL
+//! mount(8)'s helper, installed as `/sbin/mount.fuse.vefs`: `mount.fuse.vefs VEID[@VERSION] DIR [-sfnvN] [-t TYPE] [-o OPTIONS]` (mount(8), "EXTERNAL
 //! HELPERS"). Exit status: 2 for what was asked for wrongly, else 1.
 
 use std::ffi::OsString;
@@ -8,11 +8,12 @@ use std::path::PathBuf;
 use super::Failure;
 use crate::client::mounting;
 use crate::client::options::Options;
+use crate::control::versions::NameError;
 
 /// What mount(8) asks for.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Asked {
-    ve: String,
+    what: String,
     dir: PathBuf,
     options: Vec<String>,
     /// `-f`: everything but the mount itself.
@@ -29,18 +30,19 @@ pub fn run(args: Vec<OsString>) -> Result<(), Failure> {
             false => Ok(mounting::remount(&asked.dir, &options)?),
         };
     }
-    let ve = asked.ve.parse().map_err(|e: vefs::ids::ParseIdError| Failure::Usage(e.to_string()))?;
+    let what = asked.what.parse().map_err(|e: NameError| Failure::Usage(e.to_string()))?;
     if !asked.fake {
         let named = std::env::var_os("ASPFS_SOCKET").map(PathBuf::from);
         let socket = options.socket.clone().or(named).unwrap_or_else(|| crate::control::DEFAULT_SOCKET.into());
-        mounting::mount(&socket, ve, &asked.dir, &options)?;
+        mounting::mount(&socket, &what, &asked.dir, &options)?;
     }
     Ok(())
 }
 
 fn parse(args: Vec<OsString>) -> Result<Asked, Failure> {
-    let usage =
-        |why: &str| Failure::Usage(format!("{why}; usage: mount.fuse.vefs VEID DIR [-sfnv] [-t TYPE] [-o OPTIONS]"));
+    let usage = |why: &str| {
+        Failure::Usage(format!("{why}; usage: mount.fuse.vefs VEID[@VERSION] DIR [-sfnv] [-t TYPE] [-o OPTIONS]"))
+    };
     let mut out = Asked::default();
     let mut places = Vec::new();
     let mut args = args.into_iter().skip(1);
@@ -60,8 +62,8 @@ fn parse(args: Vec<OsString>) -> Result<Asked, Failure> {
             _ => places.push(arg),
         }
     }
-    let [ve, dir]: [OsString; 2] = places.try_into().map_err(|_| usage("a VE and a folder are needed"))?;
-    out.ve = ve.to_string_lossy().into_owned();
+    let [what, dir]: [OsString; 2] = places.try_into().map_err(|_| usage("a VE and a folder are needed"))?;
+    out.what = what.to_string_lossy().into_owned();
     out.dir = dir.into();
     Ok(out)
 }
@@ -77,7 +79,7 @@ mod tests {
     #[test]
     fn what_mount_says_is_understood() {
         let got = parsed(&["0000002A", "/mnt", "-sn", "-o", "rw,nosuid", "-t", "fuse.vefs"]).unwrap();
-        assert_eq!((got.ve.as_str(), got.dir.to_str(), got.fake), ("0000002A", Some("/mnt"), false));
+        assert_eq!((got.what.as_str(), got.dir.to_str(), got.fake), ("0000002A", Some("/mnt"), false));
         assert_eq!(got.options, ["rw,nosuid"]);
         assert!(parsed(&["-f", "0000002A", "/mnt"]).unwrap().fake);
     }

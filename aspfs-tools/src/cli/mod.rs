@@ -25,6 +25,7 @@ use crate::control::message::{
     At, Change, Collected, Done, FileRow, HoldRow, Id, MountRow, Request, Status, VeRow, Version,
 };
 use crate::control::scrub::ScrubRow;
+use crate::control::versions::{Named, Which};
 use args::{Cli, Command, DaemonCommand, HoldCommand, MountArgs, SettingArgs, VeCommand};
 use output::Output;
 
@@ -115,12 +116,19 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Ve(command) => ve(&node, command),
         Command::Template(command) => templates::run(&node, command),
         Command::Mount(args) => mount(&node, args),
-        Command::Umount(args) => Ok(mounting::umount(&cli.socket, args.ve, args.lazy)?),
-        Command::Versions { ve } => {
-            let rows: Vec<Version> = node.rows(&Request::Versions { ve: Id(*ve) })?;
+        Command::Umount(args) => Ok(mounting::umount(&cli.socket, &args.what, args.lazy)?),
+        Command::Versions { what } => {
+            let branch = match &what.version {
+                None => None,
+                Some(Which::Name(branch)) => Some(branch.clone()),
+                Some(_) => {
+                    return Err(Failure::Usage("of a VE or of a branch, VEID@BRANCH, versions are listed".into()));
+                }
+            };
+            let rows: Vec<Version> = node.rows(&Request::Versions { ve: Id(what.ve), branch })?;
             Ok(node.out.table(&rows, show::VERSION_HEAD, show::version)?)
         }
-        Command::Cat { ve, path, at } => cat(&node, Id(*ve), path, at.at),
+        Command::Cat { what, path, at } => cat(&node, what, path, at.at),
         Command::Hold(command) => hold(&node, command),
         Command::Cluster(command) => replication::cluster(&node, command),
         Command::Node(command) => replication::nodes(&node, command),
@@ -189,11 +197,15 @@ fn mount(node: &Node<'_>, args: &MountArgs) -> Result<(), Failure> {
     if options.remount {
         return Ok(mounting::remount(&args.dir, &options)?);
     }
-    let row: MountRow = mounting::mount(socket, args.ve, &args.dir, &options)?;
+    let row: MountRow = mounting::mount(socket, &args.what, &args.dir, &options)?;
     Ok(node.out.print(&row, String::new)?)
 }
 
-fn cat(node: &Node<'_>, ve: Id, path: &Path, at: Option<At>) -> Result<(), Failure> {
+fn cat(node: &Node<'_>, what: &Named, path: &Path, at: Option<At>) -> Result<(), Failure> {
+    let (ve, at) = match (&what.version, at) {
+        (Some(_), Some(_)) => return Err(Failure::Usage("one version is wanted: say VEID@VERSION, or --at".into())),
+        (version, at) => (Id(what.ve), version.clone().or(at.map(Which::At))),
+    };
     let path = crate::control::message::Path::new(path.as_os_str().as_bytes());
     let mut out = io::stdout().lock();
     let mut failed = None;
@@ -248,16 +260,16 @@ fn stop(node: &Node<'_>, unmount: bool) -> Result<(), Failure> {
         let status: Status = node.call(&Request::Status {})?;
         let mut failed = 0;
         for row in &status.mounts {
-            let outcome = mounting::umount(node.socket, row.ve.0, false);
+            let outcome = mounting::umount_row(node.socket, row, false);
             // What somebody else unmounts at the moment ends while we look.
             if let Err(e) = outcome.or_else(|e| if e.is_gone() { Ok(()) } else { Err(e) }) {
-                eprintln!("aspfs: VE {}: {e}", row.ve);
+                eprintln!("aspfs: VE {}: {e}", row.name());
                 failed += 1;
             }
         }
         if failed > 0 {
             return Err(Failure::Partly(format!(
-                "{failed} of {} VEs stay mounted; the daemon runs on",
+                "{failed} of {} mounts stay; the daemon runs on",
                 status.mounts.len()
             )));
         }

@@ -148,6 +148,9 @@ pub fn status(status: &Status) -> String {
         ("held back", format!("{} requests wait for a window, {} have waited", c.parked, c.waited)),
         ("takeover", format!("{} requests came again, {} had been carried out", c.resent, c.answered_before)),
     ]);
+    for row in status.mounts.iter().filter(|row| row.version.is_some()) {
+        out += &format!("version {} is mounted at {}\n", row.name(), row.dir);
+    }
     for (ve, why) in &status.read_only {
         out += &format!("VE {ve} takes no changes: {why}\n");
     }

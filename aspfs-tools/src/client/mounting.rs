@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags as Bits, MoveMountFlags, UnmountFlags, mount_remount, move_mount, unmount};
-use vefs::ids::VeId;
 
 use super::options::Options;
 use super::{Client, ClientError, mountinfo};
 use crate::control::message::{Id, MountRow, Released, Request, Why};
+use crate::control::status::Status;
+use crate::control::versions::Named;
 
 /// How long the daemon may take to let go of a VE that was unmounted.
 const RELEASE_MS: u64 = 10_000;
@@ -43,10 +44,13 @@ pub enum MountError {
     },
     /// It is mounted, but not here.
     #[error("VE {0} is not mounted in this mount namespace; it was attached at {1}")]
-    Elsewhere(Id, String),
+    Elsewhere(String, String),
     /// It is mounted still.
     #[error("VE {0} is unmounted here, but still in use: by another mount namespace, or by a process that has it open")]
-    StillUsed(Id),
+    StillUsed(String),
+    /// Nothing of this store is mounted there.
+    #[error("{}: no VE of this daemon is mounted there", .0.display())]
+    NotThere(PathBuf),
     /// What is mounted where cannot be found out.
     #[error("reading /proc/self/mountinfo: {0}")]
     Table(io::Error),
@@ -59,8 +63,8 @@ impl MountError {
     }
 }
 
-/// Mounts a VE at a folder.
-pub fn mount(socket: &Path, ve: VeId, dir: &Path, options: &Options) -> Result<MountRow, MountError> {
+/// Mounts a VE or a version at a folder.
+pub fn mount(socket: &Path, what: &Named, dir: &Path, options: &Options) -> Result<MountRow, MountError> {
     let point = |why: String| MountError::Point { dir: dir.to_owned(), why };
     let (place, shown) = open_point(dir).map_err(|e| point(say(e)))?;
     let lines = mountinfo::read().map_err(MountError::Table)?;
@@ -68,15 +72,20 @@ pub fn mount(socket: &Path, ve: VeId, dir: &Path, options: &Options) -> Result<M
         return Err(point("busy: a VE is mounted there".into()));
     }
     let mut client = Client::connect(socket)?;
-    let source = options.source.clone().unwrap_or_else(|| ve.to_string());
-    let request = Request::Mount { ve: Id(ve), dir: shown.display().to_string(), source, flags: options.flags.clone() };
+    let request = Request::Mount {
+        ve: Id(what.ve),
+        version: what.version.clone(),
+        dir: shown.display().to_string(),
+        source: options.source.clone(),
+        flags: options.flags.clone(),
+    };
     let row: MountRow = client.call(&request)?;
     let mount = client.take_fd().ok_or_else(|| point("the daemon sent no mount".into()))?;
     let how = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     if let Err(e) = move_mount(&mount, "", &place, "", how) {
         // Attached nowhere, it ends with this descriptor; the VE is free again when this returns.
         drop(mount);
-        let _ = release(socket, ve, RELEASE_MS);
+        let _ = release(socket, &row, RELEASE_MS);
         return Err(point(say(e)));
     }
     Ok(row)
@@ -100,19 +109,70 @@ fn say(e: Errno) -> String {
     }
 }
 
-/// Unmounts a VE everywhere in this mount namespace, and waits until the daemon has let go of it. With `lazy` it is detached even when it is
-/// in use, and not waited for.
-pub fn umount(socket: &Path, ve: VeId, lazy: bool) -> Result<(), MountError> {
-    let row: MountRow = Client::connect(socket)?.call(&Request::Mounted { ve: Id(ve) })?;
+/// What is to be unmounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A VE or a version.
+    Named(Named),
+    /// What is mounted at a folder.
+    At(PathBuf),
+}
+
+impl std::str::FromStr for Target {
+    type Err = crate::control::versions::NameError;
+
+    /// What has a slash in it is a folder.
+    fn from_str(text: &str) -> Result<Target, Self::Err> {
+        if text.contains('/') { Ok(Target::At(text.into())) } else { text.parse().map(Target::Named) }
+    }
+}
+
+/// Unmounts what is said (see [`umount_row`]).
+pub fn umount(socket: &Path, target: &Target, lazy: bool) -> Result<(), MountError> {
+    let mut client = Client::connect(socket)?;
+    let named = match target {
+        Target::Named(named) => Request::Mounted { ve: Id(named.ve), version: named.version.clone() },
+        Target::At(dir) => {
+            let row = at_folder(&mut client, dir)?;
+            // Asked for by name, the daemon sees to it that none of its helpers is in there.
+            client = Client::connect(socket)?;
+            let version =
+                row.version.map(|label| label.parse()).transpose().map_err(|_| MountError::NotThere(dir.clone()))?;
+            Request::Mounted { ve: row.ve, version }
+        }
+    };
+    let row: MountRow = client.call(&named)?;
+    umount_row(socket, &row, lazy)
+}
+
+/// What is mounted at a folder, as the daemon has it.
+fn at_folder(client: &mut Client, dir: &Path) -> Result<MountRow, MountError> {
+    // The mount's own root must not be opened: it may be served by nobody.
+    let point = |e: io::Error| MountError::Point { dir: dir.to_owned(), why: e.to_string() };
+    let whole = std::path::absolute(dir).map_err(point)?;
+    let shown = match (whole.parent(), whole.file_name()) {
+        (Some(parent), Some(name)) => parent.canonicalize().map_err(point)?.join(name),
+        _ => whole,
+    };
+    let lines = mountinfo::read().map_err(MountError::Table)?;
+    let device = mountinfo::at(&lines, &shown).filter(|line| line.kind == "fuse.vefs").map(|line| line.device);
+    let status: Status = client.call(&Request::Status {})?;
+    let row = status.mounts.into_iter().find(|row| Some(row.device) == device);
+    row.ok_or_else(|| MountError::NotThere(dir.to_owned()))
+}
+
+/// Unmounts a VE or a version everywhere in this mount namespace, and waits until the daemon has let go of it. With `lazy` it is detached even
+/// when it is in use, and not waited for.
+pub fn umount_row(socket: &Path, row: &MountRow, lazy: bool) -> Result<(), MountError> {
     let lines = mountinfo::read().map_err(MountError::Table)?;
     let dirs: Vec<&Path> =
         lines.iter().filter(|l| l.device == row.device && l.kind == "fuse.vefs").map(|l| l.dir.as_path()).collect();
     if dirs.is_empty() {
         // A mount that was detached a moment ago ends by itself.
-        if release(socket, ve, DETACHED_MS)? {
+        if release(socket, row, DETACHED_MS)? {
             return Ok(());
         }
-        return Err(MountError::Elsewhere(row.ve, row.dir));
+        return Err(MountError::Elsewhere(row.name(), row.dir.clone()));
     }
     let flags = UnmountFlags::NOFOLLOW | if lazy { UnmountFlags::DETACH } else { UnmountFlags::empty() };
     for dir in dirs.into_iter().rev() {
@@ -125,14 +185,14 @@ pub fn umount(socket: &Path, ve: VeId, lazy: bool) -> Result<(), MountError> {
             MountError::Unmount { dir: dir.to_owned(), why }
         })?;
     }
-    if !lazy && !release(socket, ve, RELEASE_MS)? {
-        return Err(MountError::StillUsed(Id(ve)));
+    if !lazy && !release(socket, row, RELEASE_MS)? {
+        return Err(MountError::StillUsed(row.name()));
     }
     Ok(())
 }
 
-fn release(socket: &Path, ve: VeId, wait_ms: u64) -> Result<bool, ClientError> {
-    let request = Request::Unmounted { ve: Id(ve), wait_ms };
+fn release(socket: &Path, row: &MountRow, wait_ms: u64) -> Result<bool, ClientError> {
+    let request = Request::Unmounted { ve: row.ve, version: row.version.clone(), wait_ms };
     Client::connect(socket)?.call::<Released>(&request).map(|answer| answer.released)
 }
 

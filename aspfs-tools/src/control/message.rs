@@ -3,6 +3,7 @@
 //! Identifiers travel as text (8 hex digits, 64 hex digits), times as RFC 3339 in UTC, sizes as bytes; [`NO_LIMIT`] is no limit.
 
 use super::replication::AtWindow;
+use super::versions::Which;
 use aspfs_holder::protocol::MountFlags;
 use serde::{Deserialize, Serialize};
 use vefs::clock::Timestamp;
@@ -126,16 +127,16 @@ pub enum Request {
     TemplateVerify { name: String },
     /// Takes a template's name away; refused while a VE uses it. Answer: nothing.
     TemplateRemove { name: String },
-    /// A mount of a VE, not attached anywhere: the answer, a [`MountRow`], has a descriptor of it beside it, for move_mount(2).
-    Mount { ve: Id, dir: String, source: String, flags: MountFlags },
-    /// Where a VE is mounted. Answer: [`MountRow`].
-    Mounted { ve: Id },
-    /// Waits until a VE that was unmounted is released, or `wait_ms` are over. Answer: [`Released`].
-    Unmounted { ve: Id, wait_ms: u64 },
-    /// The versions that can be read, oldest first. Rows: [`Version`].
-    Versions { ve: Id },
+    /// A mount of a VE or of a version, not attached anywhere: the answer, a [`MountRow`], has a descriptor of it beside it, for move_mount(2).
+    Mount { ve: Id, version: Option<Which>, dir: String, source: Option<String>, flags: MountFlags },
+    /// Where a VE or a version is mounted. Answer: [`MountRow`].
+    Mounted { ve: Id, version: Option<Which> },
+    /// Waits until a VE, or a version of this label, that was unmounted is released, or `wait_ms` are over. Answer: [`Released`].
+    Unmounted { ve: Id, version: Option<String>, wait_ms: u64 },
+    /// The versions of a VE, or of a branch of it, that can be read, oldest first. Rows: [`Version`].
+    Versions { ve: Id, branch: Option<String> },
     /// A file as it was. A row with its attributes ([`FileRow`]), data, and an answer that says nothing.
-    Cat { ve: Id, path: Path, at: Option<At> },
+    Cat { ve: Id, path: Path, at: Option<Which> },
     /// Keeps a version, and with `onwards` all later ones. Answer: [`HoldRow`].
     HoldAdd { ve: Id, name: String, at: Option<At>, onwards: bool, owner: String },
     /// All holds of a VE. Rows: [`HoldRow`].
@@ -281,12 +282,21 @@ pub struct VeRow {
 pub struct MountRow {
     /// Of which VE.
     pub ve: Id,
+    /// Of which version, if not of the VE itself: `TXN` or `BRANCH:TXN`.
+    pub version: Option<String>,
     /// Where it was attached first.
     pub dir: String,
     /// Its source in /proc/mounts.
     pub source: String,
     /// Major and minor number of its device, as in /proc/self/mountinfo.
     pub device: (u32, u32),
+}
+
+impl MountRow {
+    /// What is mounted, as people write it.
+    pub fn name(&self) -> String {
+        self.version.as_ref().map_or(self.ve.to_string(), |version| format!("{}@{version}", self.ve))
+    }
 }
 
 /// Whether a VE is released.
@@ -400,7 +410,7 @@ mod tests {
                 templates: vec!["debian".into()],
                 change: Change { quota: Some(1), ..Change::default() },
             },
-            Request::Cat { ve, path: Path::new(b"/etc/\xff"), at: Some(At::Time(-1, 5)) },
+            Request::Cat { ve, path: Path::new(b"/etc/\xff"), at: Some(Which::At(At::Time(-1, 5))) },
             Request::HoldAdd { ve, name: "n".into(), at: Some(At::Txn(7)), onwards: true, owner: "o".into() },
         ] {
             let text = serde_json::to_string(&request).unwrap();

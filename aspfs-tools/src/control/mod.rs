@@ -14,6 +14,7 @@ pub mod message;
 pub mod replication;
 pub mod scrub;
 pub mod status;
+pub mod versions;
 
 pub use aspfs_holder::peer_is_allowed;
 

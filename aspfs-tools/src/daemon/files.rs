@@ -7,8 +7,9 @@ use vefs::ve::Snapshot;
 
 use super::refuse::{Answer, about, refusal};
 use super::session::Session;
-use super::ves::txn_at;
-use crate::control::message::{At, Done, FileRow, Id, Why};
+use super::versions::no_version;
+use crate::control::message::{Done, FileRow, Id, Why};
+use crate::control::versions::Which;
 use crate::units::show_time;
 
 /// Bytes sent at a time.
@@ -113,16 +114,11 @@ fn found(e: vefs::Error) -> WalkError {
 }
 
 /// Sends a file as it was in a version: a row with its attributes, its bytes, the answer.
-pub fn cat(session: &mut Session<'_>, id: Id, path: &[u8], at: Option<At>) -> Answer<()> {
-    let ve = session.daemon.ve(id.0)?;
-    let txn = txn_at(&ve, at)?;
-    let version = ve.version(txn).map_err(|e| match e {
-        vefs::Error::Posix(Errno::ENOENT) => {
-            refusal(Why::NotFound, format!("VE {id} has no version {txn}: it was collected, or is not there yet"))
-        }
-        e => about(format!("version {txn} of VE {id}"))(e),
-    })?;
-    let shown = format!("{} in version {txn} of VE {id}", String::from_utf8_lossy(path));
+pub fn cat(session: &mut Session<'_>, id: Id, path: &[u8], at: Option<&Which>) -> Answer<()> {
+    let found = session.daemon.find(id, at)?;
+    let (txn, label) = (found.txn, found.label());
+    let version = found.state.version(txn).map_err(|e| no_version(id, &label, e))?;
+    let shown = format!("{} in version {label} of VE {id}", String::from_utf8_lossy(path));
     let ino = walk(&version, path).map_err(|e| {
         let kind = if e == WalkError::Missing { Why::NotFound } else { Why::Failed };
         refusal(kind, format!("{shown}: {e}"))

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use aspfs_holder::protocol::{Ask, MountFlags, PROTOCOL, Reply, Row};
+use aspfs_holder::protocol::{Ask, PROTOCOL, Reply, Row, VersionOf};
 use aspfs_holder::{packet, peer_is_allowed, socket_path};
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -176,9 +176,8 @@ impl Link {
     }
 
     /// A new mount, and a descriptor of it, to be attached with move_mount(2).
-    pub fn mount(&self, ve: VeId, dir: &str, source: &str, flags: &MountFlags) -> Result<(Held, OwnedFd), LinkError> {
-        let ask = Ask::Mount { ve: ve.0, dir: dir.into(), source: source.into(), flags: flags.clone() };
-        match self.ask(&ask)? {
+    pub fn mount(&self, row: Row) -> Result<(Held, OwnedFd), LinkError> {
+        match self.ask(&Ask::Mount(row))? {
             (Reply::Mount(row), fds) => match held(row, fds)? {
                 (held, Some(mount)) => Ok((held, mount)),
                 _ => Err(LinkError::Confused),
@@ -188,8 +187,8 @@ impl Link {
     }
 
     /// The mount is gone: the holder closes what it has of it.
-    pub fn forget(&self, ve: VeId) -> Result<(), LinkError> {
-        self.ask(&Ask::Forget { ve: ve.0 }).map(|_| ())
+    pub fn forget(&self, ve: VeId, version: Option<VersionOf>) -> Result<(), LinkError> {
+        self.ask(&Ask::Forget { ve: ve.0, version }).map(|_| ())
     }
 
     /// Ends the holder; refused while it holds anything.

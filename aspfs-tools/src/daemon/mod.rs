@@ -15,6 +15,7 @@ mod holder;
 mod idle;
 mod memory;
 mod metrics;
+mod mounting;
 mod mounts;
 mod pages;
 mod refuse;
@@ -24,6 +25,7 @@ mod server;
 mod serving;
 mod session;
 mod templates;
+mod versions;
 mod ves;
 
 use std::io::{self, Read};
@@ -134,7 +136,7 @@ pub fn run_with(config: Config, prepare: Prepare) -> Result<(), DaemonError> {
     }
     let background = Background::start(store.clone(), config.tick)
         .map_err(|source| DaemonError::Io { what: "starting threads", source })?;
-    let (mounts, started, replication) = (Mounts::new(link), Instant::now(), Default::default());
+    let (mounts, started, replication) = (Mounts::new(link, store.clone()), Instant::now(), Default::default());
     let daemon = Arc::new(Daemon { mounts, host, store, config, prepare, started, replication });
     // Before any mount is served: from its first moment on a writer has its window. Programs that wait for this daemon matter more than a network
     // that is not there.

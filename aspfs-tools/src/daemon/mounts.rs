@@ -1,47 +1,79 @@
-//! The mounts of this daemon: which VE is served, through which device, and what becomes of it.
+//! The mounts of this daemon: which VE, or which version of one, is served, through which device, and what becomes of it.
 //!
-//! A VE is in the table while it is mounted, being mounted, or being created or destroyed: a claim. So a VE is mounted once, and nothing
-//! is destroyed under a mount. The table's lock is never held while a mount is made or stopped, or the holder asked, but when a new holder is
+//! A target is in the table while it is mounted or being mounted: a claim. So it is mounted once. A VE that is being created or destroyed is there
+//! alone, so that nothing is destroyed under a mount. The table's lock is never held while a mount is made or stopped, or the holder asked, but when a new holder is
 //! given what the one before had: that must not change meanwhile.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use vefs::Store;
 use vefs::fuse::Figures;
 use vefs::ids::VeId;
 
-use super::holder::{Held, Link};
+use super::holder::{Held, Link, LinkError};
 use super::pages::Fetched;
 use super::refuse::{Answer, refusal};
 use super::serving::Serving;
-use super::{Daemon, DaemonError, Periodic};
-use crate::control::message::{Id, MountRow, Released, Why};
-use aspfs_holder::protocol::{MountFlags, Row, TEXT_MAX};
+use super::{Daemon, Periodic};
+use crate::control::message::{Id, MountRow, Refusal, Why};
+use aspfs_holder::protocol::{Row, VersionOf};
 use aspfs_holder::push::Device;
 
-/// Read-ahead of a mount in KiB: a request of 1 MiB, the largest there is.
-const READ_AHEAD_KIB: u32 = 1024;
-/// How long somebody who unmounts waits for the helper.
-const REST: Duration = Duration::from_secs(1);
-/// Threads that take mounts over: opening a VE reads and flushes.
-const TAKING_OVER: usize = 4;
 /// How often ended mounts are looked for.
 const WATCH: Duration = Duration::from_millis(100);
 
-/// All mounts.
-pub struct Mounts {
-    link: Link,
-    slots: Mutex<BTreeMap<VeId, Slot>>,
+/// What can be mounted: a VE, or a version of it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Target {
+    /// The VE.
+    pub ve: VeId,
+    /// Which version; none: the VE itself.
+    pub version: Option<VersionOf>,
 }
 
-enum Slot {
+impl Target {
+    /// A VE itself.
+    pub fn live(ve: VeId) -> Target {
+        Target { ve, version: None }
+    }
+
+    /// What a mount is of.
+    pub fn of(row: &Row) -> Target {
+        Target { ve: VeId(row.ve), version: row.version.clone() }
+    }
+
+    /// What people call a version.
+    pub fn label(&self) -> Option<&str> {
+        self.version.as_ref().map(|v| v.label.as_str())
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.label() {
+            None => write!(f, "{}", self.ve),
+            Some(label) => write!(f, "{}@{label}", self.ve),
+        }
+    }
+}
+
+/// All mounts.
+pub struct Mounts {
+    pub(super) link: Link,
+    store: Arc<Store>,
+    slots: Mutex<BTreeMap<Target, Slot>>,
+}
+
+pub(super) enum Slot {
     /// Somebody is changing what it is.
     Claimed,
+    /// The VE is being created or destroyed: nothing of it may be mounted.
+    Alone,
     /// It is served. The number is that of the holder that has it (see [`Link::count`]).
     Live(Row, Serving, u64),
     /// The holder has it, but it cannot be served, and why.
@@ -53,30 +85,30 @@ impl Slot {
         match self {
             Slot::Live(row, ..) => Some(shown(row)),
             Slot::Broken(held, ..) => Some(shown(&held.row)),
-            Slot::Claimed => None,
+            Slot::Claimed | Slot::Alone => None,
         }
     }
 }
 
-/// A VE that nobody else may mount, create or destroy while this lives.
+/// What nobody else may mount, create or destroy while this lives.
 pub struct Claim<'a> {
     mounts: &'a Mounts,
-    ve: VeId,
+    target: Target,
 }
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
         let mut slots = self.mounts.slots.lock();
-        if let Some(Slot::Claimed) = slots.get(&self.ve) {
-            slots.remove(&self.ve);
+        if let Some(Slot::Claimed | Slot::Alone) = slots.get(&self.target) {
+            slots.remove(&self.target);
         }
     }
 }
 
 impl Mounts {
     /// With nothing mounted.
-    pub fn new(link: Link) -> Mounts {
-        Mounts { link, slots: Mutex::default() }
+    pub fn new(link: Link, store: Arc<Store>) -> Mounts {
+        Mounts { link, store, slots: Mutex::default() }
     }
 
     /// The holder's process.
@@ -84,30 +116,54 @@ impl Mounts {
         self.link.pid()
     }
 
-    /// Keeps a VE from being mounted; refused while it is.
-    pub fn claim(&self, ve: VeId) -> Answer<Claim<'_>> {
+    /// Keeps a VE or a version from being mounted; refused while it is.
+    pub fn claim(&self, target: Target) -> Answer<Claim<'_>> {
         let mut slots = self.slots.lock();
-        match slots.get(&ve) {
-            None => {
-                slots.insert(ve, Slot::Claimed);
-                Ok(Claim { mounts: self, ve })
-            }
-            Some(Slot::Claimed) => {
-                Err(refusal(Why::Busy, format!("VE {ve} is being mounted, unmounted, created or destroyed")))
-            }
-            Some(Slot::Live(row, ..) | Slot::Broken(Held { row, .. }, ..)) => {
-                Err(refusal(Why::Busy, format!("VE {ve} is mounted at {}", row.dir)))
-            }
+        if let Some(slot) = slots.get(&target) {
+            return Err(taken(&target, slot));
         }
+        let live = Target::live(target.ve);
+        if let Some(slot @ Slot::Alone) = slots.get(&live) {
+            return Err(taken(&live, slot));
+        }
+        slots.insert(target.clone(), Slot::Claimed);
+        Ok(Claim { mounts: self, target })
     }
 
-    fn settle(&self, claim: Claim<'_>, slot: Slot) {
-        self.slots.lock().insert(claim.ve, slot);
+    /// Keeps a VE and its versions from being mounted, for whoever creates or destroys it; refused while one is.
+    pub fn claim_alone(&self, ve: VeId) -> Answer<Claim<'_>> {
+        let mut slots = self.slots.lock();
+        let first = Target::live(ve);
+        if let Some((target, slot)) = slots.range(&first..).next().filter(|(target, _)| target.ve == ve) {
+            return Err(taken(target, slot));
+        }
+        slots.insert(first.clone(), Slot::Alone);
+        Ok(Claim { mounts: self, target: first })
+    }
+
+    pub(super) fn settle(&self, claim: Claim<'_>, slot: Slot) {
+        self.slots.lock().insert(claim.target.clone(), slot);
+    }
+
+    /// Takes a mount over from an earlier daemon.
+    pub(super) fn insert(&self, target: Target, slot: Slot) {
+        self.slots.lock().insert(target, slot);
+    }
+
+    /// Whether a VE, or a version of this label, is mounted or being mounted.
+    pub(super) fn has(&self, ve: VeId, label: Option<&str>) -> bool {
+        self.slots.lock().keys().any(|target| target.ve == ve && target.label() == label)
+    }
+
+    /// Whether a version in this slot is mounted under this label.
+    pub(super) fn has_version(&self, slot: VeId, label: &str) -> bool {
+        let is_it = |version: &VersionOf| version.slot == slot.0 && version.label == label;
+        self.slots.lock().keys().any(|target| target.version.as_ref().is_some_and(is_it))
     }
 
     /// Where a VE is mounted.
     pub fn row(&self, ve: VeId) -> Option<MountRow> {
-        self.slots.lock().get(&ve)?.row()
+        self.slots.lock().get(&Target::live(ve))?.row()
     }
 
     /// All mounts.
@@ -128,16 +184,19 @@ impl Mounts {
 
     /// Mounts that cannot be served.
     pub fn broken(&self) -> Vec<(Id, String)> {
-        let why = |(ve, slot): (&VeId, &Slot)| match slot {
-            Slot::Broken(_, why, _) => Some((Id(*ve), format!("its mount is not served: {why}"))),
+        let why = |(target, slot): (&Target, &Slot)| match (slot, target.label()) {
+            (Slot::Broken(_, why, _), None) => Some((Id(target.ve), format!("its mount is not served: {why}"))),
+            (Slot::Broken(_, why, _), Some(label)) => {
+                Some((Id(target.ve), format!("the mount of its version {label} is not served: {why}")))
+            }
             _ => None,
         };
         self.slots.lock().iter().filter_map(why).collect()
     }
 
     /// Begins no fetch of a VE's dirty pages for a while. Whether one is under way.
-    fn rest(&self, ve: VeId) -> bool {
-        matches!(self.slots.lock().get(&ve), Some(Slot::Live(_, serving, _)) if serving.rest())
+    pub(super) fn rest(&self, ve: VeId) -> bool {
+        matches!(self.slots.lock().get(&Target::live(ve)), Some(Slot::Live(_, serving, _)) if serving.rest())
     }
 
     /// The devices of mounts whose dirty pages are to be fetched now.
@@ -151,12 +210,12 @@ impl Mounts {
 
     /// What came of one.
     pub fn fetched(&self, device: Device, fetched: &Fetched) {
-        for (ve, slot) in self.slots.lock().iter() {
+        for (target, slot) in self.slots.lock().iter() {
             if let Slot::Live(row, serving, _) = slot
                 && row.device == device
                 && serving.end_fetch(fetched)
             {
-                tracing::warn!(%ve, dir = row.dir, ?fetched, "its programs' dirty pages stay in the kernel for as long as that likes");
+                tracing::warn!(ve = %target, dir = row.dir, ?fetched, "its programs' dirty pages stay in the kernel for as long as that likes");
             }
         }
     }
@@ -171,17 +230,17 @@ impl Mounts {
     }
 
     /// Ends what has ended: a mount that was unmounted everywhere.
-    fn sweep(&self) {
+    pub(super) fn sweep(&self) {
         let ended: Vec<(Claim<'_>, Option<Serving>)> = {
             let mut slots = self.slots.lock();
-            let over: Vec<VeId> = slots
+            let over: Vec<Target> = slots
                 .iter()
                 .filter(|(_, s)| matches!(s, Slot::Live(_, serving, _) if serving.ended()))
-                .map(|(ve, _)| *ve)
+                .map(|(target, _)| target.clone())
                 .collect();
-            let take = |ve: VeId| match slots.insert(ve, Slot::Claimed) {
-                Some(Slot::Live(_, serving, _)) => (Claim { mounts: self, ve }, Some(serving)),
-                _ => (Claim { mounts: self, ve }, None),
+            let take = |target: Target| match slots.insert(target.clone(), Slot::Claimed) {
+                Some(Slot::Live(_, serving, _)) => (Claim { mounts: self, target }, Some(serving)),
+                _ => (Claim { mounts: self, target }, None),
             };
             over.into_iter().map(take).collect()
         };
@@ -189,10 +248,26 @@ impl Mounts {
             if let Some(serving) = serving {
                 serving.finish();
             }
-            match self.link.forget(claim.ve) {
-                Ok(()) => tracing::info!(ve = %claim.ve, "unmounted"),
-                Err(e) => tracing::error!(ve = %claim.ve, error = %e, "the holder keeps an ended mount"),
+            match self.forget(&claim.target) {
+                Ok(()) => tracing::info!(ve = %claim.target, "unmounted"),
+                Err(e) => tracing::error!(ve = %claim.target, error = %e, "the holder keeps an ended mount"),
             }
+        }
+    }
+
+    /// A mount is gone: the holder lets go of it, then the version is kept no longer.
+    pub(super) fn forget(&self, target: &Target) -> Result<(), LinkError> {
+        self.link.forget(target.ve, target.version.clone())?;
+        self.release(target);
+        Ok(())
+    }
+
+    /// A version is not mounted: nothing keeps it for that reason. Where this fails, the next start does it.
+    pub(super) fn release(&self, target: &Target) {
+        if let Some(version) = &target.version
+            && let Err(e) = self.store.release_mounted(target.ve, VeId(version.slot), &version.label)
+        {
+            tracing::warn!(ve = %target, error = %e, "a version that was unmounted is kept");
         }
     }
 
@@ -210,16 +285,16 @@ impl Mounts {
         }
         let count = self.link.count();
         let mut slots = self.slots.lock();
-        for (ve, slot) in slots.iter_mut() {
+        for (target, slot) in slots.iter_mut() {
             let (row, (device, kept), by) = match slot {
                 Slot::Live(row, serving, by) => (&*row, serving.descriptors(), by),
                 Slot::Broken(held, _, by) => (&held.row, (held.device.as_fd(), held.kept.as_fd()), by),
-                Slot::Claimed => continue,
+                Slot::Claimed | Slot::Alone => continue,
             };
             if *by != count {
                 match self.link.adopt(row, device, kept) {
                     Ok(()) => *by = count,
-                    Err(e) => tracing::error!(%ve, error = %e, "the new holder does not take a mount"),
+                    Err(e) => tracing::error!(ve = %target, error = %e, "the new holder does not take a mount"),
                 }
             }
         }
@@ -235,10 +310,10 @@ impl Mounts {
             }
             return;
         }
-        for (ve, slot) in slots {
+        for (target, slot) in slots {
             if let Slot::Live(_, serving, _) = slot {
                 serving.freeze();
-                tracing::debug!(%ve, "left with the holder");
+                tracing::debug!(ve = %target, "left with the holder");
             }
         }
     }
@@ -247,7 +322,7 @@ impl Mounts {
     pub fn end_holder(&self) -> Answer<()> {
         self.sweep();
         if let Some(row) = self.rows().first() {
-            return Err(refusal(Why::Busy, format!("VE {} is mounted at {}", row.ve, row.dir)));
+            return Err(refusal(Why::Busy, format!("VE {} is mounted at {}", row.name(), row.dir)));
         }
         Ok(())
     }
@@ -261,139 +336,16 @@ pub fn watch(daemon: Arc<Daemon>) -> io::Result<Periodic> {
     })
 }
 
-impl Daemon {
-    /// Mounts a VE, attached nowhere yet: whoever closes the descriptor without attaching it ends the mount.
-    pub fn mount(&self, ve: VeId, dir: &str, source: &str, flags: &MountFlags) -> Answer<(MountRow, OwnedFd)> {
-        for (what, text) in [("mount point", dir), ("source", source)] {
-            if text.is_empty() || text.len() > TEXT_MAX || text.contains('\0') {
-                return Err(refusal(Why::Usage, format!("the {what} is empty, too long or contains a zero byte")));
-            }
-        }
-        if !self.ve(ve)?.is_writer() {
-            let text = "it follows another node here: mount it there, or promote this node";
-            return Err(refusal(Why::Failed, format!("VE {ve}: {text}")));
-        }
-        self.mounts.sweep();
-        let claim = self.mounts.claim(ve)?;
-        let count = self.mounts.link.count();
-        let (held, mount) = self.mounts.link.mount(ve, dir, source, flags)?;
-        let (held_row, row) = (held.row.clone(), shown(&held.row));
-        match self.serve(held) {
-            Ok(serving) => {
-                set_read_ahead(row.device);
-                tracing::info!(%ve, dir, "mounted");
-                self.mounts.settle(claim, Slot::Live(held_row, serving, count));
-                Ok((row, mount))
-            }
-            Err(why) => {
-                drop(mount);
-                self.mounts.link.forget(ve)?;
-                Err(refusal(Why::Failed, format!("VE {ve}: {why}")))
-            }
-        }
-    }
-
-    fn serve(&self, held: Held) -> Result<Serving, String> {
-        let ve = self.store.ve(VeId(held.row.ve)).map_err(|e| e.to_string())?;
-        let host = self.host.as_ref().map_err(Clone::clone)?;
-        (self.prepare)(&ve);
-        let replication = self.replication.lock().clone();
-        if let Some(replication) = replication {
-            replication.refresh(&ve).map_err(|e| e.to_string())?;
-        }
-        Serving::start(host, ve, held).map_err(|e| e.to_string())
-    }
-
-    /// Serves what the holder kept from the daemon before, several VEs at a time. What cannot be served stays with the holder and is named
-    /// in the status.
-    pub fn take_over(&self) -> Result<(), DaemonError> {
-        let held = Mutex::new(self.mounts.link.list()?.into_iter());
-        let next = || held.lock().next();
-        std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..TAKING_OVER)
-                .map(|_| scope.spawn(|| std::iter::from_fn(next).try_for_each(|h| self.take(h))))
-                .collect();
-            // A panic is one of `serve`: the mount it was about is as good as broken, and so is this daemon.
-            threads.into_iter().try_for_each(|t| t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-        })
-    }
-
-    /// Goes on serving one mount.
-    fn take(&self, held: Held) -> Result<(), DaemonError> {
-        let ve = VeId(held.row.ve);
-        if is_dead(&held.device) {
-            self.mounts.link.forget(ve)?;
-            tracing::info!(%ve, "was unmounted meanwhile");
-            return Ok(());
-        }
-        let row = held.row.clone();
-        let count = self.mounts.link.count();
-        let spare =
-            held.try_clone().map_err(|source| DaemonError::Io { what: "copying a mount's descriptors", source })?;
-        let slot = match self.serve(held) {
-            Ok(serving) => {
-                tracing::info!(%ve, dir = row.dir, "taken over");
-                Slot::Live(row, serving, count)
-            }
-            Err(why) => {
-                tracing::error!(%ve, dir = row.dir, why, "its mount cannot be served");
-                Slot::Broken(spare, why, count)
-            }
-        };
-        self.mounts.slots.lock().insert(ve, slot);
-        Ok(())
-    }
-
-    /// Where a VE is mounted, for whoever is going to unmount it: the helper that fetches dirty pages leaves it alone for a while.
-    pub fn mounted(&self, ve: VeId) -> Answer<MountRow> {
-        self.ve(ve)?;
-        self.mounts.sweep();
-        let until = Instant::now() + REST;
-        while self.mounts.rest(ve) && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        self.mounts.row(ve).ok_or_else(|| refusal(Why::NotFound, format!("VE {ve} is not mounted")))
-    }
-
-    /// Waits until a VE is not mounted any more.
-    pub fn released(&self, ve: VeId, wait: Duration) -> Released {
-        let until = Instant::now() + wait;
-        loop {
-            self.mounts.sweep();
-            let released = !self.mounts.slots.lock().contains_key(&ve);
-            if released || Instant::now() >= until {
-                return Released { released };
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    /// Tells the daemon to end.
-    pub fn end(&self, holder: bool) -> Answer<()> {
-        if holder {
-            self.mounts.end_holder()?;
-        }
-        let me = nix::unistd::Pid::this();
-        nix::sys::signal::kill(me, nix::sys::signal::Signal::SIGTERM)
-            .map_err(|e| refusal(Why::Failed, format!("stopping: {e}")))
-    }
+/// Why something cannot be had.
+fn taken(target: &Target, slot: &Slot) -> Refusal {
+    let text = match slot {
+        Slot::Live(row, ..) | Slot::Broken(Held { row, .. }, ..) => format!("VE {target} is mounted at {}", row.dir),
+        Slot::Claimed | Slot::Alone => format!("VE {target} is being mounted, unmounted, created or destroyed"),
+    };
+    refusal(Why::Busy, text)
 }
 
-fn shown(row: &Row) -> MountRow {
-    MountRow { ve: Id(VeId(row.ve)), dir: row.dir.clone(), source: row.source.clone(), device: row.device }
-}
-
-/// Whether the kernel has given a mount up: it was unmounted everywhere, or its connection aborted.
-fn is_dead(device: &OwnedFd) -> bool {
-    let mut fds = [PollFd::from_borrowed_fd(device.as_fd(), PollFlags::empty())];
-    let asked = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
-    asked.is_ok() && fds.iter().any(|fd| fd.revents().intersects(PollFlags::ERR | PollFlags::HUP))
-}
-
-/// The kernel's default of 128 KiB would cut large reads in eight. Possible only when the mount's first request has been answered.
-fn set_read_ahead((major, minor): (u32, u32)) {
-    let path = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
-    if let Err(e) = std::fs::write(&path, READ_AHEAD_KIB.to_string()) {
-        tracing::warn!(path, error = %e, "read-ahead stays at the kernel's default");
-    }
+pub(super) fn shown(row: &Row) -> MountRow {
+    let version = row.version.as_ref().map(|v| v.label.clone());
+    MountRow { ve: Id(VeId(row.ve)), version, dir: row.dir.clone(), source: row.source.clone(), device: row.device }
 }

@@ -21,6 +21,12 @@ impl Serving {
             .map(|mounted| Serving { mounted, fetches: Fetches::default() })
     }
 
+    /// The same for a version.
+    pub fn start_version(host: &Host, version: vefs::ve::Snapshot, held: Held) -> Result<Serving, ServeError> {
+        host.serve_version(version, held.device, held.kept)
+            .map(|mounted| Serving { mounted, fetches: Fetches::default() })
+    }
+
     /// Whether it is unmounted.
     pub fn ended(&self) -> bool {
         self.mounted.ended()

@@ -4,8 +4,9 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::mounting::Wanted;
 use super::refuse::{Answer, refusal};
-use super::{Daemon, files, templates, ves};
+use super::{Daemon, files, templates, versions};
 use crate::control::conn::{Conn, ConnError, Frame};
 use crate::control::frame::Kind;
 use crate::control::message::{Done, Hello, PROTOCOL, Progress, Refusal, Request, Why};
@@ -146,31 +147,36 @@ fn handle(session: &mut Session<'_>, request: Request) -> Answer<()> {
         Request::TemplateShow { name } => session.answer(&daemon.template_row(&name)?),
         Request::TemplateVerify { name } => templates::verify(session, &name),
         Request::TemplateRemove { name } => daemon.template_remove(&name).and_then(|()| session.answer(&Done {})),
-        Request::Mount { ve, dir, source, flags } => {
-            let (row, mount) = daemon.mount(ve.0, &dir, &source, &flags)?;
+        Request::Mount { ve, version, dir, source, flags } => {
+            let (version, source) = (version.as_ref(), source.as_deref());
+            let wanted = Wanted { ve: ve.0, version, dir: &dir, source, flags: &flags };
+            let (row, mount) = daemon.mount(&wanted)?;
             session.answer_with(&row, &[std::os::fd::AsFd::as_fd(&mount)])
         }
-        Request::Mounted { ve } => session.answer(&daemon.mounted(ve.0)?),
-        Request::Unmounted { ve, wait_ms } => {
-            session.answer(&daemon.released(ve.0, Duration::from_millis(wait_ms.min(60_000))))
+        Request::Mounted { ve, version } => session.answer(&daemon.mounted(ve.0, version.as_ref())?),
+        Request::Unmounted { ve, version, wait_ms } => {
+            let wait = Duration::from_millis(wait_ms.min(60_000));
+            session.answer(&daemon.released(ve.0, version.as_deref(), wait))
         }
-        Request::Versions { ve } => {
-            for version in ves::versions(&daemon, ve)? {
+        Request::Versions { ve, branch } => {
+            for version in versions::versions(&daemon, ve, branch.as_deref())? {
                 session.row(&version)?;
             }
             session.answer(&Done {})
         }
-        Request::Cat { ve, path, at } => files::cat(session, ve, path.bytes(), at),
+        Request::Cat { ve, path, at } => files::cat(session, ve, path.bytes(), at.as_ref()),
         Request::HoldAdd { ve, name, at, onwards, owner } => {
-            session.answer(&ves::hold(&daemon, ve, &name, at, onwards, &owner)?)
+            session.answer(&versions::hold(&daemon, ve, &name, at, onwards, &owner)?)
         }
         Request::HoldList { ve } => {
-            for hold in ves::holds(&daemon, ve)? {
+            for hold in versions::holds(&daemon, ve)? {
                 session.row(&hold)?;
             }
             session.answer(&Done {})
         }
-        Request::HoldRelease { ve, name } => ves::release(&daemon, ve, &name).and_then(|()| session.answer(&Done {})),
+        Request::HoldRelease { ve, name } => {
+            versions::release(&daemon, ve, &name).and_then(|()| session.answer(&Done {}))
+        }
         Request::Gc {} => session.answer(&daemon.collect()?),
         Request::Scrub { now } => session.answer(&daemon.scrub(now)?),
         Request::Stop { holder } => {

@@ -1,15 +1,14 @@
-//! What clients ask of VEs: creating, showing, setting, destroying; versions and holds; the node's status.
+//! What clients ask of VEs: creating, showing, setting, destroying; the node's status.
 
 use std::collections::BTreeMap;
 
 use vefs::change::Settings;
 use vefs::format::role::RoleKind;
-use vefs::ids::{Hash, TxnNo, VeId};
+use vefs::ids::{Hash, VeId};
 
 use super::Daemon;
 use super::refuse::{Answer, about, refusal};
-use crate::control::message::{At, Change, Collected, Counted, HoldRow, Id, MountRow, Status, VeRow, Version, Why};
-use crate::units::show_time;
+use crate::control::message::{Change, Collected, Counted, Id, MountRow, Status, VeRow, Why};
 
 impl Daemon {
     /// The VE of this identifier.
@@ -24,7 +23,7 @@ impl Daemon {
         let (base, _pin) = self.base_of(templates)?;
         let settings = changed(&Settings::default(), change);
         // Its claim keeps it from being mounted or destroyed while it is made.
-        let _claim = self.mounts.claim(id.0)?;
+        let _claim = self.mounts.claim_alone(id.0)?;
         let ve = self.store.create_ve(id.0, base, settings).map_err(|e| match e {
             vefs::Error::Store(text) => refusal(Why::Exists, text),
             e => about(format!("VE {id}"))(e),
@@ -82,7 +81,7 @@ impl Daemon {
     }
 
     pub fn destroy(&self, id: Id) -> Answer<()> {
-        let _claim = self.mounts.claim(id.0)?;
+        let _claim = self.mounts.claim_alone(id.0)?;
         let ve = self.ve(id.0)?;
         self.tell_destroyed(&ve);
         drop(ve);
@@ -96,6 +95,9 @@ impl Daemon {
         // Those that are mounted are open: asking the others would open them all.
         let mounts = self.mounts.rows();
         let why = |row: &MountRow| {
+            if row.version.is_some() {
+                return None;
+            }
             let ve = self.store.ve(row.ve.0).ok()?;
             Some((row.ve, ve.read_only_reason().or_else(|| ve.fenced())?))
         };
@@ -158,88 +160,4 @@ fn changed(settings: &Settings, change: &Change) -> Settings {
         quota_inodes: change.inodes.unwrap_or(settings.quota_inodes),
         history_bytes: change.history.unwrap_or(settings.history_bytes),
     }
-}
-
-/// The versions that can be read, oldest first.
-pub fn versions(daemon: &Daemon, id: Id) -> Answer<Vec<Version>> {
-    let rows = daemon.ve(id.0)?.versions().map_err(about(format!("versions of VE {id}")))?;
-    let show = |row: &vefs::ve::VersionRow| Version {
-        txn: row.position.txn.0,
-        time: show_time(row.time),
-        epoch: row.position.epoch.0,
-        chain: row.position.chain.to_hex(),
-    };
-    Ok(rows.iter().map(show).collect())
-}
-
-/// The transaction that a client means: the present state if it names none, the newest version that is not younger than a moment.
-pub fn txn_at(ve: &vefs::Ve, at: Option<At>) -> Answer<TxnNo> {
-    let in_ve = || about(format!("VE {}", ve.id()));
-    match at {
-        None => {
-            ve.seal().map_err(in_ve())?;
-            Ok(ve.position().txn)
-        }
-        Some(At::Txn(txn)) => Ok(TxnNo(txn)),
-        Some(At::Time(secs, nanos)) => {
-            let moment = vefs::clock::Timestamp { secs, nanos };
-            let versions = ve.versions().map_err(in_ve())?;
-            let found = versions.iter().rev().find(|v| v.time <= moment);
-            found.map(|v| v.position.txn).ok_or_else(|| {
-                let oldest = versions.first().map_or("there is none".into(), |v| {
-                    format!("the oldest is transaction {} of {}", v.position.txn, show_time(v.time))
-                });
-                refusal(
-                    Why::NotFound,
-                    format!("VE {} has no version of {} or before; {oldest}", ve.id(), show_time(moment)),
-                )
-            })
-        }
-    }
-}
-
-/// Keeps a version.
-pub fn hold(daemon: &Daemon, id: Id, name: &str, at: Option<At>, onwards: bool, owner: &str) -> Answer<HoldRow> {
-    let ve = daemon.ve(id.0)?;
-    let txn = txn_at(&ve, at)?;
-    ve.hold(name, txn, onwards, owner).map_err(|e| match e {
-        vefs::Error::Posix(vefs::errno::Errno::EEXIST) => {
-            refusal(Why::Exists, format!("VE {id} has a hold named {name:?} already"))
-        }
-        vefs::Error::Posix(vefs::errno::Errno::ENOENT) => {
-            refusal(Why::NotFound, format!("VE {id} has no version {txn}: it was collected, or is not there yet"))
-        }
-        vefs::Error::Posix(vefs::errno::Errno::EINVAL) => {
-            refusal(Why::Usage, "a hold's name and owner are 1 to 128 bytes long".to_owned())
-        }
-        e => about(format!("hold {name:?} of VE {id}"))(e),
-    })?;
-    let held = holds(daemon, id)?.into_iter().find(|hold| hold.name == name);
-    held.ok_or_else(|| refusal(Why::Failed, format!("hold {name:?} of VE {id} was released at once")))
-}
-
-/// All holds of a VE.
-pub fn holds(daemon: &Daemon, id: Id) -> Answer<Vec<HoldRow>> {
-    let holds: BTreeMap<_, _> =
-        daemon.ve(id.0)?.holds().map_err(about(format!("holds of VE {id}")))?.into_iter().collect();
-    let row = |(name, hold): (String, vefs::change::Hold)| HoldRow {
-        name,
-        txn: hold.txn.0,
-        onwards: hold.onwards,
-        owner: hold.owner,
-        since: show_time(hold.since),
-    };
-    Ok(holds.into_iter().map(row).collect())
-}
-
-/// Releases a hold; durable when it returns.
-pub fn release(daemon: &Daemon, id: Id, name: &str) -> Answer<()> {
-    let ve = daemon.ve(id.0)?;
-    ve.release(name).map_err(|e| match e {
-        vefs::Error::Posix(vefs::errno::Errno::ENOENT) => {
-            refusal(Why::NotFound, format!("VE {id} has no hold named {name:?}"))
-        }
-        e => about(format!("hold {name:?} of VE {id}"))(e),
-    })?;
-    ve.sync().map_err(about(format!("hold {name:?} of VE {id}")))
 }

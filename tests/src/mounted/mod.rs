@@ -253,7 +253,7 @@ impl Bed {
     /// Waits until a detached mount is gone.
     pub fn until_released(&self, ve: &str) {
         let until = Instant::now() + SHORT;
-        let ask = Request::Unmounted { ve: Id(ve.parse().unwrap()), wait_ms: 1000 };
+        let ask = Request::Unmounted { ve: Id(ve.parse().unwrap()), version: None, wait_ms: 1000 };
         while !Client::connect(&self.path("socket")).unwrap().call::<Released>(&ask).unwrap().released {
             assert!(Instant::now() < until, "the mount of VE {ve} stays\n{}", self.log());
         }

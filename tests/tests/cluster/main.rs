@@ -4,4 +4,5 @@
 
 mod failover;
 mod setup;
+mod versions;
 mod window;

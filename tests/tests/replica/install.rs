@@ -13,7 +13,7 @@ use crate::pair::{Pair, Side, VE, ship};
 
 /// What a pull did.
 #[derive(Debug, Default)]
-struct Pulled {
+pub struct Pulled {
     pages: usize,
     sent: u64,
     reused: u64,
@@ -32,7 +32,7 @@ fn objects(from: &Store, to: &Store, hashes: &[Hash]) {
 }
 
 /// Pulls a state; `None` when the receiver was killed, which it is after so many pages.
-fn pull(
+pub fn pull(
     from: &Arc<Ve>,
     of: &Side,
     to: &Side,

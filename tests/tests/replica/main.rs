@@ -5,6 +5,7 @@
 mod compared;
 mod follow;
 mod install;
+mod mounted;
 mod nodes;
 mod pair;
 mod strangers;

@@ -7,3 +7,4 @@ mod control;
 mod daemon;
 mod mounts;
 mod takeover;
+mod versions;

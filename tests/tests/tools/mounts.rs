@@ -107,7 +107,8 @@ fn a_mount_that_nobody_attached_ends() {
     let mut node = Node::start();
     node.aspfs(&["ve", "create", "0000002A"]).ok();
     let ve = Id(VeId(0x2a));
-    let request = Request::Mount { ve, dir: "/nowhere".into(), source: "x".into(), flags: MountFlags::default() };
+    let flags = MountFlags::default();
+    let request = Request::Mount { ve, version: None, dir: "/nowhere".into(), source: None, flags };
     let mut client = node.client();
     let row: MountRow = client.call(&request).unwrap();
     assert_eq!(row.ve, ve);

@@ -238,6 +238,13 @@ impl ExtentFiles {
         Ok(file)
     }
 
+    /// Lets go of files at hand that are not being written.
+    pub fn let_go(&mut self) {
+        let written: Vec<u64> =
+            self.current.iter().map(|c| c.number).chain(self.bodies.values().map(|b| b.number)).collect();
+        self.open.retain(|number, _| written.contains(number));
+    }
+
     /// What must be flushed so that everything appended so far is durable; `None` when it is already.
     pub fn flush_wanted(&self) -> Option<Flush> {
         if self.dirty.is_empty() {

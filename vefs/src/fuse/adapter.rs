@@ -96,7 +96,7 @@ impl Filesystem for Adapter {
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
         let _serving = self.0.serving();
-        match self.0.ve.readlink(node(ino).ino()) {
+        match self.0.tree.readlink(node(ino).ino()) {
             Ok(target) => reply.data(&target),
             Err(e) => reply.error(errno(self.0.errno(&e))),
         }
@@ -235,6 +235,10 @@ impl Filesystem for Adapter {
     fn fsync(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
         let _serving = self.0.serving();
         super::counters::count(&self.0.counters.syncs, 1);
+        if self.0.tree.is_version() {
+            // It was durable before it could be mounted.
+            return reply.ok();
+        }
         self.0.syncing.sync(reply);
     }
 

@@ -22,6 +22,10 @@ pub fn change<T: Send + 'static>(
     reply: impl Answer<T>,
     run: impl FnOnce(&Fs, Asker, [&[u8]; 2]) -> Result<T, Errno> + Send + 'static,
 ) {
+    if fs.read_only {
+        let _serving = fs.serving();
+        return reply.give(Err(Errno::EROFS));
+    }
     let len = bytes.iter().map(|b| b.len() as u64).sum();
     super::buffer::read(bytes[0]);
     loop {
@@ -76,7 +80,7 @@ fn answer<T: Send + 'static>(fs: &Arc<Fs>, asker: Asker, reply: impl Answer<T>, 
 
 impl Fs {
     fn admission(&self, asker: Asker, len: u64) -> Admission {
-        let done = self.read_only || (asker.again() && self.ve.answered(asker.number()).is_some());
+        let done = asker.again() && self.ve.answered(asker.number()).is_some();
         if done { Admission::Go } else { self.parked.admission(len) }
     }
 }

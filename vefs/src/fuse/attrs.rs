@@ -77,12 +77,12 @@ impl Fs {
 
     /// getxattr(2).
     pub(super) fn attribute(&self, node: NodeId, name: &[u8]) -> Result<Vec<u8>, Errno> {
-        self.ve.xattr(node.ino(), name).map_err(|e| self.errno(&e))
+        self.tree.xattr(node.ino(), name).map_err(|e| self.errno(&e))
     }
 
     /// listxattr(2): the names, each with a NUL.
     pub(super) fn attribute_names(&self, node: NodeId) -> Result<Vec<u8>, Errno> {
-        let names = self.ve.xattr_names(node.ino()).map_err(|e| self.errno(&e))?;
+        let names = self.tree.xattr_names(node.ino()).map_err(|e| self.errno(&e))?;
         Ok(names.into_iter().flat_map(|name| name.into_iter().chain([0])).collect())
     }
 
@@ -105,11 +105,14 @@ impl Fs {
         self.change(asker, &Op::Removexattr { ino: node.ino(), name: name.to_vec() }).map(|_| ())
     }
 
-    /// statfs(2): the VE's quota, or what the node has where there is none.
+    /// statfs(2): the VE's quota, or what the node has where there is none. A version shows what its VE uses now, and no room.
     pub(super) fn room(&self) -> Result<Room, Errno> {
         self.reaping.now();
         let stat = self.ve.statfs();
         let node_free = self.ve.node_free_bytes().map_err(|e| self.errno(&e))?;
+        if self.tree.is_version() {
+            return Ok(Room { blocks: (stat.bytes_used.div_ceil(BLOCK), 0), files: (stat.inodes_used, 0) });
+        }
         let bytes = stat.bytes_limit.min(stat.bytes_used.saturating_add(node_free));
         let free = bytes.saturating_sub(stat.bytes_used);
         // A count that a program can still add to: nobody makes four billion inodes.

@@ -28,7 +28,7 @@ impl Fs {
             return Err(Errno::EROFS);
         }
         let ino = node.ino();
-        let whole = || self.ve.whole_object(ino).ok().flatten();
+        let whole = || self.tree.whole_object(ino).ok().flatten();
         let mut nodes = self.nodes.lock();
         let alone = !nodes.is_open(ino);
         let opened = nodes
@@ -115,7 +115,7 @@ impl Fs {
 
     /// pread(2).
     pub(super) fn read_file(&self, node: NodeId, offset: u64, len: u32) -> Result<Vec<u8>, Errno> {
-        let data = self.ve.read(node.ino(), offset, len as usize).map_err(|e| self.errno(&e))?;
+        let data = self.tree.read(node.ino(), offset, len as usize).map_err(|e| self.errno(&e))?;
         count(&self.counters.read, data.len() as u64);
         Ok(data)
     }
@@ -171,8 +171,8 @@ impl Fs {
     pub(super) fn seek(&self, node: NodeId, offset: i64, whence: i32) -> Result<i64, Errno> {
         let from = u64::try_from(offset).map_err(|_| Errno::ENXIO)?;
         let found = match whence {
-            libc::SEEK_DATA => self.ve.seek_data(node.ino(), from),
-            libc::SEEK_HOLE => self.ve.seek_hole(node.ino(), from),
+            libc::SEEK_DATA => self.tree.seek_data(node.ino(), from),
+            libc::SEEK_HOLE => self.tree.seek_hole(node.ino(), from),
             _ => return Err(Errno::EINVAL),
         };
         let at = found.map_err(|e| self.errno(&e))?;

@@ -16,6 +16,7 @@ use super::parked::Parked;
 use super::readers::{Readers, Serving};
 use super::reaping::Reaping;
 use super::syncing::Syncing;
+use super::tree::Tree;
 use crate::errno::Errno;
 use crate::error::Error;
 use crate::ids::InodeNo;
@@ -30,6 +31,9 @@ const FORGETTING: usize = 20;
 
 /// A VE as the kernel sees it.
 pub struct Fs {
+    /// What is read.
+    pub(super) tree: Tree,
+    /// What changes go to, and the VE's own affairs.
     pub(super) ve: Arc<Ve>,
     pub(super) nodes: Mutex<Nodes>,
     pub(super) registry: Registry,
@@ -155,7 +159,7 @@ impl Fs {
 
     /// An inode's attributes.
     pub(super) fn inode(&self, ino: InodeNo) -> Result<Inode, Errno> {
-        self.ve.inode(ino).map_err(|e| self.errno(&e))
+        self.tree.inode(ino).map_err(|e| self.errno(&e))
     }
 
     /// The number for an error of the core. What is not the caller's doing is logged here, once.
@@ -187,7 +191,8 @@ impl Fs {
     /// The kernel has forgotten a node: an orphan that nobody has open can go.
     pub(super) fn forgotten(&self, node: NodeId) {
         let ino = node.ino();
-        if ino == InodeNo::ROOT || !self.ve.is_orphan(ino).unwrap_or(false) {
+        // A version loses nothing, whatever became of the inode since.
+        if self.tree.is_version() || ino == InodeNo::ROOT || !self.ve.is_orphan(ino).unwrap_or(false) {
             return;
         }
         let mut nodes = self.nodes.lock();

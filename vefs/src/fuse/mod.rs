@@ -9,6 +9,7 @@
 //!   a file how; `session` starts and takes over.
 //! - No request handler waits for a disk while another could be read: `readers` lets another thread read then, and an fsync that comes while
 //!   one is under way waits in `syncing`.
+//! - A version is served as a VE is (`tree`), by an adapter that then refuses every change; nothing of it touches the VE's present state.
 //! - Nor does one wait because of the VE's window: what it holds back waits in `parked`, by way of `admit`.
 //! - Order of locks: a mount's gate, its nodes, then the VE's own.
 
@@ -35,6 +36,7 @@ mod reply;
 mod session;
 mod syncing;
 mod sys;
+mod tree;
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -48,7 +50,8 @@ pub use session::{Mounted, ServeError};
 
 use crate::object::ObjectStore;
 use crate::store::Store;
-use crate::ve::Ve;
+use crate::ve::{Snapshot, Ve};
+use tree::Tree;
 
 /// Threads that serve a mount: one reads, and another one while that waits (see `readers`).
 const THREADS: usize = 2;
@@ -96,6 +99,12 @@ impl Host {
     /// `device` is an open `/dev/fuse` that is mounted, or just being mounted. `kept` is a memfd that lives as long as the mount: empty
     /// the first time; later the mount is taken over from a daemon that must be dead by then.
     pub fn serve(&self, ve: Arc<Ve>, device: OwnedFd, kept: OwnedFd, options: &Options) -> Result<Mounted, ServeError> {
-        session::serve(self, ve, device, kept, options)
+        session::serve(self, Tree::Live(ve), device, kept, options.read_only)
+    }
+
+    /// Serves a version on a device, as [`Host::serve`] serves a VE: every change is refused with EROFS. The version is kept for as long as the
+    /// process lives; for how long after that, whoever mounts it says ([`Ve::hold_mounted`]).
+    pub fn serve_version(&self, version: Snapshot, device: OwnedFd, kept: OwnedFd) -> Result<Mounted, ServeError> {
+        session::serve(self, Tree::Version(Arc::new(version)), device, kept, true)
     }
 }

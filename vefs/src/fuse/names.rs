@@ -35,7 +35,7 @@ impl Fs {
         let found = match name {
             b"." => self.inode(dir).map(|inode| (dir, inode)),
             b".." => self.inode(dir).and_then(|d| self.inode(d.parent).map(|inode| (d.parent, inode))),
-            _ => match self.ve.lookup(dir, name) {
+            _ => match self.tree.lookup(dir, name) {
                 Ok((d, inode)) => Ok((d.ino, inode)),
                 Err(e) => Err(self.errno(&e)),
             },
@@ -123,7 +123,7 @@ impl Fs {
         }
         let mut after = after.max(DOT_DOT);
         loop {
-            let batch: Vec<(u64, Entry)> = self.ve.entries(dir, after, ENTRIES).map_err(|e| self.errno(&e))?;
+            let batch: Vec<(u64, Entry)> = self.tree.entries(dir, after, ENTRIES).map_err(|e| self.errno(&e))?;
             for (cookie, entry) in &batch {
                 let full = add(&Listed { cookie: *cookie, name: &entry.name, ino: entry.ino, kind: entry.kind });
                 if full {
@@ -149,7 +149,7 @@ impl Fs {
                 return add(entry, None);
             }
             // An entry that went between the two steps is shown without its inode.
-            let inode: Option<Inode> = self.ve.inode(entry.ino).ok();
+            let inode: Option<Inode> = self.tree.inode(entry.ino).ok();
             add(entry, inode.map(|inode| self.found(entry.ino, inode)))
         })
     }

@@ -99,6 +99,9 @@ impl Fs {
     /// Whether its dirty pages are to be fetched now. A program needs a file that is open and cached to have any: without one nothing waits in
     /// the kernel, as the last one's closing waited for its pages (kernel `fs/fuse/file.c`, fuse_vma_close).
     pub(super) fn is_fetch_due(&self) -> bool {
+        if self.read_only {
+            return false;
+        }
         let now = self.ve.boot_time();
         if !self.pages.is_due(now, self.ve.fetch_every()) {
             return false;

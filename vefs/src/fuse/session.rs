@@ -18,6 +18,7 @@ use parking_lot::RwLock;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
+use super::Host;
 use super::adapter::Adapter;
 use super::counters::{Counters, Figures};
 use super::fs::Fs;
@@ -30,7 +31,7 @@ use super::parked::Parked;
 use super::readers::Readers;
 use super::reaping::Reaping;
 use super::sys;
-use super::{Host, Options};
+use super::tree::Tree;
 use crate::errno::Errno as Posix;
 use crate::error::Error as CoreError;
 use crate::ids::VeId;
@@ -156,22 +157,25 @@ impl Mounted {
     }
 }
 
-/// Begins to serve a VE on a device.
+/// Begins to serve a VE or a version on a device.
 pub(super) fn serve(
     host: &Host,
-    ve: Arc<Ve>,
+    tree: Tree,
     device: OwnedFd,
     kept: OwnedFd,
-    options: &Options,
+    read_only: bool,
 ) -> Result<Mounted, ServeError> {
+    let ve = tree.ve().clone();
     let Left { kept, exchange, fetched, slots } = Kept::read(kept)?;
     let (kept_again, kept_times) = (kept.clone(), kept.clone());
     let request = match &exchange {
         Some(e) => e.request.clone(),
         None => {
-            // Nobody has anything of this VE open: a new mount.
-            ve.forget_answers()?;
-            reap_orphans(&ve)?;
+            if let Tree::Live(ve) = &tree {
+                // Nobody has anything of this VE open: a new mount.
+                ve.forget_answers()?;
+                reap_orphans(ve)?;
+            }
             read_init(&device)?
         }
     };
@@ -183,6 +187,7 @@ pub(super) fn serve(
     let notifier: Arc<OnceLock<Notifier>> = Arc::default();
     let reaping = host.reaper.reaping(ve.clone(), &gate);
     let fs = Arc::new(Fs {
+        tree: tree.clone(),
         ve: ve.clone(),
         nodes: Mutex::new(nodes),
         registry,
@@ -194,7 +199,7 @@ pub(super) fn serve(
         readers: Readers::new(super::THREADS, &host.watch, Some(device.clone())),
         pages: Pages::new(kept_times, fetched),
         reaping: reaping.clone(),
-        read_only: options.read_only,
+        read_only,
         direct: Default::default(),
     });
     let served = Arc::downgrade(&fs);
@@ -204,25 +209,31 @@ pub(super) fn serve(
     let _ = notifier.set(session.notifier());
     sys::dup_over(device.as_fd(), session.as_fd()).map_err(failed("putting the FUSE device in place"))?;
     agree(&device, exchange, &kept_again, request, reply)?;
-    let waker = Arc::downgrade(&parked);
-    ve.set_waker(Some(Box::new(move || waker.upgrade().iter().for_each(Parked::wake))));
+    if let Tree::Live(ve) = &tree {
+        let waker = Arc::downgrade(&parked);
+        ve.set_waker(Some(Box::new(move || waker.upgrade().iter().for_each(Parked::wake))));
+    }
     drop(shut);
     let id = ve.id();
-    let thread = run(session, ve, parked.clone())?;
+    let thread = run(session, tree, parked.clone())?;
     Ok(Mounted { ve: id, gate, counters, parked, fs: served, reaping, device, kept: kept_again, thread })
 }
 
 /// Starts the session's threads, and sees to the mount's end.
-fn run(session: Session<Adapter>, ve: Arc<Ve>, parked: Arc<Parked>) -> Result<JoinHandle<()>, ServeError> {
-    let id = ve.id();
+fn run(session: Session<Adapter>, tree: Tree, parked: Arc<Parked>) -> Result<JoinHandle<()>, ServeError> {
+    let id = tree.ve().id();
     let thread = std::thread::Builder::new().name(format!("mount-{id}")).spawn(move || {
         match session.run() {
             Ok(()) => tracing::info!(ve = %id, "unmounted"),
             Err(e) => tracing::error!(ve = %id, error = %e, "a mount's session ended"),
         }
-        ve.set_waker(None);
+        if let Tree::Live(ve) = &tree {
+            ve.set_waker(None);
+        }
         parked.close();
-        if let Err(e) = reap_orphans(&ve) {
+        if let Tree::Live(ve) = &tree
+            && let Err(e) = reap_orphans(ve)
+        {
             tracing::warn!(ve = %id, error = %e, "erasing orphans");
         }
     });

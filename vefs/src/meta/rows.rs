@@ -70,6 +70,17 @@ pub struct TxnRow {
     pub epoch: Epoch,
 }
 
+/// A version that is mounted on this node, and so kept. It is no part of the VE's history: each node has its own.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Mounted {
+    /// Of which VE: the row's key has the slot.
+    pub ve: VeId,
+    /// After which transaction.
+    pub txn: TxnNo,
+    /// Since when, by the wall clock: a label.
+    pub since: Timestamp,
+}
+
 /// The prefix of all rows of a VE in `Current`, `History`, `Changes` and `Places`.
 pub fn ve_prefix(ve: VeId) -> Vec<u8> {
     ve.0.to_be_bytes().to_vec()
@@ -195,6 +206,45 @@ pub fn cursor(ve: VeId, node: [u8; 16]) -> Vec<u8> {
 pub fn parse_cursor(row: &[u8]) -> Result<[u8; 16], MetaError> {
     let bad = || MetaError::Damaged { table: "system", detail: format!("cursor key of {} bytes", row.len()) };
     row.get(5..).and_then(|node| node.try_into().ok()).ok_or_else(bad)
+}
+
+/// The prefix of the rows of all mounted versions.
+pub fn mounted_versions() -> Vec<u8> {
+    b"M".to_vec()
+}
+
+/// The prefix of the rows of a slot's mounted versions.
+pub fn mounted_prefix(slot: VeId) -> Vec<u8> {
+    let mut k = mounted_versions();
+    k.extend_from_slice(&slot.0.to_be_bytes());
+    k
+}
+
+/// The row of a mounted version: its label is what people call it.
+pub fn mounted(slot: VeId, label: &str) -> Vec<u8> {
+    let mut k = mounted_prefix(slot);
+    k.extend_from_slice(label.as_bytes());
+    k
+}
+
+/// The slot and the label in the row of a mounted version.
+pub fn parse_mounted(row: &[u8]) -> Result<(VeId, String), MetaError> {
+    let bad = || MetaError::Damaged { table: "system", detail: format!("mounted version, key of {} bytes", row.len()) };
+    let slot = row.get(1..5).and_then(|b| b.try_into().ok()).ok_or_else(bad)?;
+    let label = std::str::from_utf8(&row[5..]).map_err(|_| bad())?;
+    if label.is_empty() || label.len() > limits::MOUNT_LABEL_MAX {
+        return Err(bad());
+    }
+    Ok((VeId(u32::from_be_bytes(slot)), label.to_owned()))
+}
+
+/// A mounted version, checked.
+pub fn mounted_row(value: &[u8]) -> Result<Mounted, MetaError> {
+    let row: Mounted = decode("system", value)?;
+    if row.txn.0 > limits::COUNTER_MAX || !row.since.is_valid() {
+        return Err(MetaError::Damaged { table: "system", detail: "mounted version with impossible numbers".into() });
+    }
+    Ok(row)
 }
 
 /// The row of a transaction.

@@ -16,6 +16,11 @@ use crate::meta::rows;
 use crate::meta::{MetaStore, Table};
 use crate::types::Extent;
 
+/// Bytes of rows that a scan looks at together.
+const SCAN_PAGE: usize = 32 << 10;
+/// Entries of the base tree that a scan looks at together.
+const BASE_PAGE: usize = 512;
+
 /// A VE as it was after a transaction.
 pub struct VersionView {
     /// Which VE.
@@ -74,19 +79,37 @@ impl VersionView {
         }
     }
 
-    /// The key before which a page that begins at `from` ends; `None` where nothing is left behind it.
+    /// The key before which a page that begins at `from` ends; `None` where nothing is left behind it. Former values count as present ones do:
+    /// a directory may have lost all its entries since.
     fn page_end(&self, from: &Key, max: usize) -> Result<Option<Key>> {
-        let (low, high) = (rows::current(self.ve, from.as_bytes()), rows::current(self.ve, Key::last().as_bytes()));
-        let (mut bytes, mut end) = (0, None);
-        self.meta.scan(Table::Current, &low, &high, &mut |k, v| {
-            if bytes >= max {
-                end = Some(rows::parse_current(k));
-                return Scan::Stop;
-            }
-            bytes += k.len() + v.len();
-            Scan::Next
-        })?;
-        Ok(end.transpose()?)
+        self.page_end_before(from, &Key::last(), max)
+    }
+
+    /// As [`VersionView::page_end`], of a page that goes no further than `to`.
+    fn page_end_before(&self, from: &Key, to: &Key, max: usize) -> Result<Option<Key>> {
+        let (low, high) = (rows::current(self.ve, from.as_bytes()), rows::current(self.ve, to.as_bytes()));
+        let mut ends: Vec<Key> = Vec::new();
+        for table in [Table::Current, Table::History] {
+            let (mut bytes, mut end) = (0, None);
+            self.meta.scan(table, &low, &high, &mut |k, v| {
+                if bytes >= max {
+                    let key = if table == Table::Current {
+                        rows::parse_current(k)
+                    } else {
+                        rows::parse_history(k).map(|(key, _)| key)
+                    };
+                    // All former values of a key are of one page.
+                    if key.as_ref().map_or(true, |key| key > from) {
+                        end = Some(key);
+                        return Scan::Stop;
+                    }
+                }
+                bytes += k.len() + v.len();
+                Scan::Next
+            })?;
+            ends.extend(end.transpose()?);
+        }
+        Ok(ends.into_iter().min())
     }
 
     /// All keys in a range that `Current` or `History` had at this version.
@@ -133,16 +156,27 @@ impl View for VersionView {
     }
 
     fn scan(&self, from: &Key, to: &Key, visit: &mut dyn FnMut(&Key, &Value) -> Scan) -> Result<()> {
-        let mut all = self.collect(from, to)?;
-        base_range(&self.base, from, to, usize::MAX, &mut |key, value| {
-            all.entry(key).or_insert(value);
-        });
-        for (key, value) in &all {
-            if *value != Value::Whiteout && visit(key, value) == Scan::Stop {
-                break;
+        let mut from = from.clone();
+        loop {
+            let mut end = self.page_end_before(&from, to, SCAN_PAGE)?;
+            let until = end.as_ref().unwrap_or(to);
+            let mut all = self.collect(&from, until)?;
+            let last = base_range(&self.base, &from, until, BASE_PAGE, &mut |key, value| {
+                all.entry(key).or_insert(value);
+            });
+            if let Some(last) = last {
+                end = Some(last.successor());
             }
+            let until = end.as_ref().unwrap_or(to);
+            all.retain(|key, _| *key >= from && key < until);
+            for (key, value) in &all {
+                if *value != Value::Whiteout && visit(key, value) == Scan::Stop {
+                    return Ok(());
+                }
+            }
+            let Some(end) = end else { return Ok(()) };
+            from = end;
         }
-        Ok(())
     }
 
     fn extent_floor(&self, ino: InodeNo, offset: u64) -> Result<Option<(u64, Extent)>> {

@@ -7,6 +7,7 @@ mod background;
 mod copies;
 pub(crate) mod files;
 mod install;
+mod mounted;
 mod reclaim;
 pub mod scrub;
 mod shared;
@@ -274,6 +275,10 @@ impl Store {
         let mut claim = self.ves.seize(id);
         let Some(ve) = claim.before().cloned() else { return Err(Error::Store(format!("there is no VE {id}"))) };
         let _publishing = ve.publishing.lock();
+        self.check_not_mounted(id, ve.slot)?;
+        for name in self.branch_names(id)? {
+            self.read_branch(id, &name)?.map_or(Ok(()), |branch| self.check_not_mounted(id, branch.slot))?;
+        }
         ve.state.lock().journal.poison("the VE was destroyed".into());
         let path = identity_path(id);
         self.shared.storage.remove(&path).map_err(Error::io("removing", path))?;
@@ -319,8 +324,15 @@ impl Store {
             .map(|t| (t, rows::ve_prefix(id)))
             .into_iter()
             .chain(
-                [txns, rows::head(id), rows::clean(id), rows::answers(id), rows::cursor_prefix(id)]
-                    .map(|row| (Table::System, row)),
+                [
+                    txns,
+                    rows::head(id),
+                    rows::clean(id),
+                    rows::answers(id),
+                    rows::cursor_prefix(id),
+                    rows::mounted_prefix(id),
+                ]
+                .map(|row| (Table::System, row)),
             );
         let mut any = false;
         for (table, prefix) in prefixes {

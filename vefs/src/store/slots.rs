@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::files::{read_whole, write_whole};
+use super::mounted::branch_for_mounts;
 use super::{Store, identity_path};
 use crate::error::{Error, Result};
 use crate::format::identity::{self, Identity};
@@ -152,6 +153,8 @@ impl Store {
     pub fn remove_branch(&self, ve: VeId, name: &str) -> Result<()> {
         let branch = self.branch(ve, name)?;
         let _collecting = self.collecting.lock();
+        let _publishing = branch.publishing.lock();
+        self.check_not_mounted(ve, branch.slot)?;
         branch.state.lock().journal.poison("the branch was removed".into());
         self.branches.lock().remove(&(ve, name.to_owned()));
         self.remove_small(&branch_path(ve, name))?;
@@ -217,25 +220,28 @@ impl Store {
         Ok(out)
     }
 
-    /// Puts a state that was made in another slot in the place of a VE's present one, which stays under `branch` if one is named, else is
-    /// erased. Whoever still has the old one finds it read-only.
+    /// Puts a state that was made in another slot in the place of a VE's present one, which stays under `branch` if one is named, or while a
+    /// version of it is mounted; else it is erased. Whoever still has the old one finds it read-only.
     pub(super) fn replace(&self, new: Identity, epoch: Epoch, branch: Option<&str>) -> Result<Arc<Ve>> {
         let old = self.read_identity(new.ve)?;
         let _making = self.making.lock();
         let mut claim = self.ves.seize(new.ve);
-        if let (Some(name), Some(old)) = (branch, &old) {
-            if !is_branch_name(name) {
-                return Err(Error::Store(format!("{name:?} cannot be the name of a branch")));
-            }
-            if let Some(open) = claim.before() {
-                open.retire("its history was rewound")?;
-            }
+        if let Some(name) = branch.filter(|name| !is_branch_name(name)) {
+            return Err(Error::Store(format!("{name:?} cannot be the name of a branch")));
+        }
+        if let Some(open) = claim.before() {
+            open.retire(if branch.is_some() { "its history was rewound" } else { "its state was replaced" })?;
+        }
+        // From here on no version of the old state can be held for a mount.
+        let branch = match (branch, &old) {
+            (None, Some(old)) if self.is_slot_mounted(old.slot)? => Some(branch_for_mounts(old.slot)),
+            _ => branch.map(str::to_owned),
+        };
+        if let (Some(name), Some(old)) = (&branch, &old) {
             write_whole(&*self.shared.storage, &branch_path(new.ve, name), &old.to_bytes())?;
             if let Some(taken) = &mut *self.foreign_slots.lock() {
                 taken.insert(old.slot);
             }
-        } else if let Some(open) = claim.before() {
-            open.retire("its state was replaced")?;
         }
         let keeps_epoch = old.as_ref().is_some_and(|o| o.lineage == new.lineage);
         let seen = if keeps_epoch { role::load(&self.shared, &new)?.epoch } else { Epoch(0) };

@@ -120,6 +120,7 @@ impl Ve {
                 floor = floor.min(txn);
             }
         }
+        pinned.extend(self.mounted_versions()?.into_iter().map(|(_, mounted)| mounted.txn));
         pinned.extend(txns.iter().map(|(t, _)| *t).filter(|t| *t >= floor));
         let mut keep: BTreeSet<TxnNo> = &chosen(retention, &txns, now) - &pinned;
         if halve {
