@@ -357,30 +357,28 @@ fn rows_of(runtime: &Runtime, figures: &VeFigures, policy: &Policy, rows: &mut V
         compared_equal: None,
         differences: 0,
     };
-    if let Some((standing, replicas)) = &figures.led {
-        for r in replicas {
-            rows.push(ReplicaRow {
-                state: standing.state.name().into(),
-                exposure_ms: millis(standing.exposure),
-                node: Some(Daemon::name_of(runtime, r.status.node)),
-                required: r.status.required,
-                replica_state: Some(r.status.state.name().into()),
-                replica_exposure_ms: millis(r.status.exposure),
-                behind_bytes: r.status.behind.map(|b| b.0),
-                behind_txns: r.status.behind.map(|b| b.1),
-                rate: r.link.rate,
-                acked_txn: r.status.acked.map(|t| t.0),
-                connected: r.link.connected.is_some(),
-                reason: r.link.last_error.clone(),
-                carried_bytes: r.link.carried,
-                sent_bytes: r.link.sent,
-                breaches: standing.counters.breaches,
-                breach_ms: standing.counters.breached.as_millis() as u64,
-                throttle_ms: standing.counters.throttled.as_millis() as u64,
-                stall_ms: standing.counters.stalled.as_millis() as u64,
-                ..blank(figures.ve, "primary")
-            });
-        }
+    for (standing, r) in figures.led.iter().flat_map(|(s, all)| all.iter().map(move |r| (s, r))) {
+        rows.push(ReplicaRow {
+            state: standing.state.name().into(),
+            exposure_ms: millis(standing.exposure),
+            node: Some(Daemon::name_of(runtime, r.status.node)),
+            required: r.status.required,
+            replica_state: Some(r.status.state.name().into()),
+            replica_exposure_ms: millis(r.status.exposure),
+            behind_bytes: r.status.behind.map(|b| b.0),
+            behind_txns: r.status.behind.map(|b| b.1),
+            rate: r.link.rate,
+            acked_txn: r.status.acked.map(|t| t.0),
+            connected: r.link.connected.is_some(),
+            reason: r.link.last_error.clone(),
+            carried_bytes: r.link.carried,
+            sent_bytes: r.link.sent,
+            breaches: standing.counters.breaches,
+            breach_ms: standing.counters.breached.as_millis() as u64,
+            throttle_ms: standing.counters.throttled.as_millis() as u64,
+            stall_ms: standing.counters.stalled.as_millis() as u64,
+            ..blank(figures.ve, "primary")
+        });
     }
     if let Some(followed) = &figures.followed {
         rows.push(ReplicaRow {
