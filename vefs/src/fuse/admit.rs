@@ -27,7 +27,6 @@ pub fn change<T: Send + 'static>(
         return reply.give(Err(Errno::EROFS));
     }
     let len = bytes.iter().map(|b| b.len() as u64).sum();
-    super::buffer::read(bytes[0]);
     loop {
         let serving = fs.serving();
         let due = match fs.admission(asker, len) {

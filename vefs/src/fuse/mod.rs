@@ -17,7 +17,6 @@ mod adapter;
 mod admit;
 mod asker;
 mod attrs;
-mod buffer;
 mod convert;
 mod counters;
 mod files;

@@ -12,7 +12,6 @@
 //! - A thread that has not served anything yet is not known: nobody parks before all are known, since only a known thread's end is noticed.
 //! - When a known thread ends the session does: everybody is let go and nobody parks any more.
 
-use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -20,7 +19,6 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, RwLockReadGuard};
 
-use super::buffer;
 use crate::waiting::{self, Waits};
 
 /// How often the watch looks, while anything is served.
@@ -32,8 +30,6 @@ const QUIET: u32 = 20;
 pub struct Readers {
     threads: usize,
     watch: Arc<Watch>,
-    /// What they read.
-    device: Option<Arc<OwnedFd>>,
     /// Threads that read, or serve without having told that they wait. Changed with `inner` locked.
     free: AtomicUsize,
     /// Requests that are being served, and that have been.
@@ -74,11 +70,8 @@ impl Drop for Serving<'_> {
         let readers = self.readers;
         readers.done.fetch_add(1, Ordering::Relaxed);
         readers.inside.fetch_sub(1, Ordering::Relaxed);
-        if self.parks {
-            if readers.free.load(Ordering::Relaxed) > 1 {
-                readers.park();
-            }
-            buffer::answered(readers.device.as_ref().map(|device| device.as_fd()));
+        if self.parks && readers.free.load(Ordering::Relaxed) > 1 {
+            readers.park();
         }
     }
 }
@@ -107,12 +100,11 @@ impl Drop for Here {
 }
 
 impl Readers {
-    /// For a session of so many threads that read a device.
-    pub fn new(threads: usize, watch: &Arc<Watch>, device: Option<Arc<OwnedFd>>) -> Arc<Readers> {
+    /// For a session of so many threads.
+    pub fn new(threads: usize, watch: &Arc<Watch>) -> Arc<Readers> {
         let readers = Arc::new(Readers {
             threads,
             watch: watch.clone(),
-            device,
             free: AtomicUsize::new(threads),
             inside: AtomicUsize::new(0),
             done: AtomicU64::new(0),
@@ -145,11 +137,7 @@ impl Readers {
         self.free.fetch_sub(1, Ordering::Relaxed);
         inner.parked += 1;
         while inner.called == 0 && !inner.over {
-            if !buffer::is_large() {
-                self.go.wait(&mut inner);
-            } else if self.go.wait_for(&mut inner, buffer::QUIET).timed_out() {
-                buffer::give_back();
-            }
+            self.go.wait(&mut inner);
         }
         inner.parked -= 1;
         if inner.called > 0 {

@@ -21,7 +21,7 @@ struct Session {
 }
 
 fn session(watch: &Arc<Watch>, threads: usize) -> Session {
-    let readers = Readers::new(threads, watch, None);
+    let readers = Readers::new(threads, watch);
     let (jobs, queue) = channel::<Job>();
     let queue = Arc::new(Mutex::new(queue));
     let gate = Arc::new(RwLock::new(()));
@@ -138,7 +138,7 @@ fn the_end_of_the_reader_is_the_end_of_all() {
 #[test]
 fn nobody_parks_while_another_is_not_known() {
     let watch = Arc::new(Watch::default());
-    let readers = Readers::new(2, &watch, None);
+    let readers = Readers::new(2, &watch);
     let gate = RwLock::new(());
     for _ in 0..3 {
         drop(readers.serve(gate.read(), true));

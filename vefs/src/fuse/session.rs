@@ -196,7 +196,7 @@ pub(super) fn serve(
         counters: counters.clone(),
         gate: gate.clone(),
         parked: parked.clone(),
-        readers: Readers::new(super::THREADS, &host.watch, Some(device.clone())),
+        readers: Readers::new(super::THREADS, &host.watch),
         pages: Pages::new(kept_times, fetched),
         reaping: reaping.clone(),
         read_only,
