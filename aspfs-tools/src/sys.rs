@@ -1,6 +1,53 @@
-//! The C library's allocator: the one thing that has no safe interface.
+//! The allocator: the one thing that has no safe interface.
 
-#![allow(unsafe_code, reason = "mallopt(3) and malloc_trim(3) have no safe wrappers")]
+#![allow(unsafe_code, reason = "mallopt(3), malloc_trim(3), mlock(2) and GlobalAlloc have no safe wrappers")]
+
+use std::alloc::{GlobalAlloc, Layout};
+
+/// The size of a session thread's buffer, as the FUSE library asks for it: no other block has it.
+const SESSION_BUFFER: usize = (16 << 20) + 4096;
+/// How much of it requests fill: the largest write with its header, and the page that its beginning is aligned in.
+const SESSION_USED: usize = vefs::fuse::WRITE_MAX as usize + 8192;
+
+/// An allocator whose session buffers are in memory, as far as requests fill them, before the first request is read into them.
+///
+/// The kernel copies a request into the reader's pages. One that is not there is brought in first, and that fails when the process has been
+/// killed meanwhile: the kernel then ends the request with EIO, where a daemon that dies must not be noticed (promise G7, fuse_copy_fill in
+/// fs/fuse/dev.c).
+pub struct Resident<A>(pub A);
+
+// SAFETY: every call goes to the other allocator with the same arguments, and its answer comes back unchanged; locking pages in memory changes
+// none of their bytes.
+unsafe impl<A: GlobalAlloc> GlobalAlloc for Resident<A> {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as the caller promised.
+        unsafe { self.0.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as the caller promised.
+        let block = unsafe { self.0.alloc_zeroed(layout) };
+        if layout.size() == SESSION_BUFFER && !block.is_null() {
+            // SAFETY: the block is that long. Without the right to lock pages they are brought in all the same.
+            unsafe {
+                if libc::mlock(block.cast(), SESSION_USED) != 0 {
+                    block.write_bytes(0, SESSION_USED);
+                }
+            }
+        }
+        block
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: as the caller promised.
+        unsafe { self.0.realloc(block, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: as the caller promised.
+        unsafe { self.0.dealloc(block, layout) }
+    }
+}
 
 /// From this size on, memory is mapped on its own and given back when it is freed: more than the largest write has, less than a session's
 /// buffer.

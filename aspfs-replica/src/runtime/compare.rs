@@ -72,6 +72,9 @@ impl Inner {
             Ok(Reply::No(why)) | Err(why) => return Compared::Not(format!("at the primary: {why}")),
             Ok(_) => return Compared::Not("an unexpected answer".into()),
         };
+        if ve.is_writer() || !Arc::ptr_eq(&ve, &following.ve()) {
+            return Compared::Not("it does not follow any more, or has another state".into());
+        }
         let found = if ours == theirs { Compared::Equal(at.txn) } else { Compared::Differs(at.txn) };
         following.compared(at.txn, ours == theirs);
         if ours != theirs {
@@ -84,7 +87,9 @@ impl Inner {
     }
 
     /// The primary's side.
-    pub(super) fn root_of(&self, id: VeId, at: Position) -> Reply {
+    pub(super) async fn root_of(&self, id: VeId, at: Position) -> Reply {
+        // A root needs all keys of a state in memory: one at a time, however many nodes ask.
+        let _one = self.rooting.lock().await;
         let found = match self.store.ve(id) {
             Ok(found) if self.store.has_ve(id) && found.identity().lineage == at.lineage => found,
             Ok(_) => return Reply::No("the VE here has another history".into()),

@@ -66,6 +66,8 @@ pub(crate) struct Inner {
     pub pulls: Mutex<std::collections::BTreeSet<VeId>>,
     /// Held by whoever promotes, hands over or rewinds: one at a time.
     operating: tokio::sync::Mutex<()>,
+    /// Held by whoever makes the root of a state for another node.
+    rooting: tokio::sync::Mutex<()>,
 }
 
 /// Why replication did not start.
@@ -111,6 +113,7 @@ impl Runtime {
             strangers: Strangers::default(),
             pulls: Mutex::default(),
             operating: tokio::sync::Mutex::default(),
+            rooting: tokio::sync::Mutex::default(),
         });
         let handler = Arc::new(serve::Server(Arc::downgrade(&inner)));
         // A node that was away is reached soon after it is back: an attempt that began before is not waited for.

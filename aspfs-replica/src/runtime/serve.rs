@@ -282,7 +282,7 @@ impl Inner {
                 Ok(_) => Reply::No("the VE here has another history".into()),
                 Err(e) => Reply::No(e.to_string()),
             }),
-            Question::Root { ve, position } => self.root_of(ve, position),
+            Question::Root { ve, position } => self.root_of(ve, position).await,
             Question::TakeOver { ve, position, epoch } => {
                 let _one = self.operating.lock().await;
                 match self.take_over(ve, from, position, epoch) {

@@ -7,6 +7,9 @@ use aspfs_tools::daemon::args::{Asked, Cli};
 use aspfs_tools::daemon::config::ConfigError;
 use clap::Parser;
 
+#[global_allocator]
+static ALLOCATOR: aspfs_tools::sys::Resident<std::alloc::System> = aspfs_tools::sys::Resident(std::alloc::System);
+
 fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: aspfs_tools::sys::Resident<std::alloc::System> = aspfs_tools::sys::Resident(std::alloc::System);
 
 fn main() -> ExitCode {
     aspfs_tests::mounted::program::main()

@@ -55,6 +55,11 @@ fn nothing_is_lost_by_a_hand_over() {
     assert!(!answered.is_empty() && stamps.len() >= answered.len(), "{} of {} are there", stamps.len(), answered.len());
     cluster.wait(1, "the old primary to follow", |rows| rows.iter().all(|r| r.state == "protected" && r.connected));
     std::fs::write(there.join("more"), "more").unwrap();
+    // After a pass of its scrub the follower has compared itself with the writer (checks G13).
+    cluster.nodes[0].aspfs(&["scrub", "--now"]).ok();
+    cluster.wait(0, "a comparison", |rows| rows.iter().any(|r| r.compared_equal.is_some()));
+    let rows = cluster.status(0);
+    assert!(rows.iter().all(|r| r.compared_equal != Some(false) && r.differences == 0), "{rows:?}");
 }
 
 /// A node that was thrown out of the cluster gets nothing any more (checks G30).

@@ -8,7 +8,7 @@ pub type UnsafeEntry = (&'static str, &'static str);
 
 /// The only files that may contain `unsafe`.
 pub const UNSAFE_FILES: &[UnsafeEntry] = &[
-    ("aspfs-tools/src/sys.rs", "mallopt has no safe wrapper"),
+    ("aspfs-tools/src/sys.rs", "mallopt, malloc_trim, mlock and GlobalAlloc have no safe wrappers"),
     ("vefs/src/fuse/sys.rs", "dup3 onto a borrowed descriptor, mount_setattr and FUSE's ioctls have no safe wrapper"),
     ("tests/src/mounted/system.rs", "tests map files, open file handles and make idmapped mounts"),
 ];

@@ -44,6 +44,7 @@ use std::sync::mpsc::Sender;
 
 pub use counters::Figures;
 pub use kept::KeptError;
+pub use negotiate::WRITE_MAX;
 pub use objects::Objects;
 pub use session::{Mounted, ServeError};
 

@@ -4,8 +4,10 @@ use std::io;
 
 use fuser::{InitFlags, KernelConfig};
 
-/// Largest write request in bytes. Each session thread's buffer grows to this.
-pub const WRITE_MAX: u32 = 1 << 20;
+/// Largest write request in bytes. So much of each session thread's buffer is in memory for as long as the thread lives, two for a mount.
+pub const WRITE_MAX: u32 = 128 << 10;
+/// How much the kernel reads ahead.
+const READ_AHEAD: u32 = 1 << 20;
 /// Requests that the kernel may have under way in the background.
 const BACKGROUND: u16 = 512;
 
@@ -45,7 +47,7 @@ pub fn negotiate(config: &mut KernelConfig) -> io::Result<()> {
     let out_of_range = |e| io::Error::other(format!("a FUSE limit is out of range: {e}"));
     config.set_max_write(WRITE_MAX).map_err(out_of_range)?;
     // The nearest that the kernel allows.
-    if let Err(most) = config.set_max_readahead(WRITE_MAX) {
+    if let Err(most) = config.set_max_readahead(READ_AHEAD) {
         config.set_max_readahead(most).map_err(out_of_range)?;
     }
     config.set_max_background(BACKGROUND).map_err(|e| out_of_range(u32::from(e)))?;

@@ -82,19 +82,23 @@ impl Store {
         Ok(unread)
     }
 
-    /// Seals and coalesces quiet files in every open VE; returns how many files changed. Publishes what a quiet VE has unpublished.
+    /// Seals and coalesces quiet files in every open VE; returns how many files changed, or the first error. Publishes what a quiet VE has unpublished.
     pub fn housekeep(&self, quiet: Duration) -> Result<usize> {
-        let mut changed = 0;
+        let (mut changed, mut failed) = (0, Ok(()));
         for ve in self.opened() {
             if ve.read_only_reason().is_none() && !self.shared.space.is_tight() {
-                changed += ve.housekeep(quiet)?;
+                // What one VE meets ends nobody else's round.
+                match ve.housekeep(quiet) {
+                    Ok(files) => changed += files,
+                    Err(e) => failed = failed.and(Err(e)),
+                }
                 match ve.publish_quiet() {
                     Ok(bytes) => drop(self.shared.given_back.fetch_add(bytes as u64, Ordering::Relaxed)),
                     Err(e) => tracing::error!(ve = %ve.id(), error = %e, "publishing what is quiet"),
                 }
             }
         }
-        Ok(changed)
+        failed.map(|()| changed)
     }
 
     /// About how many bytes of memory VEs that do little have given back since this was asked last: whoever knows the allocator may pass them on.
