@@ -97,6 +97,22 @@ impl Said {
     }
 }
 
+/// Unmounts what nobody works in, with umount(2).
+///
+/// Tests share a process, and one that starts a program shares the descriptors of all of them with it until it is
+/// executed: what a test has closed may be open for a moment more, and the mount busy.
+#[track_caller]
+pub fn unmount(dir: &Path) {
+    use rustix::mount::{UnmountFlags, unmount};
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match unmount(dir, UnmountFlags::empty()) {
+            Err(rustix::io::Errno::BUSY) if Instant::now() < until => std::thread::sleep(Duration::from_millis(10)),
+            done => return done.unwrap_or_else(|e| panic!("umount {}: {e}", dir.display())),
+        }
+    }
+}
+
 impl Node {
     /// A node with a running daemon.
     pub fn start() -> Node {
@@ -246,6 +262,22 @@ impl Node {
     /// Runs the client.
     pub fn aspfs(&self, args: &[&str]) -> Said {
         self.command(args).output().expect("the client runs").into()
+    }
+
+    /// Unmounts what nobody works in.
+    ///
+    /// It may be busy for a moment after its last use, as [`unmount`] says.
+    #[track_caller]
+    pub fn umount(&self, what: &str) {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let said = self.aspfs(&["umount", what]);
+            if said.status == 0 || !said.err.contains(": busy: ") || Instant::now() > until {
+                said.ok();
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// A VE over an empty tree, mounted.

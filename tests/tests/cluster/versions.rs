@@ -102,7 +102,7 @@ fn versions_are_mounted_on_replicas_and_of_branches() {
     same(&fork);
     assert_eq!(read(tail.join("f")), "the tail");
     for what in [format!("{VE}@{branch}"), format!("{VE}@{branch}:{first}"), text(&here).into(), text(&now).into()] {
-        one.aspfs(&["umount", &what]).ok();
+        one.umount(&what);
     }
     one.aspfs(&["branch", "remove", VE, &branch]).ok();
     assert!(!one.aspfs(&["hold", "list", VE]).ok().contains("mount"));

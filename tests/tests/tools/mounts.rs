@@ -6,10 +6,9 @@ use std::process::Command;
 
 use aspfs_holder::protocol::MountFlags;
 use aspfs_tests::needs_mounts;
-use aspfs_tests::node::{Node, Said, programs};
+use aspfs_tests::node::{Node, Said, programs, unmount};
 use aspfs_tools::client::mountinfo;
 use aspfs_tools::control::message::{Id, MountRow, Request};
-use rustix::mount::UnmountFlags;
 use vefs::ids::VeId;
 
 fn text(path: &Path) -> &str {
@@ -38,7 +37,7 @@ fn a_mount_works_and_says_what_it_is() {
     let ahead = std::fs::read_to_string(format!("/sys/class/bdi/{}:{}/read_ahead_kb", device.0, device.1)).unwrap();
     assert_eq!(ahead.trim(), "1024");
     assert!(node.aspfs(&["ve", "list"]).ok().contains(text(&dir)));
-    node.aspfs(&["umount", "0000002A"]).ok();
+    node.umount("0000002A");
     assert!(shown(&dir).is_none());
     assert!(!dir.join("f").exists());
     assert_eq!(node.aspfs(&["cat", "0000002A", "/f"]).ok(), "hello");
@@ -96,7 +95,7 @@ fn umount_by_hand_releases_the_ve() {
     needs_mounts!();
     let mut node = Node::start();
     let dir = node.mounted("0000002A");
-    rustix::mount::unmount(&dir, UnmountFlags::empty()).unwrap();
+    unmount(&dir);
     node.wait_for("the VE", |node| node.aspfs(&["ve", "destroy", "0000002A"]).ok_or_none());
 }
 
@@ -261,5 +260,5 @@ fn stop_goes_well_while_a_mount_ends() {
         node.up();
         node.aspfs(&["mount", "0000002A", dir.to_str().unwrap()]).ok();
     }
-    node.aspfs(&["umount", "0000002A"]).ok();
+    node.umount("0000002A");
 }

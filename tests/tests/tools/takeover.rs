@@ -41,7 +41,7 @@ fn a_writer_goes_on_over_kills_of_the_daemon() {
     let bytes = std::fs::read(dir.join("log")).unwrap();
     let wanted: Vec<u8> = (0..n).flat_map(u64::to_le_bytes).collect();
     assert!(bytes == wanted, "{} bytes of {}", bytes.len(), wanted.len());
-    node.aspfs(&["umount", "0000002A"]).ok();
+    node.umount("0000002A");
 }
 
 /// checks G7
@@ -74,7 +74,7 @@ fn what_is_open_survives_a_stop_and_a_kill() {
     let status: Status = node.client().call(&Request::Status {}).unwrap();
     assert_eq!(status.mounts.len(), 1);
     drop(file);
-    node.aspfs(&["umount", "0000002A"]).ok();
+    node.umount("0000002A");
     assert!(node.mounts().is_empty());
 }
 

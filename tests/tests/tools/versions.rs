@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use aspfs_tests::needs_mounts;
-use aspfs_tests::node::Node;
+use aspfs_tests::node::{Node, unmount};
 use aspfs_tools::control::message::{Request, Status};
 use rustix::mount::UnmountFlags;
 
@@ -117,8 +117,8 @@ fn a_version_is_mounted_beside_its_ve() {
     assert!(line.starts_with(&format!("{VE}@{first} ")) && line.contains(" fuse.vefs ro,"), "{line}");
     let shown = node.aspfs(&["status"]).ok();
     assert!(shown.contains(&format!("{VE}@{first} is mounted at {}", text(&old))), "{shown}");
-    node.aspfs(&["umount", &format!("{VE}@{first}")]).ok();
-    node.aspfs(&["umount", text(&new)]).ok();
+    node.umount(&format!("{VE}@{first}"));
+    node.umount(text(&new));
     assert_eq!(status(&node).mounts.len(), 1);
     assert_eq!(std::fs::read(dir.join("big")).unwrap(), b"short", "the VE itself never noticed");
 }
@@ -192,7 +192,7 @@ fn versions_have_many_names() {
         .unwrap();
     if by_mount.status.success() {
         assert_eq!(std::fs::read_to_string(free.join("f")).unwrap(), "second");
-        node.aspfs(&["umount", text(&free)]).ok();
+        node.umount(text(&free));
     } else {
         // The helper is not installed here: it is called by its name.
         let helper = node.path("mount.fuse.vefs");
@@ -204,7 +204,7 @@ fn versions_have_many_names() {
             .unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         assert_eq!(std::fs::read_to_string(free.join("f")).unwrap(), "second");
-        node.aspfs(&["umount", text(&free)]).ok();
+        node.umount(text(&free));
     }
     node.aspfs(&["mount", &format!("{VE}@999999"), text(&free)]).fails(1, &["no version 999999"]);
     node.aspfs(&["mount", &format!("{VE}@nothing"), text(&free)]).fails(1, &["no hold and no branch", "nothing"]);
@@ -213,7 +213,7 @@ fn versions_have_many_names() {
     node.aspfs(&["mount", &format!("{VE}@"), text(&free)]).fails(2, &["is no version"]);
     node.aspfs(&["umount", &format!("{VE}@{first}999")]).fails(1, &["not mounted", &format!("{VE}@{kept}")]);
     node.aspfs(&["umount", text(&free)]).fails(1, &[text(&free), "no VE"]);
-    node.aspfs(&["umount", &format!("{VE}@before-upgrade")]).ok();
+    node.umount(&format!("{VE}@before-upgrade"));
     assert!(!holds(&node).contains("mount"));
 }
 
@@ -230,15 +230,15 @@ fn a_mount_keeps_its_version_and_no_longer() {
     assert!(listed.contains(&format!("mount {first}")), "{listed}");
     node.aspfs(&["hold", "release", VE, &format!("mount {first}")]).fails(1, &["mounted", "unmount"]);
     node.aspfs(&["ve", "destroy", VE]).fails(1, &["mounted at"]);
-    node.aspfs(&["umount", VE]).ok();
+    node.umount(VE);
     node.aspfs(&["ve", "destroy", VE]).fails(1, &[&format!("{VE}@{first}"), "mounted at", text(&old)]);
-    rustix::mount::unmount(&old, UnmountFlags::empty()).unwrap();
+    unmount(&old);
     node.wait_for("the release", |node| (!holds(node).contains("mount")).then_some(()));
     // Unmounted while there is no daemon: the next one finds no mount for it.
     node.aspfs(&["mount", &format!("{VE}@{first}"), text(&old)]).ok();
     assert!(holds(&node).contains("mount"));
     node.kill();
-    rustix::mount::unmount(&old, UnmountFlags::empty()).unwrap();
+    unmount(&old);
     node.up();
     assert!(!holds(&node).contains("mount"));
     assert!(status(&node).mounts.is_empty());
@@ -289,7 +289,7 @@ fn a_mounted_version_survives_kills_of_the_daemon() {
     node.up();
     assert_eq!(tree(&old), before);
     for what in [format!("{VE}@{first}"), format!("{VE}@{second}"), VE.to_owned()] {
-        node.aspfs(&["umount", &what]).ok();
+        node.umount(&what);
     }
     assert!(!holds(&node).contains("mount"));
 }
