@@ -21,3 +21,4 @@ pub mod opgen;
 pub mod reader;
 pub mod run;
 pub mod samples;
+pub mod samples_scrub;

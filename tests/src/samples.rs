@@ -122,7 +122,8 @@ fn directory() -> Inode {
     }
 }
 
-fn dentry() -> Dentry {
+/// The sample entry.
+pub fn dentry() -> Dentry {
     Dentry { ino: FILE, kind: Kind::Regular, cookie: 3 }
 }
 
@@ -366,5 +367,10 @@ pub fn encoded() -> Vec<(&'static str, String, Vec<u8>)> {
     add("rows", "txn", codec::encode(&txn_row()));
     add("rows", "mounted-key", rows::mounted(ve, "epoch-1.0:5"));
     add("rows", "mounted", codec::encode(&mounted()));
+    add("rows", "scrub-key", rows::scrub());
+    add("rows", "scrub", codec::encode(&crate::samples_scrub::scrub()));
+    for (name, hash) in crate::samples_scrub::roots() {
+        add("roots", name, hash.0.to_vec());
+    }
     out
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use aspfs_tests::golden::{Entries, check, read};
 use aspfs_tests::harness::{World, create_ve, small_options};
-use aspfs_tests::samples;
+use aspfs_tests::{samples, samples_scrub};
 use bincode::{Decode, Encode};
 use bytes::Bytes;
 use vefs::change::{Body, Change, Seal};
@@ -27,10 +27,11 @@ use vefs::meta::rows::{self, Current, Former, Head, TxnRow};
 use vefs::op::{Op, Owner};
 use vefs::state::key::{Key, Value};
 use vefs::storage::memory::MemStorage;
+use vefs::store::scrub::Scrub;
 use vefs::types::{Kind, mode};
 use vefs::ve::{Envelope, Memo, Request};
 
-const FILES: [&str; 6] = ["headers", "frames", "changes", "keys", "values", "rows"];
+const FILES: [&str; 7] = ["headers", "frames", "changes", "keys", "values", "rows", "roots"];
 
 fn of_file(file: &str) -> Entries {
     samples::encoded().into_iter().filter(|(f, ..)| *f == file).map(|(_, name, bytes)| (name, bytes)).collect()
@@ -128,6 +129,7 @@ fn golden_rows_are_read() {
     assert_eq!(rows::parse_mounted(&row("mounted-key")).unwrap(), (VeId(0x2A), "epoch-1.0:5".into()));
     assert_eq!(rows::mounted_row(&row("mounted")).unwrap(), samples::mounted());
     same::<Head>("rows", "head", &samples::head());
+    same::<Scrub>("rows", "scrub", &samples_scrub::scrub());
     same::<TxnRow>("rows", "txn", &samples::txn_row());
     same::<(u64, u64)>("rows", "clean", &samples::CLEAN);
     same::<Vec<(u64, Memo)>>("rows", "answers", &samples::answers());

@@ -9,6 +9,7 @@ mod follow;
 mod operate;
 mod peers;
 mod pull;
+mod repair;
 mod serve;
 mod ship;
 mod status;
@@ -62,6 +63,10 @@ pub(crate) struct Inner {
     pub followed: Mutex<BTreeMap<VeId, Arc<Following>>>,
     pub held: Arc<HeldStates>,
     pub strangers: Strangers,
+    /// Damaged things that were repaired with other nodes' bytes.
+    repaired: std::sync::atomic::AtomicU64,
+    /// Those that no other node had, and when they were asked.
+    repairs: Mutex<BTreeMap<vefs::ids::Hash, Duration>>,
     /// VEs of which a whole state is being pulled.
     pub pulls: Mutex<std::collections::BTreeSet<VeId>>,
     /// Held by whoever promotes, hands over or rewinds: one at a time.
@@ -111,6 +116,8 @@ impl Runtime {
             followed: Mutex::default(),
             held: Arc::default(),
             strangers: Strangers::default(),
+            repaired: Default::default(),
+            repairs: Mutex::default(),
             pulls: Mutex::default(),
             operating: tokio::sync::Mutex::default(),
             rooting: tokio::sync::Mutex::default(),

@@ -121,6 +121,7 @@ pub fn scrub(scrub: &ScrubRow) -> String {
         ("checked", format!("{} things, {}", show_count(scrub.things), show_size(scrub.bytes))),
         ("last ended", or(&scrub.ended, "never")),
         ("found damaged", scrub.found.to_string()),
+        ("repaired", scrub.repaired.to_string()),
     ]);
     for bad in &scrub.damage {
         out += &format!("{} {} since {}: {}\n", bad.kind, bad.name, bad.since, bad.detail);

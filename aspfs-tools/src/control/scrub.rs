@@ -21,6 +21,8 @@ pub struct ScrubRow {
     pub bytes: u64,
     /// Damaged things that it has found.
     pub found: u64,
+    /// Damaged things that were repaired with the bytes of another node, since the daemon started.
+    pub repaired: u64,
     /// What is damaged, as far as is known.
     pub damage: Vec<DamageRow>,
 }

@@ -157,6 +157,9 @@ fn text(daemon: &Daemon) -> String {
     let mut out = render(&rows);
     if let Ok(runtime) = daemon.replication() {
         render_strangers(&mut out, &runtime.strangers().all());
+        let name = "aspfs_scrub_repaired_total";
+        let help = "Damaged things that were repaired with the bytes of another node";
+        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {}", runtime.repaired());
     }
     out
 }

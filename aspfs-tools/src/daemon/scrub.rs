@@ -2,8 +2,9 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use aspfs_replica::runtime::Runtime;
 use vefs::store::scrub::{Bad, Part, Scrub, Thing};
 
 use super::refuse::{Answer, about};
@@ -31,7 +32,9 @@ fn step(daemon: &Daemon) -> vefs::Result<()> {
     }
     if scrub.is_running() {
         let pass = daemon.store.scrub_step(daemon.config.scrub_rate.saturating_mul(STEP.as_secs()))?;
-        if !pass.is_running() {
+        scrub = pass;
+        if !scrub.is_running() {
+            let pass = &scrub;
             tracing::info!(
                 pass = pass.pass,
                 things = pass.things,
@@ -45,7 +48,22 @@ fn step(daemon: &Daemon) -> vefs::Result<()> {
             }
         }
     }
+    if let Ok(replication) = daemon.replication() {
+        repair(&replication, &scrub);
+    }
     Ok(())
+}
+
+/// Puts right what is damaged and can be had from another node. What could not is tried again a minute later.
+fn repair(replication: &Runtime, scrub: &Scrub) {
+    let begun = Instant::now();
+    for bad in &scrub.damage {
+        replication.repair(&bad.thing);
+        // The rest has its turn in the next step: a stop of the daemon waits for this one.
+        if begun.elapsed() >= STEP {
+            break;
+        }
+    }
 }
 
 /// Whether a pass has to begin. Wall time is good enough for that: a clock that jumps makes one too many or one too late.
@@ -60,7 +78,8 @@ impl Daemon {
     /// How the scrub is; with `now` a pass begins, if none is under way.
     pub fn scrub(&self, now: bool) -> Answer<ScrubRow> {
         let scrub = if now { self.store.scrub_begin() } else { self.store.scrub_status() };
-        Ok(row(&scrub.map_err(about("scrub"))?))
+        let repaired = self.replication().map_or(0, |replication| replication.repaired());
+        Ok(ScrubRow { repaired, ..row(&scrub.map_err(about("scrub"))?) })
     }
 }
 
@@ -82,6 +101,7 @@ fn row(scrub: &Scrub) -> ScrubRow {
         things: scrub.things,
         bytes: scrub.bytes,
         found: scrub.found,
+        repaired: 0,
         damage: scrub.damage.iter().map(damage).collect(),
     }
 }

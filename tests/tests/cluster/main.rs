@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod failover;
+mod repair;
 mod setup;
 mod versions;
 mod window;

@@ -16,7 +16,7 @@ use std::io::Read;
 
 use bincode::{Decode, Encode};
 
-use super::Store;
+use super::{Store, TreeCopy};
 use crate::clock::Timestamp;
 use crate::codec;
 use crate::error::{Error, Result};
@@ -199,9 +199,24 @@ impl Store {
             writer.write(&piece[..n])?;
         }
         self.shared.objects.repair(hash, writer.seal()?)?;
+        self.scrub_repaired(&Thing::Object(hash))
+    }
+
+    /// Puts a copy of a base tree, all of whose bytes are there, in the place of a damaged one, once it is proved to be that tree. VEs that
+    /// have it in memory go on with what they read when it was whole.
+    ///
+    /// # Errors
+    /// The bytes are not the tree's: nothing was changed. The store failed.
+    pub fn repair_tree(&self, hash: Hash, copy: TreeCopy) -> Result<()> {
+        let _pin = self.place_tree(copy, hash)?;
+        self.scrub_repaired(&Thing::Tree(hash))
+    }
+
+    /// A thing is whole again: it is listed no longer.
+    fn scrub_repaired(&self, thing: &Thing) -> Result<()> {
         let _one = self.scrubbing.lock();
         let mut scrub = self.scrub_status()?;
-        scrub.damage.retain(|bad| bad.thing != Thing::Object(hash));
+        scrub.damage.retain(|bad| bad.thing != *thing);
         self.write_scrub(&scrub)
     }
 

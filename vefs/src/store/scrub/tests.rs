@@ -246,3 +246,27 @@ fn an_object_is_repaired_from_its_own_bytes_only() {
     store.repair_object(hash, &mut &good[..]).unwrap();
     assert_eq!(pass(&store, u64::MAX).found, 0);
 }
+
+/// A damaged base tree is put back from its own bytes and from no others; what is listed goes with it.
+#[test]
+fn a_tree_is_repaired_from_its_own_bytes_only() {
+    let bed = Bed::new();
+    let store = bed.store.clone().unwrap();
+    let path = bed.paths("bases/", ".tree").remove(0);
+    let file = bed.storage.open(&path).unwrap();
+    let mut good = vec![0; file.len().unwrap() as usize];
+    file.read_at(&mut good, 0).unwrap();
+    bed.flip(&path, good.len() as u64 / 2);
+    let scrub = pass(&store, u64::MAX);
+    let Thing::Tree(hash) = only(&scrub).thing else { panic!("{scrub:?}") };
+    let copy = |bytes: &[u8]| {
+        let mut copy = store.copy_tree().unwrap();
+        bytes.chunks(1000).for_each(|part| copy.write(part).unwrap());
+        copy
+    };
+    assert!(store.repair_tree(hash, copy(&good[1..])).is_err());
+    assert_eq!(pass(&store, u64::MAX).found, 1, "wrong bytes change nothing");
+    store.repair_tree(hash, copy(&good)).unwrap();
+    assert!(store.scrub_status().unwrap().damage.is_empty());
+    assert_eq!(pass(&store, u64::MAX).found, 0);
+}
