@@ -1,9 +1,10 @@
 //! What replication does: two nodes in one process over 127.0.0.1, with real stores, threads and flushes. How fast a VE's bytes become durable on
-//! both; how old the newest copy is while a VE is written; how long a promotion takes.
+//! both; how old the newest copy is under a mixed load, and what travels for it; how long a promotion takes.
+
+mod mix;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -118,7 +119,7 @@ pub fn measure(ground: &Ground) -> Result<Outcome> {
     std::fs::create_dir_all(&dir)?;
     let mut pair = pair(&dir)?;
     bulk(ground, &pair, &mut out)?;
-    fresh(ground, &pair, &mut out)?;
+    mix::mixed(ground, &pair, &mut out)?;
     promotion(&mut pair, &mut out)?;
     drop(pair);
     std::fs::remove_dir_all(&dir)?;
@@ -145,51 +146,6 @@ fn bulk(ground: &Ground, pair: &Pair, out: &mut Outcome) -> Result<()> {
     out.figures.push(Figure::goal("bulk, durable on both sides", "MB/s", Goal::AtLeast(150.0), rates));
     out.figures.push(Figure::info("CPU of both nodes", "s/GiB", cpus));
     Ok(())
-}
-
-/// A stamp is written every two milliseconds, beside an append of 5 MB/s; the replica is read all the time.
-fn fresh(ground: &Ground, pair: &Pair, out: &mut Outcome) -> Result<()> {
-    let (stamp, log) = (create(&pair.ve, "stamp")?, create(&pair.ve, "log")?);
-    let origin = Instant::now();
-    let now = || origin.elapsed().as_nanos() as u64;
-    write(&pair.ve, stamp, 0, &Bytes::copy_from_slice(&now().to_le_bytes()))?;
-    pair.ve.commit()?;
-    pair.drained()?;
-    let there = pair.two.store.ve(VE)?;
-    let over = AtomicBool::new(false);
-    let seconds = ground.size(20, 1) as u64;
-    let mut ages: Vec<f64> = std::thread::scope(|scope| -> Result<Vec<f64>> {
-        let writer = scope.spawn(|| -> Result<()> {
-            let part = noise(50_000, 4);
-            for n in 0u64.. {
-                if over.load(Ordering::Relaxed) {
-                    break;
-                }
-                write(&pair.ve, stamp, 0, &Bytes::copy_from_slice(&now().to_le_bytes()))?;
-                if n.is_multiple_of(5) {
-                    write(&pair.ve, log, n / 5 * part.len() as u64, &part)?;
-                }
-                std::thread::sleep(Duration::from_millis(2));
-            }
-            Ok(())
-        });
-        let mut ages = vec![];
-        while origin.elapsed() < Duration::from_secs(seconds) {
-            let bytes = there.read(stamp, 0, 8)?;
-            let stamp = u64::from_le_bytes(bytes.as_slice().try_into().context("eight bytes")?);
-            ages.push(now().saturating_sub(stamp) as f64 / 1e9);
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        over.store(true, Ordering::Relaxed);
-        writer.join().map_err(|_| anyhow::anyhow!("the writer panicked"))??;
-        Ok(ages)
-    })?;
-    ages.sort_by(f64::total_cmp);
-    let at = |share: f64| vec![ages[((ages.len() - 1) as f64 * share) as usize]];
-    out.figures.push(Figure::goal("age of the newest copy: median", "s", Goal::AtMost(0.5), at(0.5)));
-    out.figures.push(Figure::goal("age of the newest copy: p99", "s", Goal::AtMost(1.0), at(0.99)));
-    pair.ve.commit()?;
-    pair.drained()
 }
 
 fn promotion(pair: &mut Pair, out: &mut Outcome) -> Result<()> {

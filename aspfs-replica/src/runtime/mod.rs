@@ -28,7 +28,7 @@ use vefs::{Store, Ve};
 
 use crate::cluster::Cluster;
 use crate::local::HeldStates;
-use crate::net::{NetError, Settings, Transport};
+use crate::net::{NetError, PeerStats, Settings, Transport};
 use crate::node::NodeId;
 pub use compare::Compared;
 pub use exposed::{Exposed, Standing, Tail, policy_of};
@@ -159,6 +159,11 @@ impl Runtime {
     /// The cluster that this node is in.
     pub fn cluster(&self) -> &Arc<Cluster> {
         &self.inner.cluster
+    }
+
+    /// What went over the network to and from each peer since the start.
+    pub fn traffic(&self) -> Vec<PeerStats> {
+        self.inner.transport.get().map(Transport::stats).unwrap_or_default()
     }
 
     /// A VE was made, or its policy changed: streams begin and end as it says.
