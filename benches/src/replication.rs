@@ -42,7 +42,7 @@ fn node(dir: &Path, cluster: Arc<Cluster>) -> Result<Node> {
     let background = Background::start(store.clone(), Duration::from_secs(1))?;
     let id = cluster.node();
     let clock = Arc::new(SystemClock);
-    let runtime = Runtime::start(store.clone(), cluster.clone(), "127.0.0.1:0".parse()?, clock)?;
+    let runtime = Runtime::start(store.clone(), cluster.clone(), "127.0.0.1:0".parse()?, clock, None)?;
     let address = runtime.local_addr().context("an address")?.to_string();
     if cluster.has_authority() {
         cluster.set_addresses(&id.to_string(), &[address.parse()?])?;

@@ -127,10 +127,12 @@ impl Node {
         node
     }
 
-    /// A node with a running daemon, begun with these words: one that enters a namespace.
-    pub fn on(prefix: Vec<String>) -> Node {
+    /// A node with a running daemon, begun with these words, which enter a namespace, and given these flags
+    /// besides.
+    pub fn on(prefix: Vec<String>, flags: &[String]) -> Node {
         let mut node = Node::stopped();
         node.prefix = prefix;
+        node.flags = flags.to_vec();
         node.up();
         node
     }

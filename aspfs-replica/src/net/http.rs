@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::arbiter::etcd::{ANSWER_MAX, Http};
 
 /// A client of several servers that answer the same: whichever answers.
+#[derive(Clone)]
 pub struct HttpClient {
     agent: ureq::Agent,
     servers: Vec<String>,

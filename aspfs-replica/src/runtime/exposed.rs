@@ -16,6 +16,7 @@ use vefs::clock::Clock;
 use vefs::ids::{PayloadId, TxnNo, VeId};
 use vefs::ve::{Verdict, Watcher};
 
+use super::right::Right;
 use crate::node::NodeId;
 use crate::window::{self, AtWindow, Counters, Event, Exposure, ReplicaStatus, State, Window};
 
@@ -46,8 +47,8 @@ impl Tail {
     }
 }
 
-/// The VE's window as its policy has it.
-pub fn policy_of(policy: &change::Policy) -> window::Policy {
+/// The VE's window as its policy has it. Where an arbiter may have another node promoted, it hears of lagging first.
+fn policy_of(policy: &change::Policy, governed: bool) -> window::Policy {
     window::Policy {
         window: Duration::from_millis(policy.window_ms.into()),
         at_window: match policy.at_window {
@@ -55,7 +56,7 @@ pub fn policy_of(policy: &change::Policy) -> window::Policy {
             change::AtWindow::Stall => AtWindow::Stall,
             change::AtWindow::Alarm => AtWindow::Alarm,
         },
-        recorded: policy.recorded,
+        recorded: governed,
     }
 }
 
@@ -70,6 +71,8 @@ pub struct Standing {
     pub replicas: Vec<ReplicaStatus>,
     /// What was counted since this node writes it.
     pub counters: Counters,
+    /// How much is left of the arbiter's lease, where there is an arbiter.
+    pub lease: Option<Duration>,
 }
 
 /// The window of one VE, and the tails of its replicas' streams.
@@ -81,28 +84,45 @@ pub struct Exposed {
     tails: Mutex<BTreeMap<NodeId, Arc<Tail>>>,
     /// Writers wait: the VE is being handed over.
     holding: AtomicBool,
+    right: Right,
 }
 
 impl Exposed {
-    /// Begins to watch a VE. Nothing is known of the times of what was written before.
-    pub fn watch(ve: &Arc<Ve>, policy: &change::Policy, clock: Arc<dyn Clock>) -> Arc<Exposed> {
+    /// Begins to watch a VE. Nothing is known of the times of what was written before. `governed`: an arbiter has to allow what is written.
+    pub fn watch(ve: &Arc<Ve>, policy: &change::Policy, clock: Arc<dyn Clock>, governed: bool) -> Arc<Exposed> {
         let now = clock.boot();
         // What lies open is taken up by the next transaction's number, which is new.
         let settled = ve.position().txn;
         let exposed = Arc::new(Exposed {
             id: ve.id(),
             ve: Arc::downgrade(ve),
-            window: Mutex::new(Window::new(policy_of(policy), settled, now)),
+            window: Mutex::new(Window::new(policy_of(policy, governed), settled, now)),
             clock,
             tails: Mutex::default(),
             holding: AtomicBool::new(false),
+            right: Right::new(governed),
         });
         ve.set_watcher(Some(exposed.clone()));
         exposed
     }
 
-    fn now(&self) -> Duration {
+    pub(super) fn now(&self) -> Duration {
         self.clock.boot()
+    }
+
+    /// The right to write.
+    pub(super) fn right(&self) -> &Right {
+        &self.right
+    }
+
+    /// Whether this node may write at this moment, as far as an arbiter is concerned.
+    pub fn may_write(&self) -> bool {
+        self.right.holds(self.now())
+    }
+
+    /// The arbiter has recorded that the VE may lag.
+    pub(super) fn permitted(&self, number: u64) {
+        self.with(|window, now| window.permitted(number, now));
     }
 
     /// Does something with the window, then tells people and waiting writers what came of it.
@@ -120,18 +140,26 @@ impl Exposed {
     fn tell(&self, events: &[Event]) {
         let mut wake = false;
         for event in events {
-            if let Event::Changed { from, to, .. } = event {
-                wake = true;
-                match to {
-                    State::Lagging | State::Stalled | State::Fenced => {
-                        tracing::error!(ve = %self.id, from = from.name(), to = to.name(), "ALARM: the window of a VE");
-                    }
-                    _ => tracing::info!(ve = %self.id, from = from.name(), to = to.name(), "the window of a VE"),
+            match event {
+                Event::Changed { from, to, .. } => {
+                    wake = true;
+                    self.tell_change(*from, *to);
                 }
+                Event::AskPermit(number) => self.right.want(Some(*number)),
+                Event::ReturnPermit(_) => self.right.want(None),
             }
         }
         if wake {
             self.wake_writers();
+        }
+    }
+
+    fn tell_change(&self, from: State, to: State) {
+        match to {
+            State::Lagging | State::Stalled | State::Fenced => {
+                tracing::error!(ve = %self.id, from = from.name(), to = to.name(), "ALARM: the window of a VE");
+            }
+            _ => tracing::info!(ve = %self.id, from = from.name(), to = to.name(), "the window of a VE"),
         }
     }
 
@@ -146,7 +174,7 @@ impl Exposed {
         let mut tails = self.tails.lock();
         let mut new = Vec::new();
         self.with(|window, now| {
-            window.set_policy(policy_of(policy), now);
+            window.set_policy(policy_of(policy, self.right.is_governed()), now);
             for r in &policy.replicas {
                 let node = NodeId(r.node);
                 window.set_replica(node, r.required, acked.get(&node).copied(), now);
@@ -202,14 +230,21 @@ impl Exposed {
     pub fn standing(&self) -> Standing {
         self.with(|w, now| {
             w.tick(now);
-            Standing { state: w.state(), exposure: w.exposure(), replicas: w.replicas(), counters: w.counters() }
+            let state = match w.state() {
+                State::Fenced => State::Fenced,
+                // Writers wait, whatever the window says.
+                _ if !self.right.holds(now) => State::Stalled,
+                state => state,
+            };
+            let lease = self.right.left(now);
+            Standing { state, exposure: w.exposure(), replicas: w.replicas(), counters: w.counters(), lease }
         })
     }
 }
 
 impl Watcher for Exposed {
     fn admit(&self, bytes: u64) -> Verdict {
-        if self.holding.load(Ordering::Acquire) {
+        if self.holding.load(Ordering::Acquire) || !self.may_write() {
             return Verdict::Wait;
         }
         match self.with(|w, now| w.admit(bytes, now)) {
@@ -221,6 +256,9 @@ impl Watcher for Exposed {
     }
 
     fn complete(&self) -> Verdict {
+        if !self.may_write() {
+            return Verdict::Wait;
+        }
         match self.with(|w, now| w.complete(now)) {
             window::Verdict::Go | window::Verdict::Delay(_) => Verdict::Go,
             window::Verdict::Wait => Verdict::Wait,

@@ -6,10 +6,13 @@
 mod compare;
 mod exposed;
 mod follow;
+mod govern;
 mod operate;
 mod peers;
+mod promotion;
 mod pull;
 mod repair;
+mod right;
 mod serve;
 mod ship;
 mod status;
@@ -31,8 +34,9 @@ use crate::local::HeldStates;
 use crate::net::{NetError, PeerStats, Settings, Transport};
 use crate::node::NodeId;
 pub use compare::Compared;
-pub use exposed::{Exposed, Standing, Tail, policy_of};
+pub use exposed::{Exposed, Standing, Tail};
 pub use follow::{FollowFigures, Following};
+pub use govern::ArbiterSettings;
 pub use operate::{OperateError, Promoted, with_replica};
 pub use peers::{Strangers, Word};
 pub use status::{Link, LinkFigures, ReplicaFigures, VeFigures};
@@ -71,6 +75,10 @@ pub(crate) struct Inner {
     pub pulls: Mutex<std::collections::BTreeSet<VeId>>,
     /// Held by whoever promotes, hands over or rewinds: one at a time.
     operating: tokio::sync::Mutex<()>,
+    /// Held by whoever begins or ends to lead or follow a VE.
+    refreshing: Mutex<()>,
+    /// The arbiter outside, if there is one.
+    arbitration: Option<Arc<govern::Arbitration>>,
     /// Held by whoever makes the root of a state for another node.
     rooting: tokio::sync::Mutex<()>,
 }
@@ -93,12 +101,13 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// Listens for other nodes, and goes on with every VE that is replicated.
+    /// Listens for other nodes, and goes on with every VE that is replicated. `arbiter`: who gives epochs and leases, if not people.
     pub fn start(
         store: Arc<Store>,
         cluster: Arc<Cluster>,
         listen: SocketAddr,
         clock: Arc<dyn Clock>,
+        arbiter: Option<&ArbiterSettings>,
     ) -> Result<Runtime, StartError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(THREADS)
@@ -121,6 +130,8 @@ impl Runtime {
             pulls: Mutex::default(),
             operating: tokio::sync::Mutex::default(),
             rooting: tokio::sync::Mutex::default(),
+            refreshing: Mutex::default(),
+            arbitration: arbiter.map(|settings| Arc::new(govern::Arbitration::new(settings))),
         });
         let handler = Arc::new(serve::Server(Arc::downgrade(&inner)));
         // A node that was away is reached soon after it is back: an attempt that began before is not waited for.
@@ -232,6 +243,7 @@ impl Inner {
 
     /// Leads, follows or leaves alone, as the VE's role and policy say.
     pub(crate) fn refresh(self: &Arc<Self>, ve: &Arc<Ve>) -> vefs::Result<()> {
+        let _one = self.refreshing.lock();
         if !ve.is_writer() {
             self.stop_leading(ve.id());
             let following = || Following::new(ve.clone(), self.cluster.node(), self.clock.clone());
@@ -253,15 +265,18 @@ impl Inner {
         self.ship(&led, &policy)
     }
 
-    fn lead(&self, ve: &Arc<Ve>, policy: &Policy) -> vefs::Result<Arc<Led>> {
+    fn lead(self: &Arc<Self>, ve: &Arc<Ve>, policy: &Policy) -> vefs::Result<Arc<Led>> {
         if let Some(led) = self.led.lock().get(&ve.id()).filter(|l| Arc::ptr_eq(&l.ve, ve)) {
             return Ok(led.clone());
         }
         // Sessions are told apart by the epoch: the next run of this daemon must have another one, whatever it writes.
         ve.note_epoch(ve.epoch())?;
-        let exposed = Exposed::watch(ve, policy, self.clock.clone());
+        let exposed = Exposed::watch(ve, policy, self.clock.clone(), self.arbitration.is_some());
         let led = Arc::new(Led { ve: ve.clone(), exposed, links: Mutex::default() });
         self.led.lock().insert(ve.id(), led.clone());
+        if let Some(arbitration) = self.arbitration.clone() {
+            self.runtime.spawn(govern::govern(Arc::downgrade(self), led.clone(), arbitration));
+        }
         Ok(led)
     }
 

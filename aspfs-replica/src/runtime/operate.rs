@@ -9,12 +9,11 @@ use vefs::change::{Policy, ReplicaOf};
 use vefs::format::role::RoleKind;
 use vefs::ids::{Epoch, Position, VeId};
 
-use super::peers::{Word, named};
+use super::promotion::Insists;
 use super::status::{ReplicaFigures, VeFigures};
 use super::talk::{Question, Reply};
 use super::{Inner, Runtime};
 use crate::node::NodeId;
-use crate::promote;
 
 /// How long another node is waited for.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -48,7 +47,7 @@ pub struct Promoted {
     pub others: Vec<(NodeId, Option<Position>)>,
 }
 
-fn cannot(text: impl Into<String>) -> OperateError {
+pub(super) fn cannot(text: impl Into<String>) -> OperateError {
     OperateError::Cannot(text.into())
 }
 
@@ -59,7 +58,7 @@ impl Runtime {
         let inner = self.inner().clone();
         self.block_on(async move {
             let _one = inner.operating.lock().await;
-            inner.promote(ve, old_primary_is_off, force).await
+            inner.promote(ve, Insists { old_primary_is_off, force }).await
         })
     }
 
@@ -171,111 +170,13 @@ impl Inner {
         Some(VeFigures { ve, position: figures.durable, led: None, followed: Some(figures) })
     }
 
-    async fn promote(self: &Arc<Self>, id: VeId, old_is_off: bool, force: bool) -> Result<Promoted, OperateError> {
-        if !self.store.has_ve(id) {
-            return Err(cannot(format!("there is no VE {id} here")));
-        }
-        let ve = self.store.ve(id)?;
-        if ve.is_writer() {
-            return Err(cannot(format!("VE {id} is written here already, in epoch {}", ve.epoch().0)));
-        }
-        if !old_is_off {
-            let text = "this node cannot know that the old primary is off; say so with --old-primary-is-off";
-            return Err(OperateError::Unsafe(format!("VE {id}: {text}")));
-        }
-        let policy = ve.policy()?;
-        let lineage = ve.identity().lineage;
-        let (mut others, mut highest) = (vec![], ve.epoch());
-        let me = self.cluster.node();
-        let primary = Some(NodeId(policy.writer)).filter(|n| *n != NodeId::default() && *n != me);
-        let mut answers = tokio::task::JoinSet::new();
-        for node in named(&policy).into_iter().filter(|n| *n != me) {
-            let this = self.clone();
-            answers.spawn(async move {
-                let asked = this.ask(node, Question::Position { ve: id, lineage });
-                (node, tokio::time::timeout(ASKED, asked).await.unwrap_or_else(|_| Err("no answer in time".into())))
-            });
-        }
-        for (node, answer) in answers.join_all().await {
-            match answer {
-                Ok(Reply::Destroyed) => {
-                    self.bury(id, lineage)?;
-                    return Err(cannot(format!("VE {id} was destroyed, node {node} knows: it is erased here, too")));
-                }
-                Ok(Reply::At { position, epoch, writes }) => {
-                    highest = highest.max(epoch);
-                    if writes && !force {
-                        let text = "hand it over there with `aspfs switchover`, or stop it first";
-                        return Err(OperateError::Unsafe(format!("VE {id} is written by node {node}: {text}")));
-                    }
-                    others.push((node, Some(position)));
-                }
-                Ok(Reply::Stranger) if !force => {
-                    let text = "it was removed from the VE's replicas, and what it writes nobody follows";
-                    return Err(OperateError::Unsafe(format!(
-                        "VE {id}: node {node} does not count this node in: {text}"
-                    )));
-                }
-                _ => others.push((node, None)),
-            }
-        }
-        let here = ve.durable_position();
-        let longer = others.iter().find(|(_, p)| p.is_some_and(|p| (p.epoch, p.txn) > (here.epoch, here.txn)));
-        if let (Some((node, Some(p))), false) = (longer, force) {
-            let text = format!(
-                "node {node} has more of VE {id}: transaction {} in epoch {}, here {}",
-                p.txn, p.epoch.0, here.txn
-            );
-            return Err(OperateError::Unsafe(format!("{text}; promote it there")));
-        }
-        let (epoch, fork) = block_in_place(|| self.begin_writing(&ve, highest, primary))?;
-        Ok(Promoted { epoch, fork, others })
-    }
-
-    /// Makes this node the writer of a VE that it followed, and leads it. The former primary becomes a replica.
-    fn begin_writing(
-        self: &Arc<Self>,
-        ve: &Arc<Ve>,
-        highest: Epoch,
-        former: Option<NodeId>,
-    ) -> Result<(Epoch, Position), OperateError> {
-        if let Some(following) = self.followed.lock().remove(&ve.id()) {
-            following.disconnect();
-        }
-        ve.sync()?;
-        let missing = ve.missing_objects()?;
-        if let Some(hash) = missing.first() {
-            let text = format!("{} objects that its files consist of are missing, {hash} for one", missing.len());
-            return Err(cannot(format!("VE {}: {text}", ve.id())));
-        }
-        let fork = ve.durable_position();
-        if ve.role().kind != RoleKind::Replica {
-            ve.step_down(RoleKind::Replica, highest)?;
-        }
-        // Two nodes that did not hear of each other do not meet in one epoch (promise G13).
-        let role = ve.promote(promote::next_epoch(highest.max(ve.epoch()), self.cluster.node()))?;
-        ve.unfence();
-        let mut policy = ve.policy()?;
-        let me = self.cluster.node();
-        let was_required = policy.replicas.iter().find(|r| r.node == me.0).is_some_and(|r| r.required);
-        policy.replicas.retain(|r| r.node != me.0);
-        if let Some(former) = former.filter(|f| !policy.replicas.iter().any(|r| r.node == f.0)) {
-            policy.replicas.push(ReplicaOf { node: former.0, required: was_required, bandwidth: 0 });
-        }
-        policy.writer = me.0;
-        ve.set_policy(policy)?;
-        ve.commit()?;
-        self.refresh(ve)?;
-        tracing::warn!(ve = %ve.id(), epoch = role.epoch.0, txn = %fork.txn, "promoted: this node writes the VE");
-        Ok((role.epoch, fork))
-    }
-
     async fn switchover(self: &Arc<Self>, id: VeId, to: NodeId) -> Result<Epoch, OperateError> {
         let led = self.led.lock().get(&id).cloned();
         let led = led.ok_or_else(|| cannot(format!("VE {id} is not written here for others")))?;
         if !led.exposed.follows(to) {
             return Err(cannot(format!("node {to} is no replica of VE {id}")));
         }
+        self.arbiter_answers(&led.ve).await?;
         // Writers wait from here on; what was accepted is drained.
         led.exposed.hold(true);
         let drained = self.drain(&led, to).await;
@@ -294,6 +195,7 @@ impl Inner {
             ve.step_down(RoleKind::Replica, epoch)
         })?;
         self.stop_leading(id);
+        self.hand_epoch_over(&ve, epoch, to).await?;
         let taken = match self.ask(to, Question::TakeOver { ve: id, position, epoch }).await {
             Ok(Reply::Stranger) => Ok(Reply::No("it does not count this node in".into())),
             other => other,
@@ -302,7 +204,8 @@ impl Inner {
             Ok(Reply::Taken(epoch)) => Ok(epoch),
             Ok(Reply::No(why)) => {
                 // It did not: this node goes on, in a term of its own.
-                block_in_place(|| self.begin_writing(&ve, epoch, None))?;
+                let next = self.epoch_for(&ve, epoch, &Insists::default()).await?;
+                block_in_place(|| self.begin_writing(&ve, next, None))?;
                 Err(cannot(format!("node {to} did not take VE {id} over: {why}")))
             }
             Ok(_) | Err(_) => {
@@ -332,35 +235,6 @@ impl Inner {
                 block_in_place(|| led.ve.commit())?;
             }
         }
-    }
-
-    /// The former primary has stepped down in favour of this node.
-    pub(super) fn take_over(
-        self: &Arc<Self>,
-        id: VeId,
-        from: NodeId,
-        position: Position,
-        epoch: Epoch,
-    ) -> Result<Epoch, OperateError> {
-        block_in_place(|| {
-            if !self.store.has_ve(id) {
-                return Err(cannot(format!("there is no VE {id} here")));
-            }
-            let ve = self.store.ve(id)?;
-            let policy = ve.policy()?;
-            if policy.writer != from.0 {
-                self.strangers.count(Word::TakeOver, from, Some(id));
-                return Err(cannot(format!("node {from} is not the writer of VE {id}, as far as is known here")));
-            }
-            if !policy.replicas.iter().any(|r| r.node == self.cluster.node().0) {
-                return Err(cannot(format!("this node is no replica of VE {id}")));
-            }
-            let here = ve.durable_position();
-            if ve.is_writer() || here != position {
-                return Err(cannot(format!("VE {id} is at transaction {} here, not {}", here.txn, position.txn)));
-            }
-            Ok(self.begin_writing(&ve, epoch, Some(from))?.0)
-        })
     }
 }
 

@@ -244,6 +244,11 @@ impl Inner {
         block_in_place(|| self.store.bury_ve(ve, lineage))
     }
 
+    /// Whether this node has the right to write a VE at this moment, as far as an arbiter is concerned.
+    fn may_write(&self, ve: VeId) -> bool {
+        self.led.lock().get(&ve).is_none_or(|led| led.exposed.may_write())
+    }
+
     /// What somebody asks who is none of the VE's nodes (promise G30). A VE that is not here, or has another history here, has none: nobody has it
     /// declared destroyed before it comes.
     fn word_of_a_stranger(&self, from: NodeId, question: &Question) -> Option<Word> {
@@ -277,7 +282,7 @@ impl Inner {
                 Ok(found) if self.store.has_ve(ve) && found.identity().lineage == lineage => Reply::At {
                     position: found.durable_position(),
                     epoch: found.epoch(),
-                    writes: found.is_writer() && found.fenced().is_none(),
+                    writes: found.is_writer() && found.fenced().is_none() && self.may_write(ve),
                 },
                 Ok(_) => Reply::No("the VE here has another history".into()),
                 Err(e) => Reply::No(e.to_string()),

@@ -122,7 +122,7 @@ pub struct PromoteArgs {
     /// The VE
     #[arg(value_name = "VEID")]
     pub ve: VeId,
-    /// The administrator's word that the node that wrote the VE so far does not run
+    /// The administrator's word that the node that wrote the VE so far does not run. Not needed where an arbiter is configured: then its lease is waited for
     #[arg(long)]
     pub old_primary_is_off: bool,
     /// Also where another replica has more, or the old primary seems to live: what is beyond is lost

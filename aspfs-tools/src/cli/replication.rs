@@ -124,6 +124,7 @@ fn age(ms: Option<u64>) -> String {
 fn replica_line(r: &ReplicaRow) -> Vec<String> {
     let follows = r.role == "replica";
     let remark = match () {
+        () if r.lease_ms == Some(0) && r.state != "fenced" => "no lease: the arbiter does not answer".into(),
         () if r.pulling => "pulling a whole state".into(),
         () if r.compared_equal == Some(false) => "it was not what its primary had: replaced, see aspfs branch".into(),
         () if !r.connected => r.reason.clone().unwrap_or_else(|| "not connected".into()),

@@ -83,6 +83,8 @@ pub struct ReplicaRow {
     pub compared_equal: Option<bool>,
     /// How many comparisons found a difference.
     pub differences: u64,
+    /// What is left of the arbiter's lease; none: there is no arbiter, or it is written elsewhere.
+    pub lease_ms: Option<u64>,
 }
 
 /// A VE is written by another node now.

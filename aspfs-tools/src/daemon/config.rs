@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
+use aspfs_replica::runtime::ArbiterSettings;
 use clap::{Args, CommandFactory};
 use serde::Deserialize;
 use vefs::ve::Retention;
@@ -54,6 +55,15 @@ pub struct Settings {
     /// Where figures for Prometheus are to be had over HTTP, as 127.0.0.1:PORT; empty: nowhere
     #[arg(long, value_name = "ADDRESS")]
     pub metrics: Option<String>,
+    /// The arbiter that names each VE's writer: etcd servers, like http://10.0.0.1:2379, with commas between; empty: people are. The same on every node of a cluster
+    #[arg(long, value_name = "URLS")]
+    pub etcd: Option<String>,
+    /// What the arbiter's keys begin with
+    #[arg(long, value_name = "PREFIX")]
+    pub etcd_prefix: Option<String>,
+    /// How long the arbiter lets a writer write at a time, 1s to 60s: a promotion waits for so long, and writers stop where the arbiter is away for longer
+    #[arg(long, value_name = "DURATION")]
+    pub lease: Option<String>,
     /// Most clients at a time
     #[arg(long, value_name = "NUMBER")]
     pub connections: Option<String>,
@@ -115,6 +125,9 @@ impl Settings {
             checkpoint_every: s("512M"),
             listen: s(""),
             metrics: s(""),
+            etcd: s(""),
+            etcd_prefix: s("/aspfs"),
+            lease: s("10s"),
             connections: s("64"),
             log: s("info"),
         }
@@ -147,6 +160,9 @@ impl Settings {
             checkpoint_every: self.checkpoint_every.or(below.checkpoint_every),
             listen: self.listen.or(below.listen),
             metrics: self.metrics.or(below.metrics),
+            etcd: self.etcd.or(below.etcd),
+            etcd_prefix: self.etcd_prefix.or(below.etcd_prefix),
+            lease: self.lease.or(below.lease),
             connections: self.connections.or(below.connections),
             log: self.log.or(below.log),
         }
@@ -168,6 +184,9 @@ impl Settings {
             ("checkpoint-every", &self.checkpoint_every),
             ("listen", &self.listen),
             ("metrics", &self.metrics),
+            ("etcd", &self.etcd),
+            ("etcd-prefix", &self.etcd_prefix),
+            ("lease", &self.lease),
             ("connections", &self.connections),
             ("log", &self.log),
         ];
@@ -242,6 +261,8 @@ pub struct Config {
     pub listen: Option<std::net::SocketAddr>,
     /// Where figures are to be had.
     pub metrics: Option<std::net::SocketAddr>,
+    /// Who names writers, if not people.
+    pub arbiter: Option<ArbiterSettings>,
     /// Most clients at a time.
     pub connections: usize,
     /// What is logged.
@@ -302,10 +323,36 @@ impl Config {
             options,
             listen: address("listen", &settings.listen)?,
             metrics: address("metrics", &settings.metrics)?,
+            arbiter: arbiter(&settings)?,
             connections,
             log,
         })
     }
+}
+
+/// The arbiter, if servers are named.
+fn arbiter(settings: &Settings) -> Result<Option<ArbiterSettings>, ConfigError> {
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    let bad = |name, why| Err(ConfigError::Value { name, why });
+    let (prefix, lease) = (text(&settings.etcd_prefix), text(&settings.lease));
+    if !prefix.starts_with('/') || prefix.ends_with('/') || prefix.len() > 200 {
+        return bad("etcd-prefix", format!("{prefix:?} does not begin with / and end with a name"));
+    }
+    let lease = match units::parse_duration(&lease) {
+        Ok(ms) if (1_000..=60_000).contains(&ms) => std::time::Duration::from_millis(ms),
+        Ok(_) => return bad("lease", "must be from 1s to 60s".into()),
+        Err(e) => return bad("lease", e.to_string()),
+    };
+    let mut servers = Vec::new();
+    for server in text(&settings.etcd).split(',').map(str::trim).filter(|s| !s.is_empty()) {
+        let server = server.trim_end_matches('/');
+        let host = server.strip_prefix("http://").filter(|host| !host.is_empty() && !host.contains(['/', ' ', '@']));
+        if host.is_none() {
+            return bad("etcd", format!("{server:?} is no server like http://10.0.0.1:2379"));
+        }
+        servers.push(server.to_owned());
+    }
+    Ok((!servers.is_empty()).then_some(ArbiterSettings { servers, prefix, lease }))
 }
 
 /// The holder's program: the one named, or the one beside this program. The program may have been replaced since it was started; its folder
@@ -349,44 +396,4 @@ fn show_retention(retention: &Retention) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn with(change: impl FnOnce(&mut Settings)) -> Result<Config, ConfigError> {
-        let mut settings = Settings { store: Some("/s".into()), ..Settings::default() };
-        change(&mut settings);
-        Config::new(settings)
-    }
-
-    #[test]
-    fn the_defaults_are_a_configuration_and_are_read_again() {
-        let config = with(|_| ()).unwrap();
-        assert_eq!(config.retention, Retention::default());
-        assert_eq!(config.options.reserve, vefs::limits::RESERVE_BYTES);
-        assert_eq!(config.tick.as_secs(), 1);
-        let text = Settings::defaults().to_toml();
-        assert_eq!(toml::from_str::<Settings>(&text).unwrap(), Settings::defaults(), "{text}");
-        assert_eq!(reference().lines().count(), 2 + Settings::defaults().values().len());
-    }
-
-    #[test]
-    fn flags_win_over_the_file() {
-        let file: Settings = toml::from_str("tick = \"2s\"\nlog = \"debug\"\n").unwrap();
-        let both = Settings { tick: Some("3s".into()), ..Settings::default() }.over(file);
-        assert_eq!((both.tick.as_deref(), both.log.as_deref(), both.store), (Some("3s"), Some("debug"), None));
-    }
-
-    #[test]
-    fn bad_values_are_named() {
-        let said = |r: Result<Config, ConfigError>| r.unwrap_err().to_string();
-        assert!(said(with(|s| s.tick = Some("1ms".into()))).starts_with("tick: "));
-        assert!(said(with(|s| s.reserve = Some("much".into()))).starts_with("reserve: \"much\""));
-        assert!(said(with(|s| s.connections = Some("0".into()))).starts_with("connections: "));
-        assert!(said(with(|s| s.log = Some("loud".into()))).starts_with("log: \"loud\""));
-        for bad in ["", "1h", "1h:1m,10m:all", "10m:1m,1h:all", "1h:often"] {
-            assert!(said(with(|s| s.retention = Some(bad.into()))).starts_with("retention: "), "{bad}");
-        }
-        assert!(toml::from_str::<Settings>("tock = \"1s\"").is_err());
-        assert!(matches!(Config::new(Settings::default()), Err(ConfigError::NoStore)));
-    }
-}
+mod tests;

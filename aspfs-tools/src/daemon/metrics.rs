@@ -111,6 +111,13 @@ const FAMILIES: &[Family] = &[
         false,
         |r| r.exposure_ms.map(seconds),
     ),
+    family(
+        "aspfs_ve_lease_seconds",
+        "gauge",
+        "What is left of the arbiter's lease; absent: there is no arbiter",
+        false,
+        |r| r.lease_ms.map(seconds),
+    ),
     family("aspfs_ve_window_seconds", "gauge", "The window of the VE", false, |r| Some(seconds(r.window_ms))),
     family("aspfs_ve_breaches_total", "counter", "Times that the window was passed", false, |r| {
         Some(r.breaches as f64)

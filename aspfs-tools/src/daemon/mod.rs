@@ -19,6 +19,7 @@ mod mounting;
 mod mounts;
 mod pages;
 mod refuse;
+mod replicas;
 mod replication;
 mod scrub;
 mod server;

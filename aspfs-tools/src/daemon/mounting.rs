@@ -108,10 +108,7 @@ impl Daemon {
         }
         let ve = self.store.ve(id).map_err(|e| e.to_string())?;
         (self.prepare)(&ve);
-        let replication = self.replication.lock().clone();
-        if let Some(replication) = replication {
-            replication.refresh(&ve).map_err(|e| e.to_string())?;
-        }
+        self.lead(&ve)?;
         Serving::start(host, ve, held).map_err(|e| e.to_string())
     }
 

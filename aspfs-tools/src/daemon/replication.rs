@@ -6,12 +6,10 @@ use std::sync::Arc;
 
 use aspfs_replica::cluster::{Address, Bundle, Cluster, ClusterError};
 use aspfs_replica::node::NodeId;
-use aspfs_replica::runtime::{OperateError, Runtime, VeFigures, with_replica};
-use aspfs_replica::window::Exposure;
+use aspfs_replica::runtime::{OperateError, Runtime, with_replica};
 use vefs::Ve;
 use vefs::change::{self, Policy, ReplicaOf};
 use vefs::clock::{SystemClock, Timestamp};
-use vefs::ids::VeId;
 
 use super::refuse::{Answer, about, refusal};
 use super::{Daemon, DaemonError};
@@ -70,10 +68,28 @@ impl Daemon {
                 SocketAddr::from(([0, 0, 0, 0], port))
             }
         };
-        let runtime = Runtime::start(self.store.clone(), cluster, listen, Arc::new(SystemClock)).map_err(failed)?;
+        let arbiter = self.config.arbiter.as_ref();
+        let runtime = Runtime::start(self.store.clone(), cluster, listen, Arc::new(SystemClock), arbiter);
+        let runtime = runtime.map_err(failed)?;
         tracing::info!(%listen, "replication has started");
         *self.replication.lock() = Some(Arc::new(runtime));
         Ok(())
+    }
+
+    /// Begins to lead a VE that is about to be mounted, if others follow it. With an arbiter nothing is written that it did not allow: where
+    /// replication did not start, such a VE is not mounted (promise G18).
+    pub fn lead(&self, ve: &Arc<Ve>) -> Result<(), String> {
+        let replication = self.replication.lock().clone();
+        match replication {
+            Some(replication) => replication.refresh(ve).map_err(|e| e.to_string()),
+            None if self.config.arbiter.is_none() => Ok(()),
+            None => match ve.policy().map_err(|e| e.to_string())?.replicas.is_empty() {
+                true => Ok(()),
+                false => {
+                    Err("it is replicated, and replication did not start: the arbiter cannot allow its writes".into())
+                }
+            },
+        }
     }
 
     /// Replication; refused where this node is in no cluster.
@@ -165,7 +181,7 @@ impl Daemon {
         node.ok_or_else(|| refusal(Why::NotFound, format!("there is no node {which:?} in the cluster")))
     }
 
-    fn name_of(runtime: &Runtime, node: NodeId) -> String {
+    pub(super) fn name_of(runtime: &Runtime, node: NodeId) -> String {
         let list = runtime.cluster().list();
         list.list.node(node).map_or_else(|| node.to_string(), |n| n.name.to_string())
     }
@@ -225,7 +241,7 @@ impl Daemon {
         for figures in all {
             let Ok(ve) = self.store.ve(figures.ve) else { continue };
             let policy = ve.policy().map_err(about(format!("VE {}", figures.ve)))?;
-            rows_of(&runtime, &figures, &policy, &mut rows);
+            super::replicas::rows_of(&runtime, &figures, &policy, &mut rows);
         }
         Ok(rows)
     }
@@ -316,81 +332,5 @@ pub fn at_window(policy: &Policy) -> &'static str {
         change::AtWindow::Degrade => "degrade",
         change::AtWindow::Stall => "stall",
         change::AtWindow::Alarm => "alarm",
-    }
-}
-
-fn millis(exposure: Exposure) -> Option<u64> {
-    match exposure {
-        Exposure::Unknown => None,
-        Exposure::Known(age) => Some(age.as_millis() as u64),
-    }
-}
-
-fn rows_of(runtime: &Runtime, figures: &VeFigures, policy: &Policy, rows: &mut Vec<ReplicaRow>) {
-    let blank = |ve: VeId, role: &str| ReplicaRow {
-        ve: Id(ve),
-        role: role.into(),
-        state: String::new(),
-        exposure_ms: None,
-        window_ms: policy.window_ms.into(),
-        at_window: at_window(policy).into(),
-        txn: figures.position.txn.0,
-        epoch: figures.position.epoch.0,
-        node: None,
-        required: false,
-        replica_state: None,
-        replica_exposure_ms: None,
-        behind_bytes: None,
-        behind_txns: None,
-        rate: 0,
-        acked_txn: None,
-        connected: false,
-        reason: None,
-        carried_bytes: 0,
-        sent_bytes: 0,
-        breaches: 0,
-        breach_ms: 0,
-        throttle_ms: 0,
-        stall_ms: 0,
-        pulling: false,
-        compared_txn: None,
-        compared_equal: None,
-        differences: 0,
-    };
-    for (standing, r) in figures.led.iter().flat_map(|(s, all)| all.iter().map(move |r| (s, r))) {
-        rows.push(ReplicaRow {
-            state: standing.state.name().into(),
-            exposure_ms: millis(standing.exposure),
-            node: Some(Daemon::name_of(runtime, r.status.node)),
-            required: r.status.required,
-            replica_state: Some(r.status.state.name().into()),
-            replica_exposure_ms: millis(r.status.exposure),
-            behind_bytes: r.status.behind.map(|b| b.0),
-            behind_txns: r.status.behind.map(|b| b.1),
-            rate: r.link.rate,
-            acked_txn: r.status.acked.map(|t| t.0),
-            connected: r.link.connected.is_some(),
-            reason: r.link.last_error.clone(),
-            carried_bytes: r.link.carried,
-            sent_bytes: r.link.sent,
-            breaches: standing.counters.breaches,
-            breach_ms: standing.counters.breached.as_millis() as u64,
-            throttle_ms: standing.counters.throttled.as_millis() as u64,
-            stall_ms: standing.counters.stalled.as_millis() as u64,
-            ..blank(figures.ve, "primary")
-        });
-    }
-    if let Some(followed) = &figures.followed {
-        rows.push(ReplicaRow {
-            state: "follows".into(),
-            node: followed.primary.map(|n| Daemon::name_of(runtime, n)),
-            connected: followed.connected,
-            reason: followed.refusal.map(|r| r.name().to_owned()),
-            pulling: followed.pulling,
-            compared_txn: followed.compared.map(|c| c.0.0),
-            compared_equal: followed.compared.map(|c| c.1),
-            differences: followed.differences,
-            ..blank(figures.ve, "replica")
-        });
     }
 }

@@ -39,11 +39,20 @@ pub struct Cluster<const N: usize> {
 
 impl<const N: usize> Cluster<N> {
     pub fn new() -> Result<Cluster<N>, String> {
-        if let Some(why) = aspfs_tests::node::cannot_mount() {
-            return Err(why);
+        Cluster::with(Cluster::<N>::network(N)?, &[])
+    }
+
+    /// A network of so many hosts, of which the first are to be the nodes.
+    pub fn network(hosts: usize) -> Result<Network, String> {
+        match aspfs_tests::node::cannot_mount() {
+            Some(why) => Err(why),
+            None => Network::new(hosts),
         }
-        let network = Network::new(N)?;
-        let nodes: [Node; N] = std::array::from_fn(|n| Node::on(network.enter(n + 1)));
+    }
+
+    /// Nodes whose daemons are given these flags.
+    pub fn with(network: Network, flags: &[String]) -> Result<Cluster<N>, String> {
+        let nodes: [Node; N] = std::array::from_fn(|n| Node::on(network.enter(n + 1), flags));
         let first = network.address(1);
         nodes[0].aspfs(&["cluster", "init", "test", "--node", "node-1", "--address", &first]).ok();
         for (n, node) in nodes.iter().enumerate().skip(1) {

@@ -74,7 +74,8 @@ impl Node {
         let me = here.list.node(self.id()).unwrap();
         let listen = me.addresses.first().map_or("127.0.0.1:0".into(), |a| a.as_str().to_owned());
         let clock = Arc::new(SystemClock);
-        let runtime = Runtime::start(store.clone(), self.cluster.clone(), listen.parse().unwrap(), clock).unwrap();
+        let runtime =
+            Runtime::start(store.clone(), self.cluster.clone(), listen.parse().unwrap(), clock, None).unwrap();
         self.up = Some(Up { runtime, background, store });
     }
 

@@ -1,0 +1,289 @@
+//! This node becomes the writer of a VE that it followed: on the administrator's word, by the arbiter's epoch, or because the former primary stepped
+//! down for it (promises G18, G21).
+//!
+//! With an arbiter the order is: what the others have; the epoch, which the arbiter gives only when the former owner's lease has ended; what the
+//! others have by then, since the last words of the former owner may have come meanwhile; the role, durably. A crash before the last step
+//! used up an epoch, and nothing else: the arbiter gives the next one to whoever asks.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::block_in_place;
+use vefs::Ve;
+use vefs::change::{Policy, ReplicaOf};
+use vefs::format::role::RoleKind;
+use vefs::ids::{Epoch, Position, VeId};
+
+use super::Inner;
+use super::govern::{Asker, PATIENCE};
+use super::operate::{ASKED, OperateError, Promoted, cannot};
+use super::peers::{Word, named};
+use super::talk::{Question, Reply};
+use crate::arbiter::lease::Terms;
+use crate::arbiter::{self, ArbiterError, Record, Refused, Request};
+use crate::node::NodeId;
+use crate::promote::next_epoch;
+
+/// How often the arbiter is asked while a lease runs.
+const AGAIN: Duration = Duration::from_millis(100);
+/// How often another epoch is tried when somebody else was faster.
+const TRIES_MAX: u32 = 8;
+
+/// What a person insists on.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Insists {
+    /// The former primary does not run.
+    pub old_primary_is_off: bool,
+    /// What is lost is lost.
+    pub force: bool,
+}
+
+/// What the other nodes of a VE have.
+struct Others {
+    positions: Vec<(NodeId, Option<Position>)>,
+    /// The highest epoch that anybody has seen.
+    highest: Epoch,
+}
+
+impl Others {
+    /// Whether this node has everything that another one has.
+    fn is_covered(&self, me: NodeId, here: &Position, node: NodeId) -> bool {
+        let theirs = self.positions.iter().find(|(n, _)| *n == node).and_then(|(_, p)| *p);
+        node == me || theirs.is_some_and(|p| (p.epoch, p.txn) <= (here.epoch, here.txn))
+    }
+}
+
+impl Inner {
+    pub(super) async fn promote(self: &Arc<Self>, id: VeId, insists: Insists) -> Result<Promoted, OperateError> {
+        if !self.store.has_ve(id) {
+            return Err(cannot(format!("there is no VE {id} here")));
+        }
+        let ve = self.store.ve(id)?;
+        if ve.is_writer() && ve.fenced().is_none() {
+            return Err(cannot(format!("VE {id} is written here already, in epoch {}", ve.epoch().0)));
+        }
+        if self.arbitration.is_none() && !insists.old_primary_is_off {
+            let text = "this node cannot know that the old primary is off; say so with --old-primary-is-off";
+            return Err(OperateError::Unsafe(format!("VE {id}: {text}")));
+        }
+        let policy = ve.policy()?;
+        let me = self.cluster.node();
+        let former = Some(NodeId(policy.writer)).filter(|n| *n != NodeId::default() && *n != me);
+        let mut others = self.others(&ve, &policy, insists.force).await?;
+        let mut epoch = next_epoch(others.highest.max(ve.epoch()), me);
+        if self.arbitration.is_some() {
+            epoch = self.given(&ve, &others, &insists).await?;
+            others = self.others(&ve, &policy, insists.force).await?;
+        }
+        let fork = block_in_place(|| self.begin_writing(&ve, epoch, former))?;
+        Ok(Promoted { epoch, fork, others: others.positions })
+    }
+
+    /// Asks the other nodes of a VE how far they are. Refuses where one of them has more, or writes, unless a person insists.
+    async fn others(self: &Arc<Self>, ve: &Ve, policy: &Policy, force: bool) -> Result<Others, OperateError> {
+        let (id, lineage, me) = (ve.id(), ve.identity().lineage, self.cluster.node());
+        let mut answers = tokio::task::JoinSet::new();
+        for node in named(policy).into_iter().filter(|n| *n != me) {
+            let this = self.clone();
+            answers.spawn(async move {
+                let asked = this.ask(node, Question::Position { ve: id, lineage });
+                (node, tokio::time::timeout(ASKED, asked).await.unwrap_or_else(|_| Err("no answer in time".into())))
+            });
+        }
+        let mut others = Others { positions: vec![], highest: ve.epoch() };
+        for (node, answer) in answers.join_all().await {
+            match answer {
+                Ok(Reply::Destroyed) => {
+                    self.bury(id, lineage)?;
+                    return Err(cannot(format!("VE {id} was destroyed, node {node} knows: it is erased here, too")));
+                }
+                Ok(Reply::At { writes: true, .. }) if !force => {
+                    let text = "hand it over there with `aspfs switchover`, or stop it first";
+                    return Err(OperateError::Unsafe(format!("VE {id} is written by node {node}: {text}")));
+                }
+                Ok(Reply::At { position, epoch, .. }) => {
+                    others.highest = others.highest.max(epoch);
+                    others.positions.push((node, Some(position)));
+                }
+                Ok(Reply::Stranger) if !force => {
+                    let text = "it was removed from the VE's replicas, and what it writes nobody follows";
+                    let who = format!("VE {id}: node {node} does not count this node in");
+                    return Err(OperateError::Unsafe(format!("{who}: {text}")));
+                }
+                _ => others.positions.push((node, None)),
+            }
+        }
+        let here = ve.durable_position();
+        let longer = others.positions.iter().find_map(|(n, p)| Some((n, p.filter(|_| !force)?)));
+        match longer.filter(|(_, p)| (p.epoch, p.txn) > (here.epoch, here.txn)) {
+            None => Ok(others),
+            Some((node, p)) => {
+                let there = format!("transaction {} in epoch {}", p.txn, p.epoch.0);
+                let text = format!("node {node} has more of VE {id}: {there}, here {}", here.txn);
+                Err(OperateError::Unsafe(format!("{text}; promote it there")))
+            }
+        }
+    }
+
+    /// Has the arbiter give this node an epoch, for which it may have to wait until the former owner's lease has ended.
+    async fn given(&self, ve: &Ve, others: &Others, insists: &Insists) -> Result<Epoch, OperateError> {
+        let Some(asker) = self.asker(ve) else { return Ok(next_epoch(others.highest.max(ve.epoch()), self.me())) };
+        let (id, me) = (ve.id(), self.me());
+        let until = Instant::now() + Terms::TTL_MAX + PATIENCE;
+        let mut tries = 0;
+        loop {
+            let record = read(&asker, id).await?;
+            let unknown = record == Record::default();
+            if unknown && !insists.old_primary_is_off {
+                let text = "the arbiter does not know the VE: whoever wrote it asked nobody; if it is off, say so with";
+                return Err(OperateError::Unsafe(format!("VE {id}: {text} --old-primary-is-off")));
+            }
+            if insists.old_primary_is_off && !unknown && record.owner != me && record.off.is_none() {
+                let off = Request::Off { ve: id, node: record.owner, epoch: record.epoch };
+                asker.ask(off, PATIENCE).await.map_err(|e| no_arbiter(id, &e))?;
+            }
+            let covered = record.lagging.is_some_and(|n| others.is_covered(me, &ve.durable_position(), n));
+            let epoch = next_epoch(others.highest.max(ve.epoch()).max(record.epoch), me);
+            let forced = insists.force || covered;
+            let propose = Request::Propose { ve: id, node: me, expected: record.epoch, epoch, forced };
+            match asker.ask(propose, PATIENCE).await.map_err(|e| no_arbiter(id, &e))? {
+                arbiter::Reply::Record(r, _) if (r.owner, r.epoch) == (me, epoch) => return Ok(epoch),
+                arbiter::Reply::Refused(Refused::Lags, r) => return Err(lags(id, &r)),
+                arbiter::Reply::Refused(Refused::LeaseRuns, r) if Instant::now() >= until => {
+                    return Err(OperateError::Unsafe(format!(
+                        "VE {id} is written by node {}: its lease goes on",
+                        r.owner
+                    )));
+                }
+                arbiter::Reply::Refused(Refused::LeaseRuns, _) => {}
+                _ if tries >= TRIES_MAX => return Err(cannot(format!("VE {id}: others ask for its epoch as well"))),
+                _ => tries += 1,
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    /// An epoch for a node that may write it anyway: it has stepped down itself, and nobody has taken over.
+    pub(super) async fn epoch_for(&self, ve: &Ve, highest: Epoch, insists: &Insists) -> Result<Epoch, OperateError> {
+        self.given(ve, &Others { positions: vec![], highest }, insists).await
+    }
+
+    fn me(&self) -> NodeId {
+        self.cluster.node()
+    }
+
+    fn asker(&self, ve: &Ve) -> Option<Asker> {
+        self.arbitration.as_ref().map(|a| a.asker(ve.identity().lineage))
+    }
+
+    /// Refuses where there is an arbiter that does not answer now.
+    pub(super) async fn arbiter_answers(&self, ve: &Ve) -> Result<(), OperateError> {
+        let Some(asker) = self.asker(ve) else { return Ok(()) };
+        read(&asker, ve.id()).await.map(|_| ())
+    }
+
+    /// The arbiter hears from this node, which wrote in `epoch` and has stepped down, whose the next one is.
+    pub(super) async fn hand_epoch_over(&self, ve: &Ve, epoch: Epoch, to: NodeId) -> Result<(), OperateError> {
+        let (id, node) = (ve.id(), self.me());
+        let Some(asker) = self.asker(ve) else { return Ok(()) };
+        let hand = Request::HandOver { ve: id, node, expected: epoch, to, epoch: next_epoch(epoch, to) };
+        let why = match asker.ask(hand, PATIENCE).await {
+            Ok(arbiter::Reply::Record(..)) => return Ok(()),
+            Ok(arbiter::Reply::Refused(why, _)) => format!("the arbiter refuses: {why:?}"),
+            Err(e) => e.to_string(),
+        };
+        let text = "this node has stepped down, and none writes the VE. Promote it on one of the two nodes";
+        Err(cannot(format!("VE {id} was not handed over: {why}; {text}")))
+    }
+
+    /// Makes this node the writer of a VE that it followed, in an epoch that is its own, and leads it. The former primary becomes a replica. Gives the
+    /// last position before.
+    pub(super) fn begin_writing(
+        self: &Arc<Self>,
+        ve: &Arc<Ve>,
+        epoch: Epoch,
+        former: Option<NodeId>,
+    ) -> Result<Position, OperateError> {
+        if let Some(following) = self.followed.lock().remove(&ve.id()) {
+            following.disconnect();
+        }
+        // Where it wrote before and was fenced.
+        self.stop_leading(ve.id());
+        ve.sync()?;
+        let missing = ve.missing_objects()?;
+        if let Some(hash) = missing.first() {
+            let text = format!("{} objects that its files consist of are missing, {hash} for one", missing.len());
+            return Err(cannot(format!("VE {}: {text}", ve.id())));
+        }
+        let fork = ve.durable_position();
+        if ve.role().kind != RoleKind::Replica {
+            ve.step_down(RoleKind::Replica, ve.epoch())?;
+        }
+        // Two nodes that did not hear of each other do not meet in one epoch (promise G13).
+        let role = ve.promote(epoch)?;
+        ve.unfence();
+        let mut policy = ve.policy()?;
+        let me = self.me();
+        let was_required = policy.replicas.iter().find(|r| r.node == me.0).is_some_and(|r| r.required);
+        policy.replicas.retain(|r| r.node != me.0);
+        if let Some(former) = former.filter(|f| !policy.replicas.iter().any(|r| r.node == f.0)) {
+            policy.replicas.push(ReplicaOf { node: former.0, required: was_required, bandwidth: 0 });
+        }
+        policy.writer = me.0;
+        ve.set_policy(policy)?;
+        ve.commit()?;
+        self.refresh(ve)?;
+        tracing::warn!(ve = %ve.id(), epoch = role.epoch.0, txn = %fork.txn, "promoted: this node writes the VE");
+        Ok(fork)
+    }
+
+    /// The former primary has stepped down in favour of this node.
+    pub(super) fn take_over(
+        self: &Arc<Self>,
+        id: VeId,
+        from: NodeId,
+        position: Position,
+        epoch: Epoch,
+    ) -> Result<Epoch, OperateError> {
+        block_in_place(|| {
+            if !self.store.has_ve(id) {
+                return Err(cannot(format!("there is no VE {id} here")));
+            }
+            let ve = self.store.ve(id)?;
+            let policy = ve.policy()?;
+            if policy.writer != from.0 {
+                self.strangers.count(Word::TakeOver, from, Some(id));
+                return Err(cannot(format!("node {from} is not the writer of VE {id}, as far as is known here")));
+            }
+            if !policy.replicas.iter().any(|r| r.node == self.me().0) {
+                return Err(cannot(format!("this node is no replica of VE {id}")));
+            }
+            let here = ve.durable_position();
+            if ve.is_writer() || here != position {
+                return Err(cannot(format!("VE {id} is at transaction {} here, not {}", here.txn, position.txn)));
+            }
+            // With an arbiter it is this node's already, by the same rule.
+            let next = next_epoch(epoch.max(ve.epoch()), self.me());
+            self.begin_writing(&ve, next, Some(from))?;
+            Ok(next)
+        })
+    }
+}
+
+async fn read(asker: &Asker, ve: VeId) -> Result<Record, OperateError> {
+    match asker.ask(Request::Read { ve }, PATIENCE).await {
+        Ok(arbiter::Reply::Record(record, _) | arbiter::Reply::Refused(_, record)) => Ok(record),
+        Err(e) => Err(no_arbiter(ve, &e)),
+    }
+}
+
+fn no_arbiter(ve: VeId, e: &ArbiterError) -> OperateError {
+    cannot(format!("VE {ve}: {e}; nothing was changed here"))
+}
+
+/// The VE lagged when its primary was heard of last.
+fn lags(ve: VeId, record: &Record) -> OperateError {
+    let has = record.lagging.unwrap_or_default();
+    let text = "lags: this node lacks changes that are older than its window allows. Promote it there, or lose them with --force";
+    OperateError::Unsafe(format!("VE {ve} {text} (node {has} has everything)"))
+}
