@@ -19,37 +19,7 @@ fn millis(exposure: Exposure) -> Option<u64> {
 
 /// The rows of a VE: one for each replica where it is written, one where it follows.
 pub fn rows_of(runtime: &Runtime, figures: &VeFigures, policy: &Policy, rows: &mut Vec<ReplicaRow>) {
-    let blank = |ve: VeId, role: &str| ReplicaRow {
-        ve: Id(ve),
-        role: role.into(),
-        state: String::new(),
-        exposure_ms: None,
-        window_ms: policy.window_ms.into(),
-        at_window: at_window(policy).into(),
-        txn: figures.position.txn.0,
-        epoch: figures.position.epoch.0,
-        node: None,
-        required: false,
-        replica_state: None,
-        replica_exposure_ms: None,
-        behind_bytes: None,
-        behind_txns: None,
-        rate: 0,
-        acked_txn: None,
-        connected: false,
-        reason: None,
-        carried_bytes: 0,
-        sent_bytes: 0,
-        breaches: 0,
-        breach_ms: 0,
-        throttle_ms: 0,
-        stall_ms: 0,
-        pulling: false,
-        compared_txn: None,
-        compared_equal: None,
-        differences: 0,
-        lease_ms: None,
-    };
+    let blank = |ve: VeId, role: &str| blank(ve, role, figures, policy);
     for (standing, r) in figures.led.iter().flat_map(|(s, all)| all.iter().map(move |r| (s, r))) {
         rows.push(ReplicaRow {
             state: standing.state.name().into(),
@@ -86,5 +56,39 @@ pub fn rows_of(runtime: &Runtime, figures: &VeFigures, policy: &Policy, rows: &m
             differences: followed.differences,
             ..blank(figures.ve, "replica")
         });
+    }
+}
+
+fn blank(ve: VeId, role: &str, figures: &VeFigures, policy: &Policy) -> ReplicaRow {
+    ReplicaRow {
+        ve: Id(ve),
+        role: role.into(),
+        state: String::new(),
+        exposure_ms: None,
+        window_ms: policy.window_ms.into(),
+        at_window: at_window(policy).into(),
+        txn: figures.position.txn.0,
+        epoch: figures.position.epoch.0,
+        node: None,
+        required: false,
+        replica_state: None,
+        replica_exposure_ms: None,
+        behind_bytes: None,
+        behind_txns: None,
+        rate: 0,
+        acked_txn: None,
+        connected: false,
+        reason: None,
+        carried_bytes: 0,
+        sent_bytes: 0,
+        breaches: 0,
+        breach_ms: 0,
+        throttle_ms: 0,
+        stall_ms: 0,
+        pulling: false,
+        compared_txn: None,
+        compared_equal: None,
+        differences: 0,
+        lease_ms: None,
     }
 }
