@@ -15,6 +15,7 @@ mod repair;
 mod right;
 mod serve;
 mod ship;
+mod stake;
 mod status;
 mod talk;
 
@@ -39,6 +40,7 @@ pub use follow::{FollowFigures, Following};
 pub use govern::ArbiterSettings;
 pub use operate::{OperateError, Promoted, with_replica};
 pub use peers::{Strangers, Word};
+pub use stake::{Beyond, Stakes};
 pub use status::{Link, LinkFigures, ReplicaFigures, VeFigures};
 pub use talk::{LEN_MAX, Question, Reply, TalkError};
 

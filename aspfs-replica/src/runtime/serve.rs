@@ -258,6 +258,7 @@ impl Inner {
             Question::Member { ve, lineage, .. } => (Word::Member, *ve, *lineage),
             Question::TakeOver { ve, position, .. } => (Word::TakeOver, *ve, position.lineage),
             Question::Root { ve, position } => (Word::State, *ve, position.lineage),
+            Question::Beyond { ve, position } => (Word::Position, *ve, position.lineage),
         };
         match (self.of_lineage(ve, lineage), word) {
             (Some(found), _) => !self.members(&found).contains(&from),
@@ -288,6 +289,7 @@ impl Inner {
                 Err(e) => Reply::No(e.to_string()),
             }),
             Question::Root { ve, position } => self.root_of(ve, position).await,
+            Question::Beyond { ve, position } => self.beyond(ve, position).await,
             Question::TakeOver { ve, position, epoch } => {
                 let _one = self.operating.lock().await;
                 match self.take_over(ve, from, position, epoch) {

@@ -6,6 +6,7 @@ use vefs::codec::{self, CodecError};
 use vefs::ids::{Epoch, Hash, Lineage, Position, VeId};
 use vefs::limits::COUNTER_MAX;
 
+use super::stake::Beyond;
 use crate::node::NodeId;
 
 /// Magic bytes of a question and its answer.
@@ -57,6 +58,13 @@ pub enum Question {
         /// Which version.
         position: Position,
     },
+    /// What have you beyond this position, which is how far I am?
+    Beyond {
+        /// Of which VE.
+        ve: VeId,
+        /// My position.
+        position: Position,
+    },
 }
 
 /// An answer.
@@ -83,6 +91,8 @@ pub enum Reply {
     Stranger,
     /// The logical root.
     Root(Hash),
+    /// So much.
+    Beyond(Beyond),
 }
 
 /// Why bytes are no question or answer.
@@ -122,7 +132,8 @@ impl Question {
             | Question::TakeOver { ve, .. }
             | Question::Destroyed { ve, .. }
             | Question::Member { ve, .. }
-            | Question::Root { ve, .. } => *ve,
+            | Question::Root { ve, .. }
+            | Question::Beyond { ve, .. } => *ve,
         }
     }
 
@@ -142,7 +153,7 @@ impl Question {
         match &question {
             Question::TakeOver { position, epoch, .. } => sane(position, *epoch)?,
             Question::Member { epoch, .. } => sane(&Position::default(), *epoch)?,
-            Question::Root { position, .. } => sane(position, position.epoch)?,
+            Question::Root { position, .. } | Question::Beyond { position, .. } => sane(position, position.epoch)?,
             Question::Position { .. } | Question::Destroyed { .. } => {}
         }
         Ok(question)
@@ -161,7 +172,7 @@ impl Reply {
         match &reply {
             Reply::At { position, epoch, .. } => sane(position, *epoch)?,
             Reply::Taken(epoch) => sane(&Position::default(), *epoch)?,
-            Reply::Done | Reply::Destroyed | Reply::Stranger | Reply::No(_) | Reply::Root(_) => {}
+            Reply::Done | Reply::Destroyed | Reply::Stranger | Reply::No(_) | Reply::Root(_) | Reply::Beyond(_) => {}
         }
         Ok(reply)
     }
@@ -181,6 +192,7 @@ mod tests {
             Question::Destroyed { ve, lineage },
             Question::Member { ve, lineage, node: NodeId([9; 16]), epoch: Epoch(1 << 33) },
             Question::Root { ve, position },
+            Question::Beyond { ve, position },
         ] {
             assert!(Question::is(&q.encode()));
             assert_eq!(Question::decode(&q.encode()).unwrap(), q);
@@ -192,6 +204,7 @@ mod tests {
             Reply::No("x".into()),
             Reply::Stranger,
             Reply::Root(Hash([4; 32])),
+            Reply::Beyond(Beyond { txns: 3, files: 2, bytes: 1 << 40, whole: true, diverged: false }),
         ] {
             assert_eq!(Reply::decode(&r.encode()).unwrap(), r);
         }
@@ -200,6 +213,7 @@ mod tests {
             Question::TakeOver { ve, position, epoch: Epoch(u64::MAX) },
             Question::Member { ve, lineage, node: NodeId([9; 16]), epoch: Epoch(u64::MAX) },
             Question::Root { ve, position: far },
+            Question::Beyond { ve, position: far },
         ] {
             assert!(matches!(Question::decode(&over.encode()), Err(TalkError::Number)));
         }

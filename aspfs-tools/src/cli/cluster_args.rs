@@ -125,9 +125,12 @@ pub struct PromoteArgs {
     /// The administrator's word that the node that wrote the VE so far does not run. Not needed where an arbiter is configured: then its lease is waited for
     #[arg(long)]
     pub old_primary_is_off: bool,
-    /// Also where another replica has more, or the old primary seems to live: what is beyond is lost
+    /// Also where another replica has more, or the old primary seems to live: what is beyond is lost. It is listed first, and you are asked
     #[arg(long)]
     pub force: bool,
+    /// Do not ask whether it may be lost
+    #[arg(long, requires = "force")]
+    pub yes: bool,
 }
 
 /// What to hand over to whom.

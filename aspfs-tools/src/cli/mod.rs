@@ -6,6 +6,7 @@ pub mod cluster_args;
 mod helper;
 mod manual;
 mod output;
+mod promotion;
 mod replication;
 mod show;
 mod templates;
@@ -133,8 +134,8 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Cluster(command) => replication::cluster(&node, command),
         Command::Node(command) => replication::nodes(&node, command),
         Command::Replica(command) => replication::replicas(&node, command),
-        Command::Promote(args) => replication::promote(&node, args),
-        Command::Switchover(args) => replication::switchover(&node, args),
+        Command::Promote(args) => promotion::promote(&node, args),
+        Command::Switchover(args) => promotion::switchover(&node, args),
         Command::Branch(command) => replication::branches(&node, command),
         Command::Gc => {
             let done: Collected = node.call(&Request::Gc {})?;

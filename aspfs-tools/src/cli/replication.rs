@@ -4,11 +4,10 @@ use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
-use super::cluster_args::{BranchCommand, ClusterCommand, NodeCommand, PromoteArgs, ReplicaCommand, SwitchoverArgs};
-use super::output::fields;
+use super::cluster_args::{BranchCommand, ClusterCommand, NodeCommand, ReplicaCommand};
 use super::{Failure, Node};
 use crate::control::message::{Done, Id, Request};
-use crate::control::replication::{BranchRow, BundleText, NodeRow, PromotedRow, ReplicaRow};
+use crate::control::replication::{BranchRow, BundleText, NodeRow, ReplicaRow};
 use crate::units::{show_duration, show_size};
 
 const NODE_HEAD: &[&str] = &["NAME", "IDENTITY", "ADDRESSES", "CERTIFICATE UNTIL", ""];
@@ -149,33 +148,6 @@ fn replica_line(r: &ReplicaRow) -> Vec<String> {
         if follows { r.txn.to_string() } else { r.acked_txn.map_or_else(|| "-".into(), |t| t.to_string()) },
         remark,
     ]
-}
-
-pub fn promote(node: &Node<'_>, args: &PromoteArgs) -> Result<(), Failure> {
-    let request = Request::Promote { ve: Id(args.ve), old_primary_is_off: args.old_primary_is_off, force: args.force };
-    let row: PromotedRow = node.call(&request)?;
-    Ok(node.out.print(&row, || promoted(&row))?)
-}
-
-pub fn switchover(node: &Node<'_>, args: &SwitchoverArgs) -> Result<(), Failure> {
-    let row: PromotedRow = node.call(&Request::Switchover { ve: Id(args.ve), node: args.node.clone() })?;
-    Ok(node.out.print(&row, || promoted(&row))?)
-}
-
-fn promoted(row: &PromotedRow) -> String {
-    let mut out = vec![
-        ("VE", row.ve.to_string()),
-        ("epoch", format!("{} (promotion {})", row.epoch, row.epoch >> 32)),
-        ("goes on behind", format!("version {}", row.fork_txn)),
-    ];
-    if let Some(time) = &row.fork_time {
-        out.push(("of", format!("{time}; what the old primary had beyond it stays there as a branch")));
-    }
-    for (name, txn) in &row.others {
-        let has = txn.map_or_else(|| "did not answer".into(), |txn| format!("has version {txn}"));
-        out.push(("other node", format!("{name} {has}")));
-    }
-    fields(&out)
 }
 
 pub fn branches(node: &Node<'_>, command: &BranchCommand) -> Result<(), Failure> {

@@ -169,7 +169,9 @@ pub enum Request {
     ReplicaStatus { ve: Option<Id> },
     /// This node writes a VE that it followed. Answer: [`PromotedRow`](super::replication::PromotedRow).
     Promote { ve: Id, old_primary_is_off: bool, force: bool },
-    /// Another node writes a VE that this one wrote. Answer: as above.
+    /// What would be lost by that. Answer: [`StakesRow`](super::replication::StakesRow).
+    PromoteStakes { ve: Id },
+    /// Another node writes a VE that this one wrote. Answer: [`PromotedRow`](super::replication::PromotedRow).
     Switchover { ve: Id, node: String },
     /// Former states that were kept. Answer: list of [`BranchRow`](super::replication::BranchRow).
     BranchList { ve: Id },

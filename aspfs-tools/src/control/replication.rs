@@ -87,6 +87,35 @@ pub struct ReplicaRow {
     pub lease_ms: Option<u64>,
 }
 
+/// What a promotion would lose.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct StakesRow {
+    pub ve: Id,
+    /// How far it is here, and of when that is.
+    pub txn: u64,
+    pub epoch: u64,
+    pub time: Option<String>,
+    pub nodes: Vec<StakeRow>,
+}
+
+/// What one other node has beyond this one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct StakeRow {
+    pub node: String,
+    /// It is the one that wrote the VE last, as far as is known here.
+    pub primary: bool,
+    /// Versions, files and bytes; none: it does not answer, and nobody knows.
+    pub txns: Option<u64>,
+    pub files: Option<u64>,
+    pub bytes: Option<u64>,
+    /// Files and bytes are at least these.
+    pub at_least: bool,
+    /// Its history went another way.
+    pub diverged: bool,
+}
+
 /// A VE is written by another node now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the names say it")]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use aspfs_replica::cluster::{Address, Bundle, Cluster, ClusterError};
 use aspfs_replica::node::NodeId;
-use aspfs_replica::runtime::{OperateError, Runtime, with_replica};
+use aspfs_replica::runtime::{Beyond, OperateError, Runtime, with_replica};
 use vefs::Ve;
 use vefs::change::{self, Policy, ReplicaOf};
 use vefs::clock::{SystemClock, Timestamp};
@@ -14,7 +14,9 @@ use vefs::clock::{SystemClock, Timestamp};
 use super::refuse::{Answer, about, refusal};
 use super::{Daemon, DaemonError};
 use crate::control::message::{Change, Id, Why};
-use crate::control::replication::{AtWindow, BranchRow, BundleText, NodeRow, PromotedRow, ReplicaRow};
+use crate::control::replication::{
+    AtWindow, BranchRow, BundleText, NodeRow, PromotedRow, ReplicaRow, StakeRow, StakesRow,
+};
 use crate::units::show_time;
 
 /// The port of replication where no other is named.
@@ -254,6 +256,25 @@ impl Daemon {
         let others = done.others.iter().map(|(n, p)| (Self::name_of(&runtime, *n), p.map(|p| p.txn.0))).collect();
         let fork_time = time.map(|v| show_time(v.time));
         Ok(PromotedRow { ve: id, epoch: done.epoch.0, fork_txn: done.fork.txn.0, fork_time, others })
+    }
+
+    pub fn stakes(&self, id: Id) -> Answer<StakesRow> {
+        let runtime = self.replication()?;
+        let stakes = runtime.stakes(id.0)?;
+        let ve = self.ve(id.0)?;
+        let policy = ve.policy().map_err(about(format!("VE {id}")))?;
+        let row = |(node, beyond): &(NodeId, Option<Beyond>)| StakeRow {
+            node: Self::name_of(&runtime, *node),
+            primary: policy.writer == node.0,
+            txns: beyond.map(|b| b.txns),
+            files: beyond.map(|b| b.files),
+            bytes: beyond.map(|b| b.bytes),
+            at_least: beyond.is_some_and(|b| !b.whole),
+            diverged: beyond.is_some_and(|b| b.diverged),
+        };
+        let (txn, epoch) = (stakes.here.txn.0, stakes.here.epoch.0);
+        let nodes = stakes.others.iter().map(row).collect();
+        Ok(StakesRow { ve: id, txn, epoch, time: Some(show_time(ve.time())), nodes })
     }
 
     pub fn switchover(&self, id: Id, node: &str) -> Answer<PromotedRow> {

@@ -207,6 +207,7 @@ fn replicated(session: &mut Session<'_>, daemon: &Daemon, request: Request) -> A
             session.answer(&Done {})
         }
         Request::ReplicaStatus { ve } => session.answer(&daemon.replica_status(ve)?),
+        Request::PromoteStakes { ve } => session.answer(&daemon.stakes(ve)?),
         Request::Promote { ve, old_primary_is_off, force } => {
             session.answer(&daemon.promote(ve, old_primary_is_off, force)?)
         }

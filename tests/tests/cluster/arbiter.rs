@@ -190,7 +190,9 @@ fn lagging_is_recorded_first() {
     let begin = Instant::now();
     cluster.nodes[1].aspfs(&["promote", VE]).fails(1, &["lags", "--force"]);
     assert!(begin.elapsed() < Duration::from_secs(60));
-    cluster.nodes[1].aspfs(&["promote", VE, "--force"]).ok();
+    let told = cluster.nodes[1].aspfs(&["promote", VE, "--force", "--yes"]);
+    assert!(told.err.contains("node-1 (wrote it)") && told.err.contains("does not answer"), "{told:?}");
+    told.ok();
     let there = cluster.mount(1);
     assert_eq!(std::fs::read_to_string(there.join("old")).unwrap(), "on both");
     assert!(!there.join("stamps").exists());

@@ -40,6 +40,40 @@ fn a_replica_takes_over_from_a_killed_node() {
     one.aspfs(&["mount", VE, "/mnt"]).fails(1, &["follows another node"]);
 }
 
+/// Another replica has more: a promotion is refused, and with `--force` it says how much that is, exactly, before it does anything (checks G21).
+#[test]
+fn what_a_forced_promotion_loses_is_listed_first() {
+    let mut cluster = cluster_of!(3);
+    let root = cluster.replicated(&["--window", "60s"]);
+    std::fs::write(root.join("both"), "on both").unwrap();
+    cluster.wait(0, "the file", |rows| rows.iter().all(|r| r.behind_txns == Some(0)));
+    cluster.network.set_link(2, false);
+    for n in 0..3 {
+        std::fs::write(root.join(format!("lost-{n}")), vec![b'x'; 1000]).unwrap();
+    }
+    cluster.wait(0, "the third node", |rows| {
+        rows.iter().any(|r| r.node.as_deref() == Some("node-3") && r.behind_txns == Some(0))
+    });
+    cluster.network.set_link(1, false);
+    cluster.nodes[0].kill();
+    cluster.network.set_link(2, true);
+    let two = &cluster.nodes[1];
+    two.aspfs(&["promote", VE, "--old-primary-is-off"]).fails(1, &["has more"]);
+    // Three files, and the folder that they are in.
+    let lost = ["node-3", "4 files", "2.93K", "node-1 (wrote it)", "does not answer"];
+    two.aspfs(&["promote", VE, "--old-primary-is-off", "--force"]).fails(2, &[&lost[..], &["--yes"]].concat());
+    assert!(two.aspfs(&["ve", "show", VE]).ok().contains("replica"), "it was promoted without an answer");
+    let done = two.aspfs(&["promote", VE, "--old-primary-is-off", "--force", "--yes"]);
+    assert!(lost.iter().all(|part| done.err.contains(part)), "{done:?}");
+    done.ok();
+    let there = cluster.mount(1);
+    assert!(there.join("both").exists() && !there.join("lost-0").exists());
+    cluster.wait(1, "the third node to follow", |rows| {
+        rows.iter().any(|r| r.node.as_deref() == Some("node-3") && r.connected && r.behind_txns == Some(0))
+    });
+    assert!(cluster.nodes[2].aspfs(&["--json", "branch", "list", VE]).ok().contains("epoch-0."));
+}
+
 /// A planned hand-over under a writer: it is refused at some point, and everything that was answered is on the other node (checks G18).
 #[test]
 fn nothing_is_lost_by_a_hand_over() {
