@@ -253,7 +253,9 @@ impl Inner {
             return Ok(());
         }
         let mut policy = ve.policy()?;
-        if policy.replicas.is_empty() {
+        // A replica that was removed has a copy, and may ask the arbiter for the VE: it is not to be had while it is written here.
+        let was_shared = self.arbitration.is_some() && policy.writer != [0; 16];
+        if policy.replicas.is_empty() && !was_shared {
             self.stop_leading(ve.id());
             return Ok(());
         }

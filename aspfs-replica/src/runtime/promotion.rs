@@ -72,6 +72,8 @@ impl Inner {
         let mut others = self.others(&ve, &policy, insists.force).await?;
         let mut epoch = next_epoch(others.highest.max(ve.epoch()), me);
         if self.arbitration.is_some() {
+            // Who has the epoch and cannot write keeps everybody from it.
+            block_in_place(|| whole(&ve))?;
             epoch = self.given(&ve, &others, &insists).await?;
             others = self.others(&ve, &policy, insists.force).await?;
         }
@@ -129,7 +131,8 @@ impl Inner {
     async fn given(&self, ve: &Ve, others: &Others, insists: &Insists) -> Result<Epoch, OperateError> {
         let Some(asker) = self.asker(ve) else { return Ok(next_epoch(others.highest.max(ve.epoch()), self.me())) };
         let (id, me) = (ve.id(), self.me());
-        let until = Instant::now() + Terms::TTL_MAX + PATIENCE;
+        let lease = self.arbitration.as_ref().map_or(Terms::TTL_MAX, |a| a.terms.ttl);
+        let until = Instant::now() + lease * 2 + PATIENCE;
         let mut tries = 0;
         loop {
             let record = read(&asker, id).await?;
@@ -210,11 +213,7 @@ impl Inner {
         // Where it wrote before and was fenced.
         self.stop_leading(ve.id());
         ve.sync()?;
-        let missing = ve.missing_objects()?;
-        if let Some(hash) = missing.first() {
-            let text = format!("{} objects that its files consist of are missing, {hash} for one", missing.len());
-            return Err(cannot(format!("VE {}: {text}", ve.id())));
-        }
+        whole(ve)?;
         let fork = ve.durable_position();
         if ve.role().kind != RoleKind::Replica {
             ve.step_down(RoleKind::Replica, ve.epoch())?;
@@ -268,6 +267,14 @@ impl Inner {
             Ok(next)
         })
     }
+}
+
+/// Refuses where an object of the state is not here (promise G21).
+fn whole(ve: &Ve) -> Result<(), OperateError> {
+    let missing = ve.missing_objects()?;
+    let Some(hash) = missing.first() else { return Ok(()) };
+    let text = format!("{} objects that its files consist of are missing, {hash} for one", missing.len());
+    Err(cannot(format!("VE {}: {text}", ve.id())))
 }
 
 async fn read(asker: &Asker, ve: VeId) -> Result<Record, OperateError> {

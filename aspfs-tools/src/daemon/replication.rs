@@ -85,10 +85,11 @@ impl Daemon {
         match replication {
             Some(replication) => replication.refresh(ve).map_err(|e| e.to_string()),
             None if self.config.arbiter.is_none() => Ok(()),
-            None => match ve.policy().map_err(|e| e.to_string())?.replicas.is_empty() {
+            None => match ve.policy().map_err(|e| e.to_string())?.writer == [0; 16] {
                 true => Ok(()),
                 false => {
-                    Err("it is replicated, and replication did not start: the arbiter cannot allow its writes".into())
+                    Err("other nodes follow it, and replication did not start: the arbiter cannot allow its writes"
+                        .into())
                 }
             },
         }

@@ -223,3 +223,18 @@ fn a_hand_over_takes_the_epoch_along() {
     cluster.nodes[1].aspfs(&["switchover", VE, "node-1"]).ok();
     assert_eq!(cluster.nodes[0].aspfs(&["cat", VE, "/again"]).ok(), "after a restart");
 }
+
+/// A replica that was removed keeps its copy. It cannot have the VE by force while its writer lives, though nobody follows that one any more
+/// (checks G18).
+#[test]
+fn a_removed_replica_is_not_given_the_ve() {
+    let Some(Bed { etcd: _etcd, cluster }) = bed() else { return };
+    let root = cluster.replicated(&["--window", "10s"]);
+    cluster.nodes[0].aspfs(&["replica", "remove", VE, "node-2"]).ok();
+    std::fs::write(root.join("mine"), "written after the removal").unwrap();
+    let two = &cluster.nodes[1];
+    two.aspfs(&["promote", VE]).fails(1, &["does not count this node in"]);
+    two.aspfs(&["promote", VE, "--force", "--yes"]).fails(1, &["its lease goes on"]);
+    std::fs::write(root.join("mine"), "written still").unwrap();
+    assert!(two.aspfs(&["ve", "show", VE]).ok().contains("replica"));
+}
