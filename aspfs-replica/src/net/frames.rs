@@ -35,6 +35,11 @@ impl FrameWriter {
         self.link.peer
     }
 
+    /// Where several streams to a peer have something to send, those of the highest priority go first, and those of the same one in turns.
+    pub fn prefer(&self, priority: i32) {
+        self.sink.prefer(priority);
+    }
+
     /// Sends a frame, as [`wire::encode`] gives it, and waits until QUIC has taken it: a slow receiver makes this wait. A call that is
     /// dropped while it waits has taken the frame nevertheless: it goes out before the next one, or by [`FrameWriter::flush`].
     pub async fn send(&mut self, frame: impl Into<Bytes>) -> Result<(), NetError> {

@@ -15,7 +15,7 @@ use crate::cluster::ClusterError;
 use crate::cluster::list::LIST_MAX;
 
 /// Lists go ahead of everything else: they may revoke somebody.
-const PRIORITY: i32 = 1;
+const PRIORITY: i32 = super::URGENT + 1;
 
 /// Takes the bytes of a list. One that is not a list, or not the authority's, is an error.
 async fn adopt(shared: &Arc<Shared>, bytes: Bytes) -> Result<(), NetError> {

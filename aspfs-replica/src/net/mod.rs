@@ -91,6 +91,9 @@ mod stream;
 mod tls;
 mod transport;
 
+/// The priority of what is small and must not wait behind the streams of VEs, whose priorities are below: acknowledgements, questions, answers to them.
+pub const URGENT: i32 = 256;
+
 pub use accept::Handler;
 pub use error::NetError;
 pub use frames::{FrameReader, FrameWriter};

@@ -39,6 +39,7 @@ pub(super) async fn ask(link: Arc<Link>, request: Bytes) -> Result<Answers, NetE
     let parts = blob(request, link.shared.settings.request_max)?;
     let (send, recv) = link.open().await?;
     let mut sink = Sink::new(send);
+    sink.prefer(super::URGENT);
     sink.push(Bytes::copy_from_slice(&[REQUEST]));
     parts.into_iter().for_each(|p| sink.push(p));
     sink.finish(sent(&link)).await.map_err(|e| link.explain(e))?;
@@ -64,6 +65,11 @@ pub struct AnswerWriter {
 impl AnswerWriter {
     pub(super) fn new(link: Arc<Link>, send: SendStream) -> AnswerWriter {
         AnswerWriter { sink: Sink::new(send), link }
+    }
+
+    /// As [`FrameWriter::prefer`](super::FrameWriter::prefer).
+    pub fn prefer(&self, priority: i32) {
+        self.sink.prefer(priority);
     }
 
     /// Who asks.

@@ -23,14 +23,35 @@ use crate::window::{self, AtWindow, Counters, Event, Exposure, ReplicaStatus, St
 /// Most bulk payloads that wait to be offered ahead of their records.
 const EARLY_MAX: usize = 256;
 
+/// What a stream may have of its link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// Bytes a second; 0: no limit.
+    pub bandwidth: u64,
+    /// Its VE's priority.
+    pub weight: u8,
+}
+
 /// What one replica's stream is told.
 #[derive(Default)]
 pub struct Tail {
     early: Mutex<VecDeque<(PayloadId, u64)>>,
+    share: Mutex<Share>,
     wake: Notify,
 }
 
 impl Tail {
+    /// What it may have of the link now.
+    pub fn share(&self) -> Share {
+        *self.share.lock()
+    }
+
+    fn set_share(&self, share: Share) {
+        if std::mem::replace(&mut *self.share.lock(), share) != share {
+            self.wake();
+        }
+    }
+
     /// Bulk payloads that were written since this was asked last.
     pub fn take_early(&self) -> Vec<(PayloadId, u64)> {
         self.early.lock().drain(..).collect()
@@ -178,9 +199,12 @@ impl Exposed {
             for r in &policy.replicas {
                 let node = NodeId(r.node);
                 window.set_replica(node, r.required, acked.get(&node).copied(), now);
-                if let std::collections::btree_map::Entry::Vacant(entry) = tails.entry(node) {
-                    new.push((*r, entry.insert(Arc::default()).clone()));
-                }
+                let tail = tails.entry(node).or_insert_with(|| {
+                    let tail = Arc::<Tail>::default();
+                    new.push((*r, tail.clone()));
+                    tail
+                });
+                tail.set_share(Share { bandwidth: r.bandwidth, weight: policy.weight });
             }
             let gone: Vec<NodeId> =
                 tails.keys().filter(|n| !policy.replicas.iter().any(|r| r.node == n.0)).copied().collect();

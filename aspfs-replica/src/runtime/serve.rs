@@ -16,7 +16,7 @@ use super::pull::Pull;
 use super::talk::{Question, Reply};
 use crate::catchup::{Answer, Refused, Serving};
 use crate::local::LocalSource;
-use crate::net::{AnswerWriter, FrameReader, FrameWriter, Handler};
+use crate::net::{AnswerWriter, FrameReader, FrameWriter, Handler, URGENT};
 use crate::node::NodeId;
 use crate::wire::{self, Envelope, Hello, Message, Refusal};
 
@@ -28,6 +28,8 @@ pub(super) struct Server(pub Weak<Inner>);
 
 impl Handler for Server {
     async fn frames(&self, from: NodeId, writer: FrameWriter, reader: FrameReader) {
+        // Whatever goes the other way: a primary learns from it what it may accept.
+        writer.prefer(URGENT);
         if let Some(inner) = self.0.upgrade() {
             inner.take_stream(from, writer, reader).await;
         }
@@ -36,6 +38,7 @@ impl Handler for Server {
     async fn request(&self, from: NodeId, request: Bytes, answers: AnswerWriter) {
         let Some(inner) = self.0.upgrade() else { return };
         if Question::is(&request) {
+            answers.prefer(URGENT);
             inner.answer_question(from, &request, answers).await;
         } else {
             inner.serve_state(from, &request, answers).await;
@@ -68,7 +71,7 @@ impl Inner {
             Greeted::Absent => {
                 refuse(&mut writer, &envelope, Refusal::NotReady, envelope.epoch).await;
                 let have = Position { lineage: hello.position.lineage, ..Position::default() };
-                self.pull(ve, from, envelope.epoch, have, None);
+                self.pull_first(ve, from, envelope.epoch, have);
             }
         }
     }
@@ -142,11 +145,28 @@ impl Inner {
         self.pull(following.ve().id(), from, epoch, have, branch);
     }
 
-    /// Pulls a whole state in the background, unless that is going on.
-    pub(super) fn pull(self: &Arc<Self>, ve: VeId, from: NodeId, epoch: Epoch, have: Position, branch: Option<String>) {
+    /// Pulls the state of a VE that was not here when its writer greeted. A pull that another greeting had begun may have ended meanwhile: then it is
+    /// here, and what it has acknowledged since is not to be replaced by something older (promises G9, G11).
+    fn pull_first(self: &Arc<Self>, ve: VeId, from: NodeId, epoch: Epoch, have: Position) {
         if !self.pulls.lock().insert(ve) {
             return;
         }
+        // Asked when no other pull can install it any more.
+        if self.store.has_ve(ve) {
+            self.pulls.lock().remove(&ve);
+            return;
+        }
+        self.begin_pull(ve, from, epoch, have, None);
+    }
+
+    /// Pulls a whole state in the background, unless that is going on.
+    pub(super) fn pull(self: &Arc<Self>, ve: VeId, from: NodeId, epoch: Epoch, have: Position, branch: Option<String>) {
+        if self.pulls.lock().insert(ve) {
+            self.begin_pull(ve, from, epoch, have, branch);
+        }
+    }
+
+    fn begin_pull(self: &Arc<Self>, ve: VeId, from: NodeId, epoch: Epoch, have: Position, branch: Option<String>) {
         let following = self.followed.lock().get(&ve).cloned();
         if let Some(following) = &following {
             following.pulling.store(true, Ordering::Release);

@@ -2,7 +2,7 @@
 //! one no longer.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::block_in_place;
@@ -12,7 +12,8 @@ use vefs::clock::Clock;
 use vefs::format::role::RoleKind;
 use vefs::ids::Epoch;
 
-use super::exposed::{Exposed, Tail};
+use super::exposed::{Exposed, Share, Tail};
+use super::pace::{Pace, Pays};
 use super::status::Link;
 use crate::local::VeLog;
 use crate::net::{FrameReader, FrameWriter, NetError, Transport};
@@ -29,10 +30,6 @@ const AGAIN: Duration = Duration::from_millis(500);
 const ANSWERS: usize = 64;
 /// How long the last word may take.
 const LAST_WORD: Duration = Duration::from_secs(2);
-/// After so many frames that compression did not make smaller, as many go as they are.
-const POINTLESS: u32 = 8;
-/// Frames that then go as they are.
-const PLAIN: u32 = 64;
 
 /// Everything that a stream needs.
 pub(super) struct Shipping {
@@ -114,8 +111,8 @@ impl Shipping {
         machine.connect(&VeLog(self.ve.clone()), self.clock.boot().as_nanos() as u64, self.clock.boot());
         let (tx, rx) = mpsc::channel(ANSWERS);
         let answers = tokio::spawn(read(reader, tx));
-        let mut stream =
-            Stream { on: self, machine, writer, rx, pays: Pays::default(), pace: Pace::new(self.replica.bandwidth) };
+        let (pays, pace) = (Pays::default(), Pace::new(0));
+        let mut stream = Stream { on: self, machine, writer, rx, pays, pace, share: Share::default() };
         let ended = stream.run().await;
         if let Err(Ended::Closed(_)) = &ended {
             let _ = tokio::time::timeout(LAST_WORD, stream.last_word()).await;
@@ -147,12 +144,15 @@ struct Stream<'a> {
     rx: mpsc::Receiver<Result<(Envelope, Message), NetError>>,
     pays: Pays,
     pace: Pace,
+    /// What of the link it has now.
+    share: Share,
 }
 
 impl Stream<'_> {
     async fn run(&mut self) -> Result<(), Ended> {
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         while self.on.goes_on() {
+            self.take_share();
             for (id, len) in self.on.tail.take_early() {
                 self.machine.written(id, len);
             }
@@ -170,6 +170,16 @@ impl Stream<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The link's share may be another one than before.
+    fn take_share(&mut self) {
+        let share = self.on.tail.share();
+        if share != self.share {
+            self.pace.set_rate(share.bandwidth);
+            self.writer.prefer(share.weight.into());
+            self.share = share;
+        }
     }
 
     /// The session is over: the replica is told why, since what it does next depends on it.
@@ -282,88 +292,4 @@ fn take(
     let (envelope, message) = answer.ok_or(Ended::Over)??;
     let log = VeLog(on.ve.clone());
     Ok(block_in_place(|| machine.receive(&log, &envelope, message, on.clock.boot())))
-}
-
-/// Whether compressing frames is worth the time: not while it does not make them smaller.
-#[derive(Default)]
-struct Pays {
-    pointless: u32,
-    plain: u32,
-}
-
-impl Pays {
-    fn try_it(&self) -> bool {
-        self.plain == 0
-    }
-
-    fn took(&mut self, carried: u64, sent: u64) {
-        // Small frames say nothing about what a VE writes.
-        if carried < 4096 {
-            return;
-        }
-        if self.plain > 0 {
-            self.plain -= 1;
-        } else if sent * 8 > carried * 7 {
-            self.pointless += 1;
-            if self.pointless >= POINTLESS {
-                (self.pointless, self.plain) = (0, PLAIN);
-            }
-        } else {
-            self.pointless = 0;
-        }
-    }
-}
-
-/// A limit of bytes a second, with a tenth of a second's worth at once.
-struct Pace {
-    rate: u64,
-    free_at: Instant,
-}
-
-impl Pace {
-    fn new(rate: u64) -> Pace {
-        Pace { rate, free_at: Instant::now() }
-    }
-
-    fn wait(&mut self, bytes: u64) -> Duration {
-        if self.rate == 0 {
-            return Duration::ZERO;
-        }
-        let now = Instant::now();
-        let burst = Duration::from_millis(100);
-        let begin = self.free_at.max(now.checked_sub(burst).unwrap_or(now));
-        self.free_at = begin + Duration::from_secs_f64(bytes as f64 / self.rate as f64);
-        begin.saturating_duration_since(now)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_does_not_get_smaller_is_not_compressed_for_a_while() {
-        let mut pays = Pays::default();
-        for _ in 0..POINTLESS {
-            assert!(pays.try_it());
-            pays.took(100_000, 99_000);
-        }
-        for _ in 0..PLAIN {
-            assert!(!pays.try_it());
-            pays.took(100_000, 100_048);
-        }
-        assert!(pays.try_it());
-        pays.took(100_000, 30_000);
-        assert!(pays.try_it());
-    }
-
-    #[test]
-    fn a_pace_is_kept() {
-        let mut pace = Pace::new(1 << 20);
-        let waits: Vec<Duration> = (0..20).map(|_| pace.wait(1 << 18)).collect();
-        assert!(waits[0].is_zero());
-        // Nineteen quarters of a second, less the burst.
-        assert!(waits[19] > Duration::from_millis(4500) && waits[19] < Duration::from_millis(4760), "{:?}", waits[19]);
-        assert!(Pace::new(0).wait(u64::MAX).is_zero());
-    }
 }

@@ -279,6 +279,9 @@ pub struct SettingArgs {
     /// What happens when the window would be passed
     #[arg(long, value_name = "WHAT", value_enum)]
     pub at_window: Option<AtWindow>,
+    /// Where several VEs have something for the same node: those with the highest number go first, equal ones in turns; 16 at first
+    #[arg(long, value_name = "1-255", value_parser = clap::value_parser!(u8).range(1..))]
+    pub priority: Option<u8>,
 }
 
 fn parse_window(text: &str) -> Result<u32, String> {

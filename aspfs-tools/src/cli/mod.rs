@@ -189,6 +189,7 @@ fn change(settings: &SettingArgs) -> Change {
         history: settings.history,
         window_ms: settings.window,
         at_window: settings.at_window,
+        priority: settings.priority,
     }
 }
 

@@ -77,6 +77,7 @@ pub fn ve(row: &VeRow) -> String {
         ("lineage", row.lineage.clone()),
         ("mounted", mounted),
         ("role", row.role.clone()),
+        ("priority", row.priority.to_string()),
         ("window", format!("{}, then {}", show_duration(row.window_ms), row.at_window)),
         ("replicas", row.replicas.to_string()),
     ];

@@ -97,6 +97,9 @@ pub struct Change {
     /// What happens when it would be passed.
     #[serde(default)]
     pub at_window: Option<AtWindow>,
+    /// Its place on the links to its replicas, from 1.
+    #[serde(default)]
+    pub priority: Option<u8>,
 }
 
 /// What a client may ask for.
@@ -273,6 +276,7 @@ pub struct VeRow {
     pub role: String,
     pub window_ms: u64,
     pub at_window: String,
+    pub priority: u8,
     /// Number of its replicas.
     pub replicas: u64,
     /// Why it takes no changes.

@@ -344,6 +344,7 @@ pub fn changed_policy(policy: &Policy, change: &Change) -> Policy {
             AtWindow::Stall => change::AtWindow::Stall,
             AtWindow::Alarm => change::AtWindow::Alarm,
         }),
+        weight: change.priority.unwrap_or(policy.weight),
         ..policy.clone()
     }
 }

@@ -59,6 +59,7 @@ impl Daemon {
             role: role(&ve).into(),
             window_ms: policy.window_ms.into(),
             at_window: super::replication::at_window(&policy).into(),
+            priority: policy.weight,
             replicas: policy.replicas.len() as u64,
             read_only: ve.read_only_reason().or_else(|| ve.fenced()),
         })

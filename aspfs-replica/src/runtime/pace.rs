@@ -1,0 +1,103 @@
+//! How fast a stream goes: what of it is compressed, and a limit of bytes a second.
+
+use std::time::{Duration, Instant};
+
+/// After so many frames that compression did not make smaller, as many go as they are.
+const POINTLESS: u32 = 8;
+/// Frames that then go as they are.
+const PLAIN: u32 = 64;
+
+/// Whether compressing frames is worth the time: not while it does not make them smaller.
+#[derive(Default)]
+pub(super) struct Pays {
+    pointless: u32,
+    plain: u32,
+}
+
+impl Pays {
+    /// Whether the next frame is to be compressed.
+    pub fn try_it(&self) -> bool {
+        self.plain == 0
+    }
+
+    /// A frame with so many bytes of the VE became so many.
+    pub fn took(&mut self, carried: u64, sent: u64) {
+        // Small frames say nothing about what a VE writes.
+        if carried < 4096 {
+            return;
+        }
+        if self.plain > 0 {
+            self.plain -= 1;
+        } else if sent * 8 > carried * 7 {
+            self.pointless += 1;
+            if self.pointless >= POINTLESS {
+                (self.pointless, self.plain) = (0, PLAIN);
+            }
+        } else {
+            self.pointless = 0;
+        }
+    }
+}
+
+/// A limit of bytes a second, with a tenth of a second's worth at once.
+pub(super) struct Pace {
+    rate: u64,
+    free_at: Instant,
+}
+
+impl Pace {
+    /// So many bytes a second; 0: no limit.
+    pub fn new(rate: u64) -> Pace {
+        Pace { rate, free_at: Instant::now() }
+    }
+
+    /// Another limit from now on; 0: none.
+    pub fn set_rate(&mut self, rate: u64) {
+        self.rate = rate;
+    }
+
+    /// How long so many bytes have to wait.
+    pub fn wait(&mut self, bytes: u64) -> Duration {
+        if self.rate == 0 {
+            return Duration::ZERO;
+        }
+        let now = Instant::now();
+        let burst = Duration::from_millis(100);
+        let begin = self.free_at.max(now.checked_sub(burst).unwrap_or(now));
+        self.free_at = begin + Duration::from_secs_f64(bytes as f64 / self.rate as f64);
+        begin.saturating_duration_since(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_get_smaller_is_not_compressed_for_a_while() {
+        let mut pays = Pays::default();
+        for _ in 0..POINTLESS {
+            assert!(pays.try_it());
+            pays.took(100_000, 99_000);
+        }
+        for _ in 0..PLAIN {
+            assert!(!pays.try_it());
+            pays.took(100_000, 100_048);
+        }
+        assert!(pays.try_it());
+        pays.took(100_000, 30_000);
+        assert!(pays.try_it());
+    }
+
+    #[test]
+    fn a_pace_is_kept() {
+        let mut pace = Pace::new(1 << 20);
+        let waits: Vec<Duration> = (0..20).map(|_| pace.wait(1 << 18)).collect();
+        assert!(waits[0].is_zero());
+        // Nineteen quarters of a second, less the burst.
+        assert!(waits[19] > Duration::from_millis(4500) && waits[19] < Duration::from_millis(4760), "{:?}", waits[19]);
+        assert!(Pace::new(0).wait(u64::MAX).is_zero());
+        pace.set_rate(0);
+        assert!(pace.wait(u64::MAX).is_zero());
+    }
+}
