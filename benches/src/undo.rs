@@ -3,7 +3,7 @@
 //! Invariant: what is set up is entered here first, so that there is no moment in which it would be left behind.
 
 use std::path::PathBuf;
-use std::process::Child;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,8 @@ use rustix::mount::UnmountFlags;
 
 /// How long a process may take to end by itself.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long one that was killed is waited for.
+const HANGING: Duration = Duration::from_secs(2);
 
 /// One thing to be undone.
 enum Action {
@@ -26,6 +28,10 @@ enum Action {
     Kill(Child),
     /// A daemon's holder.
     Holder(i32),
+    /// The holders of a daemon that was started again and again, as far as they are known by then.
+    Holders(Arc<Mutex<Vec<i32>>>),
+    /// A command that takes something away.
+    Run(Vec<String>),
     /// A folder.
     Remove(PathBuf),
 }
@@ -75,6 +81,18 @@ impl Undo {
         self.0.lock().insert(0, Action::Holder(pid));
     }
 
+    /// Holders of a daemon that is about to be started: undone after what is entered later. Pids are put in as they are known.
+    pub fn holders(&self) -> Arc<Mutex<Vec<i32>>> {
+        let pids = Arc::default();
+        self.0.lock().push(Action::Holders(Arc::clone(&pids)));
+        pids
+    }
+
+    /// A command that takes away what is about to be set up. It fails quietly where there is nothing to take away.
+    pub fn run(&self, command: &[&str]) {
+        self.0.lock().push(Action::Run(command.iter().map(|w| (*w).to_owned()).collect()));
+    }
+
     /// How far the list is now.
     pub fn mark(&self) -> usize {
         self.0.lock().len()
@@ -113,24 +131,59 @@ fn run(action: Action) {
             let _ = child.kill();
             let _ = child.wait();
         }
-        Action::Kill(mut child) => {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        Action::Holder(pid) => {
-            let start = Instant::now();
-            let name = format!("/proc/{pid}/comm");
-            let there = || std::fs::read_to_string(&name).is_ok_and(|n| n.trim() == "aspfs-holder");
-            while there() && start.elapsed() < Duration::from_secs(3) {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            if there() {
-                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        Action::Kill(mut child) => end(&mut child),
+        Action::Holder(pid) => holder(pid),
+        Action::Holders(pids) => pids.lock().drain(..).for_each(holder),
+        Action::Run(command) => {
+            if let Some((program, args)) = command.split_first() {
+                let quiet = Command::new(program).args(args).stdin(Stdio::null()).stderr(Stdio::null()).output();
+                drop(quiet);
             }
         }
         Action::Remove(folder) => {
             let _ = std::fs::remove_dir_all(folder);
         }
+    }
+}
+
+/// Kills a program and what it started. One that waits in a mount which nobody serves ends when that is taken down: it is not waited for.
+fn end(child: &mut Child) {
+    let below = descendants(child.id().cast_signed());
+    let _ = child.kill();
+    for pid in below {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+    let start = Instant::now();
+    while matches!(child.try_wait(), Ok(None)) && start.elapsed() < HANGING {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// All processes below one.
+pub fn descendants(pid: i32) -> Vec<i32> {
+    let mut found = Vec::new();
+    let mut next = vec![pid];
+    while let Some(pid) = next.pop() {
+        // A process has children by thread (proc_pid_task(5)).
+        for thread in std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+            let text = std::fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+            let children: Vec<i32> = text.split_whitespace().filter_map(|w| w.parse().ok()).collect();
+            found.extend(&children);
+            next.extend(children);
+        }
+    }
+    found
+}
+
+fn holder(pid: i32) {
+    let start = Instant::now();
+    let name = format!("/proc/{pid}/comm");
+    let there = || std::fs::read_to_string(&name).is_ok_and(|n| n.trim() == "aspfs-holder");
+    while there() && start.elapsed() < Duration::from_secs(3) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    if there() {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
 }
 
