@@ -65,6 +65,9 @@ pub struct ReplicationArgs {
     /// Of `peers`: only these (aspfs, lsyncd, "btrfs send", GlusterFS).
     #[arg(long)]
     only: Vec<String>,
+    /// Of `scale`: the numbers of VEs.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 10, 100, 1000], value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    ves: Vec<u32>,
 }
 
 /// A question with what its answer needs.
@@ -76,6 +79,7 @@ struct Asked<'a> {
     mark: usize,
     seconds: u64,
     only: &'a [String],
+    ves: &'a [u32],
 }
 
 impl Asked<'_> {
@@ -111,6 +115,7 @@ pub fn named(dir: &Path, quick: bool, rounds: Option<usize>, args: &ReplicationA
         mark: undo.mark(),
         seconds: if quick { args.seconds.min(5) } else { args.seconds },
         only: &args.only,
+        ves: if quick { &[1, 3] } else { &args.ves },
     };
     let answer = match what {
         What::Mix => mounted::measure(&asked),

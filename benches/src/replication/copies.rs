@@ -74,7 +74,7 @@ impl Copies for InPlace {
     fn take(&self, into: &Path) -> Result<()> {
         let mut all = vec![self.writer];
         all.extend(crate::undo::descendants(self.writer));
-        let signal = |signal: Signal| all.iter().for_each(|pid| drop(kill(Pid::from_raw(*pid), signal)));
+        let signal = |signal: Signal| all.iter().for_each(|pid| _ = kill(Pid::from_raw(*pid), signal));
         signal(Signal::SIGSTOP);
         let taken = take(&self.dir, into);
         signal(Signal::SIGCONT);

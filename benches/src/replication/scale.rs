@@ -14,7 +14,7 @@ use vefs::types::mode;
 use super::trial::share;
 use super::{Asked, Pair};
 use crate::bed::{create, noise, process_cpu, write};
-use crate::outcome::{Figure, Outcome};
+use crate::outcome::{Figure, Goal, Outcome};
 
 /// Bytes of an append, one a second in each VE.
 const LITTLE: usize = 100;
@@ -31,8 +31,7 @@ struct Fleet {
 /// The figures of each number of VEs.
 pub fn measure(asked: &Asked<'_>) -> Result<Outcome> {
     let mut out = Outcome { title: "replication scale: two nodes in one process".into(), ..Default::default() };
-    let numbers: &[u32] = if asked.ground.quick { &[1, 3] } else { &[1, 10, 100, 1000] };
-    for n in numbers {
+    for n in asked.ves {
         let folder = asked.folder(&format!("scale-{n}"))?;
         let begun = Instant::now();
         let fleet = fleet(&folder, *n)?;
@@ -82,6 +81,8 @@ fn little(fleet: &Fleet, n: u32, seconds: u64, out: &mut Outcome) -> Result<()> 
     })?;
     let took = origin.elapsed().as_secs_f64();
     fleet.drained()?;
+    let what = format!("{n} VEs: those whose copy lacks what it acknowledged");
+    out.figures.push(Figure::goal(what, "VEs", Goal::AtMost(0.0), vec![lacking(fleet)? as f64]));
     let cpu = (process_cpu() - used).as_secs_f64() / took;
     let bytes = (super::mix::travelled(&fleet.pair)? - travelled) as f64 / took / f64::from(n);
     let mut info = |what: &str, unit, value| {
@@ -117,22 +118,34 @@ fn append(fleet: &Fleet, origin: Instant, seconds: u64, over: &AtomicBool) -> Re
 /// How old the oldest change is that a VE's copy lacks, in seconds, of one VE after another: 0 where it has all.
 fn ages(fleet: &Fleet, origin: Instant, over: &AtomicBool) -> Result<Vec<f64>> {
     let mut ages = vec![];
-    let there: Vec<Arc<Ve>> =
-        fleet.ves.iter().map(|(ve, _)| fleet.pair.two.store.ve(ve.id())).collect::<Result<_, _>>()?;
     for n in 0.. {
         if over.load(Ordering::Relaxed) {
             break;
         }
         // A stride that meets all VEs at all phases of the second.
-        let i = n * 7919 % there.len();
-        let (ve, ino) = &fleet.ves[i];
-        let has = there[i].inode(*ino)?.size;
+        let (ve, ino) = &fleet.ves[n * 7919 % fleet.ves.len()];
+        // As the store has it now, whatever its streams go to.
+        let has = fleet.pair.two.store.ve(ve.id())?.inode(*ino)?.size;
         let now = origin.elapsed();
-        let age = if has < ve.inode(*ino)?.size { now.saturating_sub(written(ve, *ino, has)?) } else { Duration::ZERO };
+        let lacks = has < ve.inode(*ino)?.size;
+        let age = if lacks { now.saturating_sub(written(ve, *ino, has)?) } else { Duration::ZERO };
         ages.push(age.as_secs_f64());
         std::thread::sleep(Duration::from_millis(2));
     }
     Ok(ages)
+}
+
+/// VEs of which the replica's store lacks what the replica has acknowledged.
+fn lacking(fleet: &Fleet) -> Result<usize> {
+    let mut lacking = 0;
+    for (ve, ino) in &fleet.ves {
+        let there = fleet.pair.two.store.ve(ve.id())?;
+        let has = there.inode(*ino).map(|i| i.size).unwrap_or(0);
+        if has < ve.inode(*ino)?.size || there.durable_position() != ve.durable_position() {
+            lacking += 1;
+        }
+    }
+    Ok(lacking)
 }
 
 fn written(ve: &Ve, ino: InodeNo, at: u64) -> Result<Duration> {
