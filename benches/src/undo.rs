@@ -38,7 +38,14 @@ enum Action {
 
 /// The list, undone from its end.
 #[derive(Clone, Default)]
-pub struct Undo(Arc<Mutex<Vec<Action>>>);
+pub struct Undo(Arc<Mutex<List>>);
+
+#[derive(Default)]
+struct List {
+    actions: Vec<Action>,
+    /// The process was told to end: one thread undoes everything, and no other one sets up or undoes anything.
+    interrupted: bool,
+}
 
 impl Undo {
     /// An empty list that is also undone when the process is told to end.
@@ -49,7 +56,8 @@ impl Undo {
         let mine = undo.clone();
         std::thread::Builder::new().name("interrupted".into()).spawn(move || {
             if let Ok(signal) = signals.wait() {
-                mine.all();
+                mine.0.lock().interrupted = true;
+                mine.undo(0);
                 std::process::exit(128 + signal as i32);
             }
         })?;
@@ -58,51 +66,73 @@ impl Undo {
 
     /// A place where something is about to be mounted.
     pub fn unmount(&self, place: PathBuf) {
-        self.0.lock().push(Action::Unmount(place));
+        self.enter(Action::Unmount(place));
     }
 
     /// A folder with all that is in it.
     pub fn remove(&self, folder: PathBuf) {
-        self.0.lock().push(Action::Remove(folder));
+        self.enter(Action::Remove(folder));
     }
 
     /// A program that waits in a place. It inherits that signals are blocked, so it is killed.
     pub fn kill(&self, child: Child) {
-        self.0.lock().push(Action::Kill(child));
+        self.enter(Action::Kill(child));
     }
 
     /// A daemon: asked to end by SIGTERM.
     pub fn stop(&self, child: Child) {
-        self.0.lock().push(Action::Stop(child));
+        self.enter(Action::Stop(child));
     }
 
     /// A holder that ends by itself once its mounts and its daemon have ended, and else is killed: undone after everything else.
     pub fn holder(&self, pid: i32) {
-        self.0.lock().insert(0, Action::Holder(pid));
+        self.0.lock().actions.insert(0, Action::Holder(pid));
     }
 
     /// Holders of a daemon that is about to be started: undone after what is entered later. Pids are put in as they are known.
     pub fn holders(&self) -> Arc<Mutex<Vec<i32>>> {
         let pids = Arc::default();
-        self.0.lock().push(Action::Holders(Arc::clone(&pids)));
+        self.enter(Action::Holders(Arc::clone(&pids)));
         pids
     }
 
     /// A command that takes away what is about to be set up. It fails quietly where there is nothing to take away.
     pub fn run(&self, command: &[&str]) {
-        self.0.lock().push(Action::Run(command.iter().map(|w| (*w).to_owned()).collect()));
+        self.enter(Action::Run(command.iter().map(|w| (*w).to_owned()).collect()));
     }
 
     /// How far the list is now.
     pub fn mark(&self) -> usize {
-        self.0.lock().len()
+        self.0.lock().actions.len()
+    }
+
+    fn enter(&self, action: Action) {
+        let mut list = self.0.lock();
+        if !list.interrupted {
+            list.actions.push(action);
+            return;
+        }
+        drop(list);
+        run(action);
+        rest();
     }
 
     /// Undoes what came after a mark.
     pub fn back_to(&self, mark: usize) {
+        if self.0.lock().interrupted {
+            rest();
+        }
+        self.undo(mark);
+        // A signal that came meanwhile is not overtaken by the end of the process.
+        if self.0.lock().interrupted {
+            rest();
+        }
+    }
+
+    fn undo(&self, mark: usize) {
         // The lock is not held meanwhile: who is interrupted goes on with what is left.
         let next = || {
-            let mut actions = self.0.lock();
+            let actions = &mut self.0.lock().actions;
             if actions.len() > mark { actions.pop() } else { None }
         };
         while let Some(action) = next() {
@@ -113,6 +143,13 @@ impl Undo {
     /// Undoes everything.
     pub fn all(&self) {
         self.back_to(0);
+    }
+}
+
+/// Waits for the end of the process.
+fn rest() -> ! {
+    loop {
+        std::thread::park();
     }
 }
 

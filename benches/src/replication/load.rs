@@ -54,6 +54,8 @@ pub struct Totals {
     pub noise: f64,
     /// Seconds from the first call to the last one's end.
     pub seconds: f64,
+    /// Commits.
+    pub commits: f64,
     /// Seconds in calls: of stamps, commits, appends, unpacking.
     pub busy: [f64; 4],
 }
@@ -62,8 +64,8 @@ impl Totals {
     /// What the child printed last.
     pub fn parse(line: &str) -> Result<Totals> {
         let words: Vec<f64> = line.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
-        let [written, noise, seconds, a, b, c, d] = words[..] else { anyhow::bail!("totals: {line:?}") };
-        Ok(Totals { written, noise, seconds, busy: [a, b, c, d] })
+        let [written, noise, seconds, commits, a, b, c, d] = words[..] else { anyhow::bail!("totals: {line:?}") };
+        Ok(Totals { written, noise, seconds, commits, busy: [a, b, c, d] })
     }
 }
 
@@ -160,9 +162,10 @@ pub fn child(root: &Path, seconds: u64) -> Result<()> {
         Ok([stamps, commits, join(append)?, join(unpack)?].map(|busy| busy.as_secs_f64()))
     })?;
     let (written, noise) = (load.written.load(Ordering::Relaxed), load.noise.load(Ordering::Relaxed));
+    let commits = seconds * 100 / TURN;
     let seconds = begun.elapsed().as_secs_f64();
     let [a, b, c, d] = busy;
-    println!("{written} {noise} {seconds} {a} {b} {c} {d}");
+    println!("{written} {noise} {seconds} {commits} {a} {b} {c} {d}");
     Ok(())
 }
 

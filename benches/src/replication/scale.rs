@@ -59,6 +59,11 @@ fn fleet(folder: &std::path::Path, n: u32) -> Result<Fleet> {
 }
 
 impl Fleet {
+    /// The copies as the replica's store has them.
+    fn there(&self) -> Result<Vec<Arc<Ve>>> {
+        self.ves.iter().map(|(ve, _)| Ok(self.pair.two.store.ve(ve.id())?)).collect()
+    }
+
     fn drained(&self) -> Result<()> {
         for (ve, _) in &self.ves {
             ve.commit()?;
@@ -69,6 +74,7 @@ impl Fleet {
 
 /// Appends a little to each VE every second, spread over it; the stamps in it are read at the replica.
 fn little(fleet: &Fleet, n: u32, seconds: u64, out: &mut Outcome) -> Result<()> {
+    let acknowledged = fleet.there()?;
     let origin = Instant::now();
     let (used, travelled) = (process_cpu(), super::mix::travelled(&fleet.pair)?);
     let over = AtomicBool::new(false);
@@ -83,6 +89,9 @@ fn little(fleet: &Fleet, n: u32, seconds: u64, out: &mut Outcome) -> Result<()> 
     fleet.drained()?;
     let what = format!("{n} VEs: those whose copy lacks what it acknowledged");
     out.figures.push(Figure::goal(what, "VEs", Goal::AtMost(0.0), vec![lacking(fleet)? as f64]));
+    let replaced = fleet.there()?.iter().zip(&acknowledged).filter(|(now, then)| !Arc::ptr_eq(now, then)).count();
+    let what = format!("{n} VEs: those whose copy was pulled once more after it was complete");
+    out.figures.push(Figure::goal(what, "VEs", Goal::AtMost(0.0), vec![replaced as f64]));
     let cpu = (process_cpu() - used).as_secs_f64() / took;
     let bytes = (super::mix::travelled(&fleet.pair)? - travelled) as f64 / took / f64::from(n);
     let mut info = |what: &str, unit, value| {

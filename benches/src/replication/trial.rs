@@ -152,12 +152,13 @@ pub fn tell(out: &mut Outcome, place: &str, trials: &[Trial], goals: bool) {
 pub fn tell_writer(out: &mut Outcome, place: &str, trials: &[Trial], without: &[Trial], goal: Option<f64>) {
     let rates = trials.iter().map(|t| t.totals.written / 1e6 / t.totals.seconds).collect();
     out.figures.push(Figure::info(format!("{place}: written"), "MB/s", rates));
+    for (what, trials) in [("a commit", trials), ("a commit, without replication", without)] {
+        let each = trials.iter().map(|t| t.totals.busy[1] / t.totals.commits * 1e3).collect();
+        out.figures.push(Figure::info(format!("{place}: {what}"), "ms", each));
+    }
     let pairs = || trials.iter().zip(without);
     let seconds = pairs().map(|(t, w)| t.totals.seconds / w.totals.seconds).collect::<Vec<_>>();
     let busy = pairs().map(|(t, w)| t.totals.busy.iter().sum::<f64>() / w.totals.busy.iter().sum::<f64>()).collect();
-    if seconds.is_empty() {
-        return;
-    }
     out.figures.push(Figure::info(
         format!("{place}: the whole load takes, with replication / without"),
         "ratio",
