@@ -220,7 +220,10 @@ impl Pair {
                 return Ok(());
             }
             if begun.elapsed() > Duration::from_secs(120) {
-                bail!("the replica does not come along");
+                let led = self.one.runtime.as_ref().and_then(|r| r.figures(ve.id()));
+                let followed = self.two.runtime.as_ref().and_then(|r| r.figures(ve.id())).and_then(|f| f.followed);
+                let at = ve.durable_position().txn;
+                bail!("VE {}: the replica does not come along to {at}: {led:?}; there {followed:?}", ve.id());
             }
             std::thread::sleep(Duration::from_micros(500));
         }
