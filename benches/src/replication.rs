@@ -219,7 +219,7 @@ impl Pair {
             if !ve.is_dirty() && acked == Some(ve.durable_position()) {
                 return Ok(());
             }
-            if begun.elapsed() > Duration::from_secs(120) {
+            if begun.elapsed() > Duration::from_secs(300) {
                 let led = self.one.runtime.as_ref().and_then(|r| r.figures(ve.id()));
                 let followed = self.two.runtime.as_ref().and_then(|r| r.figures(ve.id())).and_then(|f| f.followed);
                 let at = ve.durable_position().txn;

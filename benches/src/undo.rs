@@ -178,7 +178,11 @@ fn run(action: Action) {
             }
         }
         Action::Remove(folder) => {
-            let _ = std::fs::remove_dir_all(folder);
+            // A store of this process may still write in it.
+            let start = Instant::now();
+            while std::fs::remove_dir_all(&folder).is_err() && folder.exists() && start.elapsed() < HANGING {
+                std::thread::sleep(Duration::from_millis(10));
+            }
         }
     }
 }

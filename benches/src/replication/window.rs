@@ -40,9 +40,8 @@ pub fn child(file: &Path, notes: &Path, size: usize, rate: usize) -> Result<()> 
         let due = begun + Duration::from_secs_f64((n as usize * size) as f64 / rate as f64);
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
         change[..STAMP].copy_from_slice(&stamp(n));
-        // Different bytes each time: nothing of it compresses.
-        let shift = noise(size - STAMP, n);
-        change[STAMP..].copy_from_slice(&shift);
+        // Other bytes each time (a seed counts as an odd number): nothing of it compresses.
+        change[STAMP..].copy_from_slice(&noise(size - STAMP, 2 * n));
         file.write_all(&change)?;
         notes.write_all(&stamp(n))?;
     }
