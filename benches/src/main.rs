@@ -16,6 +16,7 @@ mod replication;
 mod small_append;
 mod traced;
 mod transport;
+mod undo;
 
 use std::path::PathBuf;
 
@@ -99,8 +100,8 @@ enum Question {
     SeqRead,
     /// Bulk and round trips between two nodes over loopback, encrypted.
     Transport,
-    /// A VE and its replica, durable on both: throughput, age of the newest copy, promotion.
-    Replication,
+    /// A VE and its replica, durable on both: throughput, age of the newest copy, promotion; and the named questions about it.
+    Replication(replication::ReplicationArgs),
     /// Everything but `noise`, and a summary of the goals.
     All,
     /// Programs on a mount: kernel overlayfs, fuse-overlayfs and a VE over the same template (root, Linux, ext4).
@@ -136,6 +137,34 @@ enum Question {
     MountUse {
         /// Its root.
         root: PathBuf,
+    },
+    /// Loads a folder for `replication`.
+    #[command(name = replication::load::CHILD, hide = true)]
+    ReplicationLoad {
+        /// The folder.
+        root: PathBuf,
+        /// How long.
+        seconds: u64,
+    },
+    /// Stamps changes for `replication`.
+    #[command(name = replication::window::CHILD, hide = true)]
+    ReplicationStamps {
+        /// The file.
+        file: PathBuf,
+        /// Where it is noted what was answered.
+        notes: PathBuf,
+        /// Bytes of a change.
+        size: usize,
+        /// Bytes a second.
+        rate: usize,
+    },
+    /// Makes files for `replication`.
+    #[command(name = replication::failover::CHILD, hide = true)]
+    ReplicationFiles {
+        /// The folder.
+        root: PathBuf,
+        /// How many.
+        files: usize,
     },
     /// Opens a store for `recovery`.
     #[command(name = recovery::CHILD, hide = true)]
@@ -202,6 +231,19 @@ fn mounts(args: &Args, what: &mount::MountArgs) -> Result<()> {
     Ok(())
 }
 
+/// A named question about replication, with the rows that its answer is in the documents.
+fn replicate(args: &Args, what: &replication::ReplicationArgs) -> Result<()> {
+    let Some(named) = what.what else { return answer(Kind::Replication, args).map(|_| ()) };
+    let out = replication::named(&args.dir, args.quick, args.rounds.map(|r| r as usize), what, named)?;
+    if args.json {
+        println!("{}", out.json());
+    } else {
+        let words: Vec<String> = std::env::args().skip(1).collect();
+        println!("{}\n{}", out.table(), out.rows(&words.join(" ")));
+    }
+    Ok(())
+}
+
 fn noise(args: &Args) {
     let rounds = args.rounds.unwrap_or(if args.quick { 3 } else { 200 }) as usize;
     let Ok(report) = noise::run(harness::Plan { rounds, warm_up: rounds / 10 });
@@ -225,6 +267,12 @@ fn main() -> Result<()> {
         Question::MountPrepare { store, template, ves } => return mount::prepare::child(store, template, *ves),
         Question::MountFirstWrite { path } => return mount::first_write::child(path),
         Question::MountUse { root } => return mount::density::child(root),
+        Question::Replication(what) => return replicate(&args, what),
+        Question::ReplicationLoad { root, seconds } => return replication::load::child(root, *seconds),
+        Question::ReplicationStamps { file, notes, size, rate } => {
+            return replication::window::child(file, notes, *size, *rate);
+        }
+        Question::ReplicationFiles { root, files } => return replication::failover::child(root, *files),
         Question::FillStore { load, end, bytes, path } => return recovery::filling_child(*load, *end, *bytes, path),
         Question::All => return all(&args),
         Question::Metadata => Kind::Metadata,
@@ -236,7 +284,6 @@ fn main() -> Result<()> {
         Question::RandomRead => Kind::RandomRead,
         Question::SeqRead => Kind::SeqRead,
         Question::Transport => Kind::Transport,
-        Question::Replication => Kind::Replication,
     };
     answer(kind, &args).map(|_| ())
 }

@@ -104,6 +104,21 @@ impl Outcome {
         out
     }
 
+    /// The figures as rows of the tables in `docs/performance.md`: question, goal, measured, whether it is met, command.
+    pub fn rows(&self, command: &str) -> String {
+        let row = |f: &Figure| {
+            let (goal, verdict) = (goal(f), f.met().map_or("", |met| if met { "met" } else { "missed" }));
+            let span = if f.values.len() > 1 {
+                format!(" ({}–{})", number(f.low()), number(f.high()))
+            } else {
+                String::new()
+            };
+            let unit = if f.unit == "ratio" { String::new() } else { format!(" {}", f.unit) };
+            format!("| {} | {goal} | {}{span}{unit} | {verdict} | `{command}` |\n", f.what, number(median(&f.values)))
+        };
+        self.figures.iter().map(row).collect()
+    }
+
     /// One JSON object on one line (RFC 8259): title, notes, and each figure with its goal, whether it is met, and all values.
     pub fn json(&self) -> String {
         let figures: Vec<String> = self.figures.iter().map(json_figure).collect();
@@ -127,11 +142,7 @@ pub fn summary(outcomes: &[Outcome]) -> String {
 }
 
 fn line(f: &Figure) -> String {
-    let goal = match f.goal {
-        None => String::new(),
-        Some(Goal::AtLeast(g)) => format!("≥ {}", number(g)),
-        Some(Goal::AtMost(g)) => format!("≤ {}", number(g)),
-    };
+    let goal = goal(f);
     let verdict = match f.met() {
         None => "",
         Some(true) => "met",
@@ -142,6 +153,14 @@ fn line(f: &Figure) -> String {
         .trim_end()
         .to_owned()
         + "\n"
+}
+
+fn goal(f: &Figure) -> String {
+    match f.goal {
+        None => String::new(),
+        Some(Goal::AtLeast(g)) => format!("≥ {}", number(g)),
+        Some(Goal::AtMost(g)) => format!("≤ {}", number(g)),
+    }
 }
 
 /// Three digits that matter, no exponent.

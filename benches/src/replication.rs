@@ -1,9 +1,19 @@
-//! What replication does: two nodes in one process over 127.0.0.1, with real stores, threads and flushes. How fast a VE's bytes become durable on
-//! both; how old the newest copy is under a mixed load, and what travels for it; how long a promotion takes.
+//! What replication does. Without a name: two nodes in one process over 127.0.0.1, with real stores, threads and flushes: how fast a VE's bytes
+//! become durable on both; how old the newest copy is under a mixed load, and what travels for it; how long a promotion takes. The named
+//! questions are in rooms of their own; all but `scale` run daemons in network namespaces, and mounts.
 
+mod copies;
+pub mod failover;
+pub mod load;
 mod mix;
+mod mounted;
+mod nodes;
+mod peers;
+mod scale;
+mod trial;
+pub mod window;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,7 +32,110 @@ use vefs::ve::Request;
 use vefs::{Store as Opened, Ve};
 
 use crate::bed::{Ground, noise, process_cpu};
+use crate::mount::Programs;
 use crate::outcome::{Figure, Goal, Outcome};
+use crate::undo::Undo;
+
+/// What is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum What {
+    /// The mixed load on a mount, with a replica and without; what travels; a package (root).
+    Mix,
+    /// The mixed load in other systems too: lsyncd, btrfs send, GlusterFS, each if it is installed (root).
+    Peers,
+    /// 1, 10, 100 and 1,000 VEs that write a little each.
+    Scale,
+    /// From kill -9 to mounted on the replica (root).
+    Failover,
+    /// What a cut costs at most, by the stamps of a program (root).
+    Window,
+}
+
+/// How.
+#[derive(clap::Args, Clone, Debug)]
+pub struct ReplicationArgs {
+    /// Which question; without one: two nodes in one process.
+    pub what: Option<What>,
+    /// The folder with aspfsd, aspfs and aspfs-holder; without it: this program's.
+    #[arg(long)]
+    programs: Option<PathBuf>,
+    /// How long a load runs.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    seconds: u64,
+    /// Of `peers`: only these (aspfs, lsyncd, "btrfs send", GlusterFS).
+    #[arg(long)]
+    only: Vec<String>,
+    /// Of `scale`: the numbers of VEs.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 10, 100, 1000], value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    ves: Vec<u32>,
+}
+
+/// A question with what its answer needs.
+struct Asked<'a> {
+    ground: &'a Ground,
+    programs: Programs,
+    undo: &'a Undo,
+    /// Where the list of what is to be undone began.
+    mark: usize,
+    seconds: u64,
+    only: &'a [String],
+    ves: &'a [u32],
+}
+
+impl Asked<'_> {
+    /// A new folder for one part.
+    fn folder(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.ground.path().canonicalize()?.join(name);
+        std::fs::create_dir_all(&folder)?;
+        Ok(folder)
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|n| n.eq_ignore_ascii_case(name))
+    }
+}
+
+/// Answers a named question, with the rows of its table.
+pub fn named(dir: &Path, quick: bool, rounds: Option<usize>, args: &ReplicationArgs, what: What) -> Result<Outcome> {
+    if what != What::Scale && !rustix::process::geteuid().is_root() {
+        bail!("mounts and network namespaces need root");
+    }
+    let undo = Undo::watched()?;
+    let ground = Ground::new(dir, quick, rounds)?;
+    // Removed when the run is interrupted, too: last, when nothing is mounted in it.
+    undo.remove(ground.path().canonicalize()?);
+    let before = load_average()?;
+    let asked = Asked {
+        ground: &ground,
+        programs: match what {
+            What::Scale => Programs { folder: PathBuf::new() },
+            _ => Programs::find(args.programs.as_deref())?,
+        },
+        undo: &undo,
+        mark: undo.mark(),
+        seconds: if quick { args.seconds.min(5) } else { args.seconds },
+        only: &args.only,
+        ves: if quick { &[1, 3] } else { &args.ves },
+    };
+    let answer = match what {
+        What::Mix => mounted::measure(&asked),
+        What::Peers => peers::measure(&asked),
+        What::Scale => scale::measure(&asked),
+        What::Failover => failover::measure(&asked),
+        What::Window => window::measure(&asked),
+    };
+    let note = ground.note()?;
+    undo.all();
+    let mut out = answer?;
+    out.notes.push(format!("{note}; load average before {before}, after {}", load_average()?));
+    Ok(out)
+}
+
+/// Of the last minute, five and fifteen (proc_loadavg(5)).
+fn load_average() -> Result<String> {
+    let text = std::fs::read_to_string("/proc/loadavg")?;
+    Ok(text.split_whitespace().take(3).collect::<Vec<_>>().join(" "))
+}
 
 const VE: VeId = VeId(1);
 /// Bytes of one write.
@@ -70,28 +183,47 @@ fn pair(dir: &Path) -> Result<Pair> {
     let two = node(&dir.join("2"), second)?;
     let at = two.runtime.as_ref().and_then(Runtime::local_addr).context("an address")?.to_string();
     first.set_addresses("two", &[at.parse()?])?;
-    let ve = one.store.create_ve(VE, vefs::base::BaseTree::empty().hash(), Settings::default())?;
-    let policy = Policy { window_ms: 60_000, at_window: AtWindow::Alarm, ..Policy::default() };
-    ve.set_policy(with_replica(&policy, ReplicaOf { node: two.id.0, required: true, bandwidth: 0 }))?;
-    ve.commit()?;
-    one.runtime.as_ref().context("it runs")?.refresh(&ve)?;
+    let ve = follow(&one, &two, VE)?;
     let pair = Pair { one, two, ve };
     pair.drained()?;
     Ok(pair)
 }
 
+/// A new VE on the first node, followed by the second.
+fn follow(one: &Node, two: &Node, id: VeId) -> Result<Arc<Ve>> {
+    let ve = one.store.create_ve(id, vefs::base::BaseTree::empty().hash(), Settings::default())?;
+    let policy = Policy { window_ms: 60_000, at_window: AtWindow::Alarm, ..Policy::default() };
+    ve.set_policy(with_replica(&policy, ReplicaOf { node: two.id.0, required: true, bandwidth: 0 }))?;
+    ve.commit()?;
+    one.runtime.as_ref().context("it runs")?.refresh(&ve)?;
+    Ok(ve)
+}
+
 impl Pair {
+    /// One VE more.
+    fn follow(&self, id: VeId) -> Result<Arc<Ve>> {
+        follow(&self.one, &self.two, id)
+    }
+
     /// Until the replica has everything, durably.
     fn drained(&self) -> Result<()> {
+        self.drained_ve(&self.ve)
+    }
+
+    /// Until it has everything of one VE.
+    fn drained_ve(&self, ve: &Ve) -> Result<()> {
         let begun = Instant::now();
         loop {
-            let figures = self.one.runtime.as_ref().and_then(|r| r.figures(VE));
+            let figures = self.one.runtime.as_ref().and_then(|r| r.figures(ve.id()));
             let acked = figures.and_then(|f| f.led).and_then(|(_, r)| r.first().and_then(|r| r.link.acked));
-            if !self.ve.is_dirty() && acked == Some(self.ve.durable_position()) {
+            if !ve.is_dirty() && acked == Some(ve.durable_position()) {
                 return Ok(());
             }
-            if begun.elapsed() > Duration::from_secs(120) {
-                bail!("the replica does not come along");
+            if begun.elapsed() > Duration::from_secs(300) {
+                let led = self.one.runtime.as_ref().and_then(|r| r.figures(ve.id()));
+                let followed = self.two.runtime.as_ref().and_then(|r| r.figures(ve.id())).and_then(|f| f.followed);
+                let at = ve.durable_position().txn;
+                bail!("VE {}: the replica does not come along to {at}: {led:?}; there {followed:?}", ve.id());
             }
             std::thread::sleep(Duration::from_micros(500));
         }

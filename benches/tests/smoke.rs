@@ -26,3 +26,16 @@ fn all_benchmarks_run() {
     }
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "folders were left behind");
 }
+
+/// The named question about replication that needs neither mounts nor namespaces.
+#[test]
+fn replication_of_many_ves_runs() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let mut bench = Command::new(env!("CARGO_BIN_EXE_aspfs-bench"));
+    let out =
+        bench.args(["replication", "scale", "--quick", "--seconds", "1", "--dir"]).arg(dir.path()).output().unwrap();
+    let text = String::from_utf8_lossy(&out.stdout);
+    assert!(out.status.success(), "{text}{}", String::from_utf8_lossy(&out.stderr));
+    assert!(text.contains("3 VEs: in bulk"), "{text}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "folders were left behind");
+}

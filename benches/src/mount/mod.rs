@@ -8,7 +8,6 @@ pub mod density;
 pub mod first_write;
 pub mod prepare;
 mod rig;
-mod undo;
 pub mod works;
 
 use std::collections::BTreeMap;
@@ -22,7 +21,9 @@ use clap::Args;
 use crate::bed::Ground;
 use crate::harness::quotient;
 use crate::outcome::{Figure, Goal, Outcome};
-use rig::{Daemon, Place, Programs};
+use crate::undo;
+use rig::{Daemon, Place};
+pub use rig::{Programs, program};
 use undo::Undo;
 use works::{GROUPS, Group};
 

@@ -139,7 +139,8 @@ fn child_of(pid: u32) -> Option<i32> {
     text.split_whitespace().next()?.parse().ok()
 }
 
-fn program(name: &str) -> bool {
+/// Whether a program is installed.
+pub fn program(name: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|dir| dir.join(name).exists())
 }

@@ -17,14 +17,14 @@ use crate::bed::{Ground, Rng, create, noise, write};
 use crate::outcome::{Figure, Goal, Outcome};
 
 /// Bytes of an append, a hundred times a second.
-const PART: usize = 50_000;
+pub(super) const PART: usize = 50_000;
 /// Pages of the database, and how many of them a commit changes.
 const PAGES: usize = 4096;
 const CHANGED: usize = 3;
 const PAGE: usize = 4096;
 /// Files of the tree, of this many bytes each.
-const FILES: usize = 300;
-const FILE: usize = 9_000;
+pub(super) const FILES: usize = 300;
+pub(super) const FILE: usize = 9_000;
 /// An age far above the goal, of which it is said when it was seen.
 const OLD: f64 = 1.0;
 
@@ -81,7 +81,7 @@ pub(super) fn mixed(ground: &Ground, pair: &Pair, out: &mut Outcome) -> Result<(
 }
 
 /// Bytes of UDP payloads both ways.
-fn travelled(pair: &Pair) -> Result<u64> {
+pub(super) fn travelled(pair: &Pair) -> Result<u64> {
     let peers = pair.one.runtime.as_ref().context("it runs")?.traffic();
     Ok(peers.iter().map(|p| p.udp.sent + p.udp.received).sum())
 }
@@ -197,7 +197,7 @@ impl<'a> Load<'a> {
 }
 
 /// Text of few words with so many bytes of noise in front.
-fn blend(len: usize, random: usize, seed: u64) -> Bytes {
+pub(super) fn blend(len: usize, random: usize, seed: u64) -> Bytes {
     let mut bytes = noise(random, seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1).to_vec();
     let mut rng = Rng(seed.wrapping_mul(2) + 1);
     let words = ["static int ", "return ", "if (", "->next", "struct inode *", ");\n\t", "for (i = 0; i < "];

@@ -1,0 +1,103 @@
+//! The mixed load on the mount of a followed VE, in turns with the same load on one that nobody follows; and what a package costs that is at the
+//! replica already.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use vefs::ids::VeId;
+
+use super::Asked;
+use super::copies::Followed;
+use super::mix::blend;
+use super::nodes::Nodes;
+use super::trial::{self, Trial};
+use crate::outcome::{Figure, Goal, Outcome};
+
+/// The settings of a followed VE: a window that the load does not meet.
+const SETTINGS: [&str; 4] = ["--quota", "100G", "--window", "30s"];
+
+/// Trials without and with a replica, in turns; and bytes on the link per byte written in those with.
+pub fn trials(asked: &Asked<'_>, folder: &Path) -> Result<(Vec<Trial>, Vec<Trial>, Vec<f64>)> {
+    let nodes = Nodes::start(asked.undo, &asked.programs, folder)?;
+    let (mut without, mut with, mut travelled) = (vec![], vec![], vec![]);
+    for round in 0..asked.ground.rounds(2) as u32 {
+        let (alone, followed) = (VeId(2 * round + 1), VeId(2 * round + 2));
+        nodes.one.aspfs(&["ve", "create", &alone.to_string(), "--quota", "100G"])?;
+        let root = nodes.one.mount(&alone.to_string(), &format!("alone-{round}"))?;
+        without.push(trial::run(asked.undo, &root, None, asked.seconds, folder)?);
+        nodes.one.aspfs(&["umount", &alone.to_string()])?;
+        nodes.replicated(followed, &SETTINGS)?;
+        let root = nodes.one.mount(&followed.to_string(), &format!("followed-{round}"))?;
+        let before = nodes.travelled()?;
+        let copies = Followed { node: &nodes.two, ve: followed };
+        let trial = trial::run(asked.undo, &root, Some(&copies), asked.seconds, folder)?;
+        nodes.one.drained(followed)?;
+        travelled.push((nodes.travelled()? - before) as f64 / trial.totals.written);
+        with.push(trial);
+        nodes.one.aspfs(&["umount", &followed.to_string()])?;
+    }
+    Ok((without, with, travelled))
+}
+
+/// The figures of the load.
+pub fn measure(asked: &Asked<'_>) -> Result<Outcome> {
+    let mut out =
+        Outcome { title: "replication mix: the mixed load on a mount, two nodes".into(), ..Default::default() };
+    let (without, with, travelled) = trials(asked, &asked.folder("mix")?)?;
+    trial::tell(&mut out, "VE", &with, true);
+    trial::tell_writer(&mut out, "VE", &with, &without, Some(1.1));
+    out.figures.push(Figure::goal("bytes on the link / written", "ratio", Goal::AtMost(0.8), travelled));
+    let noise = with.iter().map(|t| t.totals.noise / t.totals.written).collect();
+    out.figures.push(Figure::goal("incompressible share, at least", "ratio", Goal::AtLeast(0.3), noise));
+    asked.undo.back_to(asked.mark);
+    package(asked, &asked.folder("package")?, &mut out)?;
+    Ok(out)
+}
+
+/// A package as a template that another VE brought to the replica, in a VE more; and its files unpacked in a VE once more.
+fn package(asked: &Asked<'_>, folder: &Path, out: &mut Outcome) -> Result<()> {
+    let source = folder.join("package");
+    let bytes = make(&source, asked.ground.size(1000, 10))?;
+    let nodes = Nodes::start(asked.undo, &asked.programs, folder)?;
+    nodes.one.aspfs(&["template", "import", "package", &source.display().to_string()])?;
+    let mut travelled = vec![];
+    for ve in 1..=2 {
+        let before = nodes.travelled()?;
+        nodes.one.aspfs(&["ve", "create", &VeId(ve).to_string(), "--template", "package"])?;
+        nodes.follow(VeId(ve))?;
+        nodes.one.drained(VeId(ve))?;
+        travelled.push((nodes.travelled()? - before) as f64 / bytes as f64);
+    }
+    let whats = ["package as a template, new at the replica", "the same, already at the replica"];
+    let goals = [None, Some(Goal::AtMost(0.05))];
+    for ((what, goal), value) in whats.into_iter().zip(goals).zip(travelled) {
+        let what = format!("bytes on the link / package: {what}");
+        out.figures.push(Figure { what, unit: "ratio", goal, values: vec![value] });
+    }
+    let root = nodes.one.mount(&VeId(2).to_string(), "root")?;
+    let before = nodes.travelled()?;
+    let copied = Command::new("cp").arg("-r").arg(&source).arg(root.join("again")).status().context("cp")?;
+    ensure!(copied.success(), "cp: {copied}");
+    nodes.one.drained(VeId(2))?;
+    let again = (nodes.travelled()? - before) as f64 / bytes as f64;
+    out.figures.push(Figure::info(
+        "bytes on the link / package: its files written again by the VE",
+        "ratio",
+        vec![again],
+    ));
+    asked.undo.back_to(asked.mark);
+    Ok(())
+}
+
+/// A package's files, a third of them noise; how many bytes they have.
+fn make(dir: &Path, files: usize) -> Result<u64> {
+    std::fs::create_dir_all(dir)?;
+    let mut bytes = 0;
+    for n in 0..files {
+        let file = blend(20_000, 7_000, n as u64 + 1_000_000);
+        bytes += file.len() as u64;
+        std::fs::write(dir.join(format!("file-{n}")), file)?;
+    }
+    Ok(bytes)
+}
