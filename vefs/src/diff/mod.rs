@@ -45,7 +45,7 @@ pub struct Limits {
 impl Default for Limits {
     /// About 64 MiB in all.
     fn default() -> Limits {
-        Limits { moved: 128 << 10, moved_bytes: 32 << 20, touched: 1 << 20 }
+        Limits { moved: 128 << 10, moved_bytes: 16 << 20, touched: 512 << 10 }
     }
 }
 

@@ -103,6 +103,8 @@ impl Overlay {
         };
         let old = std::mem::replace(&mut slot.value, value);
         let birth = std::mem::replace(&mut slot.birth, txn);
+        // Where the base tree may have the key, that it was gone is a value, too.
+        let old = old.or_else(|| key.ino().is_base().then_some(Value::Whiteout));
         if birth < txn
             && let Some(value) = old
         {
