@@ -29,6 +29,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
             flags: Default::default(),
         },
         Request::Cat { ve, path: Path::new(b"/etc/\xff"), at: Some(Which::At(At::Time(-1, 5))) },
+        Request::Diff { ve, from: Some(Which::At(At::Txn(7))), to: Some(Which::Name("b".into())) },
         Request::HoldAdd { ve, name: "h".into(), at: Some(At::Txn(7)), onwards: true, owner: "o".into() },
         Request::TemplateImport { name: "t".into(), source: "/s".into() },
         Request::Stop { holder: true },

@@ -3,6 +3,7 @@
 
 pub mod args;
 pub mod cluster_args;
+pub mod diff;
 mod helper;
 mod manual;
 mod output;
@@ -129,6 +130,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
             Ok(node.out.table(&rows, show::VERSION_HEAD, show::version)?)
         }
         Command::Cat { what, path, at } => cat(&node, what, path, at.at),
+        Command::Diff(args) => diff::run(&node, args),
         Command::Hold(command) => hold(&node, command),
         Command::Cluster(command) => replication::cluster(&node, command),
         Command::Node(command) => replication::nodes(&node, command),

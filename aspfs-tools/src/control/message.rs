@@ -137,6 +137,8 @@ pub enum Request {
     Versions { ve: Id, branch: Option<String> },
     /// A file as it was. A row with its attributes ([`FileRow`]), data, and an answer that says nothing.
     Cat { ve: Id, path: Path, at: Option<Which> },
+    /// What differs between two versions, in byte order of paths. Rows: [`super::diff::DiffRow`]. Answer: [`super::diff::DiffEnd`].
+    Diff { ve: Id, from: Option<Which>, to: Option<Which> },
     /// Keeps a version, and with `onwards` all later ones. Answer: [`HoldRow`].
     HoldAdd { ve: Id, name: String, at: Option<At>, onwards: bool, owner: String },
     /// All holds of a VE. Rows: [`HoldRow`].

@@ -9,6 +9,7 @@
 //! who connected ([`peer_is_allowed`]) is asked besides.
 
 pub mod conn;
+pub mod diff;
 pub mod frame;
 pub mod message;
 pub mod replication;
