@@ -205,6 +205,24 @@ fn a_directory_that_was_renamed_is_one_row() {
     assert_eq!(bed.since(first), [&told[..4], &["A /old", "M /old/f3 content"]].concat());
 }
 
+/// Nothing is renamed to what it was called before, whatever became of the directories.
+#[test]
+fn what_keeps_its_path_while_its_directory_moves_is_not_renamed() {
+    let bed = Bed::new();
+    bed.dir("/a");
+    bed.dir("/a/d");
+    bed.file("/a/f", "x");
+    bed.file("/a/d/g", "x");
+    bed.file("/a/stays", "x");
+    let first = bed.now();
+    bed.rename("/a", "/b");
+    bed.dir("/a");
+    bed.rename("/b/f", "/a/f");
+    bed.rename("/b/d", "/a/d");
+    bed.write("/a/d/g", 0, "y");
+    assert_eq!(bed.since(first), ["A /a", "M /a/d/g content", "R /a -> /b"]);
+}
+
 #[test]
 fn names_of_one_inode_are_paired_or_told_apart() {
     let bed = Bed::new();

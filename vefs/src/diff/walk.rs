@@ -274,8 +274,15 @@ impl Frame<'_> {
                 (side(sides, from, kept, true)?, side(sides, to, kept, false)?)
             }
             Place::Apart(old, new) => {
-                let from_kept = kept_there(sides, old, &name, from.as_ref(), true)?;
-                let to_kept = kept_there(sides, new, &name, to.as_ref(), false)?;
+                let mut from_kept = kept_there(sides, old, &name, from.as_ref(), true)?;
+                let mut to_kept = kept_there(sides, new, &name, to.as_ref(), false)?;
+                // What left its directory for the one that took that one's path has the path that it had.
+                if !from_kept
+                    && let (Some(from), Some(to)) = (&from, &to)
+                    && sides.same_inode(from, to)?
+                {
+                    (from_kept, to_kept) = (true, true);
+                }
                 (side(sides, from, from_kept, true)?, side(sides, to, to_kept, false)?)
             }
         };
