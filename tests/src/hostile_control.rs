@@ -1,7 +1,8 @@
 //! Hostile bytes against the control socket's frames and messages (promise G29): seeds, and what is run on them.
 
 use aspfs_tools::control::frame::{self, Kind};
-use aspfs_tools::control::message::{At, Change, Hello, Id, Path, Refusal, Request, Why};
+use aspfs_tools::control::message::{At, Change, Hello, Id, Refusal, Request, Why};
+use aspfs_tools::control::path::Path;
 use aspfs_tools::control::versions::Which;
 use vefs::ids::VeId;
 
@@ -29,6 +30,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
             flags: Default::default(),
         },
         Request::Cat { ve, path: Path::new(b"/etc/\xff"), at: Some(Which::At(At::Time(-1, 5))) },
+        Request::Diff { ve, from: Some(Which::At(At::Txn(7))), to: Some(Which::Name("b".into())) },
         Request::HoldAdd { ve, name: "h".into(), at: Some(At::Txn(7)), onwards: true, owner: "o".into() },
         Request::TemplateImport { name: "t".into(), source: "/s".into() },
         Request::Stop { holder: true },

@@ -15,6 +15,7 @@ pub mod change;
 pub mod clock;
 pub mod codec;
 pub mod content;
+pub mod diff;
 pub mod entropy;
 pub mod errno;
 pub mod error;

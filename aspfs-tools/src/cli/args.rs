@@ -104,6 +104,9 @@ pub enum Command {
         #[command(flatten)]
         at: AtArgs,
     },
+    /// Show what differs between two versions of a VE, or between one and its present state
+    #[command(after_help = super::diff::EXAMPLES)]
+    Diff(super::diff::DiffArgs),
     /// Keep versions from garbage collection
     #[command(subcommand)]
     Hold(HoldCommand),

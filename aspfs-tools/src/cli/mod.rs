@@ -3,6 +3,7 @@
 
 pub mod args;
 pub mod cluster_args;
+pub mod diff;
 mod helper;
 mod manual;
 mod output;
@@ -130,6 +131,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
             Ok(node.out.table(&rows, show::VERSION_HEAD, show::version)?)
         }
         Command::Cat { what, path, at } => cat(&node, what, path, at.at),
+        Command::Diff(args) => diff::run(&node, args),
         Command::Hold(command) => hold(&node, command),
         Command::Cluster(command) => replication::cluster(&node, command),
         Command::Node(command) => replication::nodes(&node, command),
@@ -208,7 +210,7 @@ fn cat(node: &Node<'_>, what: &Named, path: &Path, at: Option<At>) -> Result<(),
         (Some(_), Some(_)) => return Err(Failure::Usage("one version is wanted: say VEID@VERSION, or --at".into())),
         (version, at) => (Id(what.ve), version.clone().or(at.map(Which::At))),
     };
-    let path = crate::control::message::Path::new(path.as_os_str().as_bytes());
+    let path = crate::control::path::Path::new(path.as_os_str().as_bytes());
     let mut out = io::stdout().lock();
     let mut failed = None;
     let answer: Result<Done, ClientError> =

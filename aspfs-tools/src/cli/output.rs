@@ -27,6 +27,11 @@ impl Output {
         !self.json && self.width.is_some()
     }
 
+    /// Whether a program reads it.
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
     /// Prints JSON if that is wanted, else the text.
     pub fn print<T: Serialize>(&self, value: &T, text: impl FnOnce() -> String) -> io::Result<()> {
         let text = match self.json {

@@ -2,6 +2,7 @@
 //!
 //! Identifiers travel as text (8 hex digits, 64 hex digits), times as RFC 3339 in UTC, sizes as bytes; [`NO_LIMIT`] is no limit.
 
+use super::path::Path;
 use super::replication::AtWindow;
 use super::versions::Which;
 use aspfs_holder::protocol::MountFlags;
@@ -140,6 +141,8 @@ pub enum Request {
     Versions { ve: Id, branch: Option<String> },
     /// A file as it was. A row with its attributes ([`FileRow`]), data, and an answer that says nothing.
     Cat { ve: Id, path: Path, at: Option<Which> },
+    /// What differs between two versions, in byte order of paths. Rows: [`super::diff::DiffRow`]. Answer: [`super::diff::DiffEnd`].
+    Diff { ve: Id, from: Option<Which>, to: Option<Which> },
     /// Keeps a version, and with `onwards` all later ones. Answer: [`HoldRow`].
     HoldAdd { ve: Id, name: String, at: Option<At>, onwards: bool, owner: String },
     /// All holds of a VE. Rows: [`HoldRow`].
@@ -206,34 +209,6 @@ impl From<Id> for String {
 impl std::fmt::Display for Id {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.fmt(f)
-    }
-}
-
-/// A path inside a VE: text where it is UTF-8, else its bytes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Path {
-    /// UTF-8.
-    Text(String),
-    /// Anything else.
-    Raw(Vec<u8>),
-}
-
-impl Path {
-    /// From bytes.
-    pub fn new(bytes: &[u8]) -> Path {
-        match std::str::from_utf8(bytes) {
-            Ok(text) => Path::Text(text.to_owned()),
-            Err(_) => Path::Raw(bytes.to_vec()),
-        }
-    }
-
-    /// Its bytes.
-    pub fn bytes(&self) -> &[u8] {
-        match self {
-            Path::Text(text) => text.as_bytes(),
-            Path::Raw(bytes) => bytes,
-        }
     }
 }
 

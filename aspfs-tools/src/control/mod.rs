@@ -9,8 +9,10 @@
 //! who connected ([`peer_is_allowed`]) is asked besides.
 
 pub mod conn;
+pub mod diff;
 pub mod frame;
 pub mod message;
+pub mod path;
 pub mod replication;
 pub mod scrub;
 pub mod status;

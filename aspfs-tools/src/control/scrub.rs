@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::message::{Id, Path};
+use super::message::Id;
+use super::path::Path;
 
 /// How the scrub is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,6 +10,7 @@
 pub mod args;
 mod collect;
 pub mod config;
+mod diff;
 mod files;
 mod holder;
 mod idle;
@@ -105,6 +106,7 @@ pub(crate) struct Daemon {
     started: Instant,
     /// Where this node is in a cluster.
     replication: parking_lot::Mutex<Option<Arc<aspfs_replica::runtime::Runtime>>>,
+    comparing: diff::Turns,
 }
 
 /// What is done with each VE before its mount is served.
@@ -138,7 +140,8 @@ pub fn run_with(config: Config, prepare: Prepare) -> Result<(), DaemonError> {
     let background = Background::start(store.clone(), config.tick)
         .map_err(|source| DaemonError::Io { what: "starting threads", source })?;
     let (mounts, started, replication) = (Mounts::new(link, store.clone()), Instant::now(), Default::default());
-    let daemon = Arc::new(Daemon { mounts, host, store, config, prepare, started, replication });
+    let comparing = diff::Turns::default();
+    let daemon = Arc::new(Daemon { mounts, host, store, config, prepare, started, replication, comparing });
     // Before any mount is served: from its first moment on a writer has its window. Programs that wait for this daemon matter more than a network
     // that is not there.
     if let Err(e) = daemon.resume_replication() {

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use vefs::Store;
 use vefs::fuse::Figures;
 use vefs::ids::VeId;
@@ -26,6 +26,10 @@ use aspfs_holder::push::Device;
 
 /// How often ended mounts are looked for.
 const WATCH: Duration = Duration::from_millis(100);
+/// How long whoever wants to mount waits for somebody who is at it.
+const CHANGING: Duration = Duration::from_secs(5);
+/// How often it is looked whether that one is done.
+const LOOK: Duration = Duration::from_millis(2);
 
 /// What can be mounted: a VE, or a version of it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -116,9 +120,14 @@ impl Mounts {
         self.link.pid()
     }
 
-    /// Keeps a VE or a version from being mounted; refused while it is.
+    /// Keeps a VE or a version from being mounted; refused while it is. Whoever is changing what it is, and has only just been told that it was unmounted, is
+    /// waited for.
     pub fn claim(&self, target: Target) -> Answer<Claim<'_>> {
+        let until = Instant::now() + CHANGING;
         let mut slots = self.slots.lock();
+        while matches!(slots.get(&target), Some(Slot::Claimed)) && Instant::now() < until {
+            MutexGuard::unlocked(&mut slots, || std::thread::sleep(LOOK));
+        }
         if let Some(slot) = slots.get(&target) {
             return Err(taken(&target, slot));
         }

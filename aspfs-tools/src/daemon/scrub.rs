@@ -9,7 +9,8 @@ use vefs::store::scrub::{Bad, Part, Scrub, Thing};
 
 use super::refuse::{Answer, about};
 use super::{Daemon, Periodic};
-use crate::control::message::{Id, Path};
+use crate::control::message::Id;
+use crate::control::path::Path;
 use crate::control::scrub::{DamageRow, ReaderRow, ScrubRow};
 use crate::units;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::mounting::Wanted;
 use super::refuse::{Answer, refusal};
-use super::{Daemon, files, templates, versions};
+use super::{Daemon, diff, files, templates, versions};
 use crate::control::conn::{Conn, ConnError, Frame};
 use crate::control::frame::Kind;
 use crate::control::message::{Done, Hello, PROTOCOL, Progress, Refusal, Request, Why};
@@ -165,6 +165,7 @@ fn handle(session: &mut Session<'_>, request: Request) -> Answer<()> {
             session.answer(&Done {})
         }
         Request::Cat { ve, path, at } => files::cat(session, ve, path.bytes(), at.as_ref()),
+        Request::Diff { ve, from, to } => diff::diff(session, ve, from.as_ref(), to.as_ref()),
         Request::HoldAdd { ve, name, at, onwards, owner } => {
             session.answer(&versions::hold(&daemon, ve, &name, at, onwards, &owner)?)
         }

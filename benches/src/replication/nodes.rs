@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use aspfs_tools::client::{Client, ClientError};
-use aspfs_tools::control::message::{At, Done, FileRow, Id, Path as Inside, Request, Status};
+use aspfs_tools::control::message::{At, Done, FileRow, Id, Request, Status};
+use aspfs_tools::control::path::Path as Inside;
 use aspfs_tools::control::replication::ReplicaRow;
 use aspfs_tools::control::versions::Which;
 use aspfs_tools::control::{conn::Frame, frame::Kind};

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod arbiter;
+mod diff;
 mod failover;
 mod repair;
 mod setup;

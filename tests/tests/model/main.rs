@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod diff;
 mod long;
 mod regressions;
 mod short;

@@ -3,13 +3,14 @@
 #![allow(clippy::unwrap_used)]
 
 use aspfs_tests::harness::{empty_tree, small_options};
+use aspfs_tests::model::sample_tree;
 use aspfs_tests::opgen::Rng;
-use aspfs_tests::run::{Simulated, World};
+use aspfs_tests::run::{Simulated, World, tree};
 use vefs::Ve;
 use vefs::change::Settings;
 use vefs::ids::{InodeNo, VeId};
 use vefs::op::{FallocMode, Op, Owner, Reply};
-use vefs::types::mode;
+use vefs::types::{Kind, mode};
 use vefs::ve::Request;
 
 fn quota(bytes: u64) -> Settings {
@@ -20,6 +21,53 @@ fn mkdir(ve: &Ve, name: &str) {
     let name = name.as_bytes().to_vec();
     let op = Op::Create { parent: InodeNo::ROOT, name, mode: mode::IFDIR | 0o755, rdev: 0, owner: Owner::default() };
     ve.execute(&op, Request::default()).unwrap();
+}
+
+/// A name of the base tree that was removed and made again between two publications was there again in the versions between: that it had been
+/// gone was a former value that nobody kept. Checks G25.
+#[test]
+fn a_base_name_that_was_gone_for_a_while_was_gone() {
+    let mut world = Simulated::create(1, small_options()).unwrap();
+    let store = world.open().unwrap();
+    let base = tree::build(store.objects(), &sample_tree()).unwrap();
+    let ve = store.create_ve(VeId(1), base, quota(1 << 20)).unwrap();
+    let (_, entry) =
+        ve.entries(InodeNo::ROOT, 0, 100).unwrap().into_iter().find(|(_, e)| e.kind == Kind::Regular).unwrap();
+    let name = entry.name.to_vec();
+    let there = |version| {
+        let version = ve.version(version).unwrap();
+        let listed = version.entries(InodeNo::ROOT, 0, 100).unwrap().iter().any(|(_, e)| e.name == entry.name);
+        assert_eq!(listed, version.lookup(InodeNo::ROOT, &name).is_ok());
+        listed
+    };
+    let seal = || {
+        ve.seal().unwrap();
+        ve.position().txn
+    };
+    let mut versions = vec![(seal(), true)];
+    for published in [false, true, false] {
+        ve.execute(&Op::Unlink { parent: InodeNo::ROOT, name: name.clone() }, Request::default()).unwrap();
+        versions.push((seal(), false));
+        mkdir(&ve, std::str::from_utf8(&name).unwrap());
+        versions.push((seal(), true));
+        ve.execute(&Op::Rmdir { parent: InodeNo::ROOT, name: name.clone() }, Request::default()).unwrap();
+        versions.push((seal(), false));
+        let op = Op::Create {
+            parent: InodeNo::ROOT,
+            name: name.clone(),
+            mode: mode::IFREG | 0o644,
+            rdev: 0,
+            owner: Owner::default(),
+        };
+        ve.execute(&op, Request::default()).unwrap();
+        versions.push((seal(), true));
+        if published {
+            ve.publish().unwrap();
+        }
+    }
+    for (version, was_there) in versions {
+        assert_eq!(there(version), was_there, "version {version}");
+    }
 }
 
 fn has(ve: &Ve, name: &str) -> bool {

@@ -23,6 +23,7 @@ const COMMANDS: &[&[&str]] = &[
     &["umount"],
     &["versions"],
     &["cat"],
+    &["diff"],
     &["hold"],
     &["hold", "add"],
     &["hold", "list"],
@@ -48,6 +49,7 @@ fn every_command_explains_itself() {
         (&["template", "import"], "debootstrap"),
         (&["mount"], "/etc/fstab"),
         (&["cat"], "--at '1 minute ago'"),
+        (&["diff"], "aspfs diff '0000002A@1 hour ago'"),
         (&["hold", "add"], "before-upgrade"),
     ] {
         let help = node.aspfs(&[command, &["--help"]].concat()).ok();
@@ -69,6 +71,8 @@ fn what_is_asked_wrongly_is_named_and_ends_with_2() {
         (&["ve", "set", "0000002A"], &["--quota"]),
         (&["ve", "explode", "0000002A"], &["explode"]),
         (&["cat", "0000002A", "/f", "--at", "yesterday"], &["yesterday", "not a time"]),
+        (&["diff", "0000002A@1", "0000002B"], &["one VE", "0000002B"]),
+        (&["diff"], &["VEID@VERSION"]),
         (&["mount", "0000002A"], &["DIR"]),
         (&["mount", "0000002A", "/", "-o", "bogus"], &["unknown mount option \"bogus\""]),
         (&["mount", "0000002A", "/", "-o", "ro,fsname"], &["fsname"]),

@@ -5,6 +5,7 @@
 mod cli;
 mod control;
 mod daemon;
+mod diff;
 mod mounts;
 mod takeover;
 mod versions;

@@ -99,6 +99,22 @@ fn umount_by_hand_releases_the_ve() {
     node.wait_for("the VE", |node| node.aspfs(&["ve", "destroy", "0000002A"]).ok_or_none());
 }
 
+/// What was unmounted by hand can be mounted again at once, though the daemon may be about to notice: it once said that the version "is being
+/// mounted, unmounted, created or destroyed".
+#[test]
+fn what_was_unmounted_is_mounted_again_at_once() {
+    needs_mounts!();
+    let node = Node::start();
+    let dir = node.mounted("0000002A");
+    for round in 0..40 {
+        unmount(&dir);
+        // The daemon looks every 100 ms: each round meets it at another point.
+        std::thread::sleep(std::time::Duration::from_millis(round * 7 % 110));
+        node.aspfs(&["mount", "0000002A", text(&dir)]).ok();
+    }
+    node.umount("0000002A");
+}
+
 /// A client that dies between the daemon's answer and the attaching leaves a mount that is nowhere: it ends by itself.
 #[test]
 fn a_mount_that_nobody_attached_ends() {

@@ -194,6 +194,22 @@ impl BaseTree {
             .filter_map(move |index| self.dentry(&range, index).map(|dentry| (self.name(index), dentry)))
     }
 
+    /// The entries from a name on, in byte order of names. None when `dir` is no directory.
+    pub fn entries_from(&self, dir: InodeNo, name: &[u8]) -> impl Iterator<Item = (&[u8], Dentry)> {
+        let range = self.parts(dir, Kind::Directory);
+        let (mut first, mut end) = (range.start, range.end);
+        while first < end {
+            let middle = first + (end - first) / 2;
+            if self.name(middle) < name {
+                first = middle + 1;
+            } else {
+                end = middle;
+            }
+        }
+        let skipped = (first - range.start) as u64;
+        self.entries(dir, FIRST_COOKIE - 1 + skipped)
+    }
+
     /// The entry that has a cookie.
     pub fn entry_by_cookie(&self, dir: InodeNo, cookie: u64) -> Option<(&[u8], Dentry)> {
         let range = self.parts(dir, Kind::Directory);

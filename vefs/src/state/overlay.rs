@@ -103,6 +103,8 @@ impl Overlay {
         };
         let old = std::mem::replace(&mut slot.value, value);
         let birth = std::mem::replace(&mut slot.birth, txn);
+        // Where the base tree may have the key, that it was gone is a value, too.
+        let old = old.or_else(|| key.ino().is_base().then_some(Value::Whiteout));
         if birth < txn
             && let Some(value) = old
         {
@@ -202,21 +204,24 @@ mod tests {
     use super::*;
     use crate::ids::InodeNo;
 
-    /// Within a transaction the last value counts; across transactions the former one is kept with its span.
+    /// Within a transaction the last value counts; across transactions the former one is kept with its span, and so is that a key was gone, where the
+    /// base tree may have it.
     #[test]
     fn history_keeps_one_value_a_transaction() {
-        let mut o = Overlay::default();
-        let k = Key::xattr(InodeNo(9), b"user.x");
-        let v = |n: u8| Some(Value::Bytes(Box::new([n])));
-        o.set(k.clone(), v(1), TxnNo(3));
-        o.set(k.clone(), v(2), TxnNo(3));
-        assert!(o.history.is_empty());
-        o.set(k.clone(), v(3), TxnNo(5));
-        o.set(k.clone(), None, TxnNo(6));
-        o.set(k.clone(), v(4), TxnNo(8));
-        let spans: Vec<_> = o.history.iter().map(|p| (p.birth.0, p.death.0)).collect();
-        assert_eq!(spans, [(3, 5), (5, 6)]);
-        assert_eq!(o.get(&k), Some(&Slot { birth: TxnNo(8), first: TxnNo(3), value: v(4) }));
+        for (ino, gone) in [(InodeNo::FIRST_PRIVATE, &[][..]), (InodeNo(9), &[(6, 8, Value::Whiteout)])] {
+            let mut o = Overlay::default();
+            let k = Key::xattr(ino, b"user.x");
+            let v = |n: u8| Value::Bytes(Box::new([n]));
+            o.set(k.clone(), Some(v(1)), TxnNo(3));
+            o.set(k.clone(), Some(v(2)), TxnNo(3));
+            assert!(o.history.is_empty());
+            o.set(k.clone(), Some(v(3)), TxnNo(5));
+            o.set(k.clone(), None, TxnNo(6));
+            o.set(k.clone(), Some(v(4)), TxnNo(8));
+            let spans: Vec<_> = o.history.iter().map(|p| (p.birth.0, p.death.0, p.value.clone())).collect();
+            assert_eq!(spans, [&[(3, 5, v(2)), (5, 6, v(3))], gone].concat());
+            assert_eq!(o.get(&k), Some(&Slot { birth: TxnNo(8), first: TxnNo(3), value: Some(v(4)) }));
+        }
     }
 
     /// What is erased leaves its former values and nothing else.

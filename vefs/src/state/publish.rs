@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::key::{Key, Value};
-use super::overlay::{Overlay, Slot};
+use super::overlay::{Overlay, Past, Slot};
 use super::tables::base_value;
 use crate::base::BaseTree;
 use crate::codec;
@@ -98,7 +98,8 @@ pub fn rows(
     for (key, slot) in slots {
         head.history += slot_rows(target, &mut batch, key, slot)?;
     }
-    for past in &overlay.history {
+    let hides = |past: &Past| past.value != Value::Whiteout || base_value(target.base, &past.key).is_some();
+    for past in overlay.history.iter().filter(|past| hides(past)) {
         let former = Former { death: past.death, value: past.value.clone() };
         head.history += former_row(&mut batch, ve, &past.key, past.birth, &former);
     }

@@ -276,8 +276,8 @@ fn base_entry(name: &[u8], d: Dentry) -> Value {
     Value::Entry(super::key::Entry { name: name.into(), ino: d.ino, kind: d.kind })
 }
 
-/// Gives up to `limit` of the base tree's keys in a range; the last one when there may be more. Only cookies (of one
-/// directory) and extended attributes (of one inode) are ever read in order.
+/// Gives up to `limit` of the base tree's keys in a range; the last one when there may be more. Only cookies and
+/// names (of one directory) and extended attributes (of one inode) are ever read in order.
 pub fn base_range(
     base: &BaseTree,
     from: &Key,
@@ -302,6 +302,14 @@ pub fn base_range(
             for (name, d) in base.entries(ino, from.number().saturating_sub(1)) {
                 let key = Key::cookie(ino, d.cookie);
                 if key >= *to || !one(key, base_entry(name, d)) {
+                    break;
+                }
+            }
+        }
+        KeyKind::Dentry => {
+            for (name, d) in base.entries_from(ino, from.rest()) {
+                let key = Key::dentry(ino, name);
+                if key >= *to || !one(key, Value::Dentry(d)) {
                     break;
                 }
             }

@@ -169,6 +169,17 @@ impl Snapshot {
         &self.reader.ve
     }
 
+    /// Whether what this reads is still there: a state that was replaced or removed meanwhile reads as nothing, or as anything. What was read
+    /// before this says yes is right.
+    pub(crate) fn still_there(&self) -> Result<()> {
+        self.reader.ve.state.lock().journal.check().map_err(|e| match e {
+            Error::ReadOnly { ve, reason } => {
+                Error::Store(format!("version {} of VE {ve} was taken away while it was read: {reason}", self.view.txn))
+            }
+            e => e,
+        })
+    }
+
     /// The state itself.
     pub fn view(&self) -> &VersionView {
         &self.view
