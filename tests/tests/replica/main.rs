@@ -9,3 +9,4 @@ mod mounted;
 mod nodes;
 mod pair;
 mod strangers;
+mod twice;

@@ -22,14 +22,14 @@ impl Handler for Mute {
 }
 
 /// A member that says what it likes.
-struct Hostile {
+pub(super) struct Hostile {
     runtime: tokio::runtime::Runtime,
     net: Transport,
     me: NodeId,
 }
 
 impl Hostile {
-    fn new(cluster: &Arc<Cluster>) -> Hostile {
+    pub(super) fn new(cluster: &Arc<Cluster>) -> Hostile {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listen = "127.0.0.1:0".parse().unwrap();
         let settings = net::Settings::default();
@@ -52,7 +52,7 @@ impl Hostile {
         Answer::decode(&self.request(to, ask.encode())).unwrap()
     }
 
-    fn greet(&self, to: NodeId, epoch: Epoch, position: Position, base: vefs::ids::Hash) -> Message {
+    pub(super) fn greet(&self, to: NodeId, epoch: Epoch, position: Position, base: vefs::ids::Hash) -> Message {
         self.runtime.block_on(async {
             let (mut writer, mut reader) = self.net.connect(to).await.unwrap().open().await.unwrap();
             let envelope = Envelope { ve: Some(VE), epoch, session: 1 << 40, seq: 1 };
