@@ -8,7 +8,7 @@ MAKEFLAGS += --no-print-directory
 # One profile for everything: what is tested is what is measured and shipped.
 CARGO := scripts/with-rocksdb cargo
 BUILD := --release --locked
-FUZZ_TARGETS := acl base_tree blobs bundle codec control extent_header frame identity ids journal key metadata node_list object segment_file segment_header superblock template_events template_label template_tar wire
+FUZZ_TARGETS := acl base_tree blobs bundle codec control extent_header frame identity ids journal key metadata node_list object segment_file segment_header superblock talk template_events template_label template_tar wire
 FUZZ_SECONDS ?= 60
 BENCH_ARGS ?= noise
 

@@ -30,6 +30,11 @@ fn main() -> std::io::Result<()> {
     for (name, bytes) in aspfs_tests::hostile_blobs::encoded() {
         std::fs::write(folder.join(name), bytes)?;
     }
+    let folder = corpus.join("talk");
+    std::fs::create_dir_all(&folder)?;
+    for (name, bytes) in aspfs_tests::hostile_talk::encoded() {
+        std::fs::write(folder.join(name), bytes)?;
+    }
     let folder = corpus.join("wire");
     std::fs::create_dir_all(&folder)?;
     for (name, bytes) in aspfs_tests::hostile_wire::encoded() {

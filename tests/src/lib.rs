@@ -10,6 +10,7 @@ pub mod hostile_blobs;
 pub mod hostile_cluster;
 pub mod hostile_control;
 mod hostile_input;
+pub mod hostile_talk;
 pub mod hostile_template;
 mod hostile_ve;
 pub mod hostile_wire;

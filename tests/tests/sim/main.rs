@@ -8,5 +8,6 @@ mod double;
 mod etcd;
 mod random;
 mod stream;
+mod talk;
 mod turned_away;
 mod wire;
