@@ -225,6 +225,10 @@ fn run(session: Session<Adapter>, tree: Tree, parked: Arc<Parked>) -> Result<Joi
     let thread = std::thread::Builder::new().name(format!("mount-{id}")).spawn(move || {
         match session.run() {
             Ok(()) => tracing::info!(ve = %id, "unmounted"),
+            // A reader that took a request at the moment of `umount -f` hears of it like this, one that waits as ENODEV (Linux's fs/fuse/dev.c, fuse_dev_do_read).
+            Err(e) if e.kind() == std::io::ErrorKind::ConnectionAborted => {
+                tracing::info!(ve = %id, "unmounted by force")
+            }
             Err(e) => tracing::error!(ve = %id, error = %e, "a mount's session ended"),
         }
         if let Tree::Live(ve) = &tree {
