@@ -6,12 +6,16 @@
 use bincode::{Decode, Encode};
 use vefs::codec::{self, CodecError};
 
+use crate::compress::{Unexpandable, compressed, expanded};
+
 /// Magic bytes of a blob.
 pub const MAGIC: [u8; 4] = *b"APUL";
 /// The one format of blobs.
 pub const FORMAT: u16 = 1;
 /// Bytes of the header.
 pub const HEADER_LEN: usize = 12;
+/// Set in the kind of an answer whose body is compressed.
+pub const COMPRESSED: u16 = 1 << 15;
 
 /// What a blob is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +62,9 @@ pub enum BlobError {
     /// A field is out of its range.
     #[error("field {0} is out of range")]
     Field(&'static str),
+    /// The body does not become what it says before it was compressed.
+    #[error("malformed compression")]
+    Zstd,
     /// Not the encoding of what it should be.
     #[error(transparent)]
     Codec(#[from] CodecError),
@@ -73,12 +80,30 @@ pub fn seal(kind: Kind, value: &impl Encode) -> Vec<u8> {
     with_body(kind, &codec::encode(value))
 }
 
+/// As [`seal`], compressed where that makes it smaller: for answers only.
+pub(crate) fn seal_smaller(kind: Kind, value: &impl Encode) -> Vec<u8> {
+    let body = codec::encode(value);
+    match compressed(&body) {
+        Some(smaller) => sealed(kind as u16 | COMPRESSED, &smaller),
+        None => with_body(kind, &body),
+    }
+}
+
 /// A blob with a right header and any body: what a hostile peer can send.
 pub fn with_body(kind: Kind, body: &[u8]) -> Vec<u8> {
+    sealed(kind as u16, body)
+}
+
+/// As [`with_body`], of a blob that says that its body is compressed.
+pub fn with_compressed_body(kind: Kind, body: &[u8]) -> Vec<u8> {
+    sealed(kind as u16 | COMPRESSED, body)
+}
+
+fn sealed(kind: u16, body: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(HEADER_LEN + body.len());
     out.extend_from_slice(&MAGIC);
     out.extend_from_slice(&FORMAT.to_le_bytes());
-    out.extend_from_slice(&(kind as u16).to_le_bytes());
+    out.extend_from_slice(&kind.to_le_bytes());
     out.extend_from_slice(&[0; 4]);
     out.extend_from_slice(body);
     let crc = crc32fast::hash(&out);
@@ -86,7 +111,7 @@ pub fn with_body(kind: Kind, body: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The value in a blob of at most `max` bytes.
+/// The value in a blob of at most `max` bytes, before it was compressed, too.
 pub fn open<T: Decode<()>>(kind: Kind, max: usize, blob: &[u8]) -> Result<T, BlobError> {
     if blob.len() > max {
         return Err(BlobError::Long { len: blob.len(), max });
@@ -108,5 +133,15 @@ pub fn open<T: Decode<()>>(kind: Kind, max: usize, blob: &[u8]) -> Result<T, Blo
         return Err(BlobError::Format { found });
     }
     let met = u16::from_le_bytes([k0, k1]);
-    if met == kind as u16 { Ok(codec::decode(body)?) } else { Err(BlobError::Kind(met)) }
+    if met == kind as u16 {
+        return Ok(codec::decode(body)?);
+    }
+    if kind != Kind::Answer || met != kind as u16 | COMPRESSED {
+        return Err(BlobError::Kind(met));
+    }
+    let plain = expanded(body, max - HEADER_LEN).map_err(|why| match why {
+        Unexpandable::Long => BlobError::Field("length before compression"),
+        Unexpandable::Malformed => BlobError::Zstd,
+    })?;
+    Ok(codec::decode(&plain)?)
 }

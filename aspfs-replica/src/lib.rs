@@ -15,6 +15,7 @@ pub mod arbiter;
 pub mod blob;
 pub mod catchup;
 pub mod cluster;
+mod compress;
 pub mod fair;
 pub mod local;
 pub mod log;

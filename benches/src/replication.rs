@@ -4,6 +4,7 @@
 
 mod copies;
 pub mod failover;
+mod first;
 pub mod load;
 mod mix;
 mod mounted;
@@ -49,6 +50,8 @@ pub enum What {
     Failover,
     /// What a cut costs at most, by the stamps of a program (root).
     Window,
+    /// The first full copy of a VE of many small files, beside rsync (root).
+    First,
 }
 
 /// How.
@@ -123,6 +126,7 @@ pub fn named(dir: &Path, quick: bool, rounds: Option<usize>, args: &ReplicationA
         What::Scale => scale::measure(&asked),
         What::Failover => failover::measure(&asked),
         What::Window => window::measure(&asked),
+        What::First => first::measure(&asked),
     };
     let note = ground.note()?;
     undo.all();

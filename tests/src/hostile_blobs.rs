@@ -1,7 +1,7 @@
 //! Blobs between nodes: samples of each, and what hostile bytes are run through (promise G29).
 
 use aspfs_replica::blob::{self, Kind};
-use aspfs_replica::catchup::{Answer, Ask, Page, Refused};
+use aspfs_replica::catchup::{Answer, Ask, Page, Part as ObjectPart, Refused, Stretch};
 use aspfs_replica::member::{No, Part, Question, Reply, Standing};
 use aspfs_replica::node::NodeId;
 use vefs::clock::Timestamp;
@@ -20,11 +20,15 @@ fn position() -> Position {
 pub fn asks() -> Vec<(&'static str, Ask)> {
     let (ve, at, hash) = (VE, position(), Hash([0x33; 32]));
     let wanted = vec![(PayloadId { txn: TxnNo(9), offset: 65_536 }, 70_000)];
+    let stretch = |upto: &[u8]| Stretch { upto: upto.to_vec(), digest: hash };
+    let stretches = vec![stretch(b"\x02inode"), stretch(b"\x02inode678name")];
     vec![
         ("tree", Ask::Tree { hash, offset: 0 }),
-        ("object", Ask::Object { hash, offset: 1 << 33 }),
+        ("objects", Ask::Objects { wanted: vec![hash, Hash([0x34; 32])], offset: 1 << 33 }),
         ("snapshot", Ask::Snapshot { ve, lineage: at.lineage, have: at, epoch: Epoch(8 << 32) }),
-        ("rows", Ask::Rows { ve, at, after: Some(b"\x02inode678name".to_vec()), epoch: Epoch(8 << 32) }),
+        ("rows", Ask::Rows { ve, at, after: Some(b"\x02inode678name".to_vec()), upto: None, epoch: Epoch(8 << 32) }),
+        ("rows-upto", Ask::Rows { ve, at, after: None, upto: Some(b"\x02inode".to_vec()), epoch: Epoch(8 << 32) }),
+        ("compare", Ask::Compare { ve, at, after: Some(b"\x01".to_vec()), stretches, epoch: Epoch(8 << 32) }),
         ("payloads", Ask::Payloads { ve, at, wanted }),
         ("done", Ask::Done { ve, at }),
     ]
@@ -47,6 +51,11 @@ pub fn answers() -> Vec<(&'static str, Answer)> {
         objects: vec![Hash([0x77; 32])],
         last: false,
     };
+    let parts = vec![
+        ObjectPart { total: 12, offset: 2, bytes: b"0123456789".to_vec() },
+        ObjectPart { total: 0, offset: 0, bytes: vec![] },
+        ObjectPart { total: 1 << 30, offset: 0, bytes: b"the beginning".to_vec() },
+    ];
     vec![
         ("snapshot", Answer::Snapshot { manifest, epoch: Epoch(8 << 32) }),
         ("rows", Answer::Rows(page)),
@@ -54,6 +63,8 @@ pub fn answers() -> Vec<(&'static str, Answer)> {
         ("released", Answer::Released),
         ("working", Answer::Working),
         ("refused", Answer::Refused(Refused::Gone)),
+        ("parts", Answer::Parts(parts)),
+        ("same", Answer::Same(vec![true, false, true])),
     ]
 }
 
@@ -96,7 +107,7 @@ pub fn encoded() -> Entries {
     let named = |what: &str, name: &str, bytes| (format!("{what}-{name}"), bytes);
     let mut out = Entries::new();
     out.extend(asks().into_iter().map(|(n, a)| named("ask", n, a.encode())));
-    out.extend(answers().into_iter().map(|(n, a)| named("answer", n, a.encode())));
+    out.extend(answers().into_iter().map(|(n, a)| named("answer", n, a.encode(false))));
     out.extend(questions().into_iter().map(|(n, q)| named("question", n, q.encode(VE))));
     out.extend(replies().into_iter().map(|(n, r)| named("reply", n, r.encode(VE))));
     out
@@ -108,7 +119,9 @@ fn read(data: &[u8]) {
         assert_eq!(Ask::decode(&ask.encode()).ok(), Some(ask));
     }
     if let Ok(answer) = Answer::decode(data) {
-        assert_eq!(Answer::decode(&answer.encode()).ok(), Some(answer));
+        for compress in [false, true] {
+            assert_eq!(Answer::decode(&answer.encode(compress)).ok().as_ref(), Some(&answer));
+        }
     }
     if let Ok((ve, question)) = Question::decode(data) {
         assert_eq!(Question::decode(&question.encode(ve)).ok(), Some((ve, question)));
@@ -123,5 +136,6 @@ pub fn run(data: &[u8]) {
     read(data);
     for kind in [Kind::Ask, Kind::Answer, Kind::Question, Kind::Reply] {
         read(&blob::with_body(kind, data));
+        read(&blob::with_compressed_body(kind, data));
     }
 }

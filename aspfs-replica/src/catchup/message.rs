@@ -5,7 +5,7 @@
 use bincode::{Decode, Encode};
 use vefs::format::incoming::Manifest;
 use vefs::ids::{Epoch, Hash, Lineage, PayloadId, Position, VeId};
-use vefs::limits;
+use vefs::{codec, limits};
 
 use crate::blob::{self, BlobError, Kind};
 
@@ -25,8 +25,14 @@ pub const PAGE_OBJECTS_MAX: usize = 16 << 10;
 pub const RANGE_MAX: u64 = 1 << 20;
 /// Most ranges that are asked for at once.
 pub const WANTED_MAX: usize = 1024;
+/// Most objects that are asked for at once, and most parts in one answer.
+pub const OBJECTS_MAX: usize = 1024;
 /// Most bytes that are asked for at once.
 pub const WANTED_BYTES_MAX: u64 = 16 << 20;
+/// Most stretches that are compared at once.
+pub const STRETCHES_MAX: usize = 192;
+/// About so many bytes of keys and values a stretch has.
+pub const STRETCH_TARGET: usize = 8 << 10;
 /// Longest key of a row.
 const KEY_MAX: usize = 9 + 255;
 /// Longest value of a row.
@@ -44,10 +50,10 @@ pub enum Ask {
         /// From here on.
         offset: u64,
     },
-    /// Bytes of an object, from an offset on to the end.
-    Object {
-        /// Its name.
-        hash: Hash,
+    /// Objects, one after the other, the first of them from an offset on.
+    Objects {
+        /// Their names.
+        wanted: Vec<Hash>,
         /// From here on.
         offset: u64,
     },
@@ -70,6 +76,21 @@ pub enum Ask {
         at: Position,
         /// Behind this key, or from the first one.
         after: Option<Vec<u8>>,
+        /// Up to this key, or to the last one.
+        upto: Option<Vec<u8>>,
+        /// The highest epoch that the node that asks has seen.
+        epoch: Epoch,
+    },
+    /// Which stretches of rows are the same as in a state.
+    Compare {
+        /// Of this VE.
+        ve: VeId,
+        /// With this state.
+        at: Position,
+        /// The first begins behind this key, or with the first one.
+        after: Option<Vec<u8>>,
+        /// Each begins where the one before ends.
+        stretches: Vec<Stretch>,
         /// The highest epoch that the node that asks has seen.
         epoch: Epoch,
     },
@@ -91,6 +112,15 @@ pub enum Ask {
     },
 }
 
+/// A stretch of rows of the node that asks.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Stretch {
+    /// The key with which it ends.
+    pub upto: Vec<u8>,
+    /// [`Page::digest`] of its rows and what they name.
+    pub digest: Hash,
+}
+
 /// Rows of a state, in the order of their keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Page {
@@ -102,6 +132,17 @@ pub struct Page {
     pub objects: Vec<Hash>,
     /// Nothing comes behind these rows.
     pub last: bool,
+}
+
+/// Bytes of an object on their way.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Part {
+    /// Of the whole object.
+    pub total: u64,
+    /// Where in it these begin.
+    pub offset: u64,
+    /// They, not empty unless all of it is.
+    pub bytes: Vec<u8>,
 }
 
 /// Why a question is not answered.
@@ -127,7 +168,7 @@ pub enum Refused {
     Store,
 }
 
-/// Part of an answer. A question is answered by one of them, or by several `Bytes` in order; `Working` may stand before.
+/// Part of an answer. A question is answered by one of them, or by several `Bytes` or `Parts` in order; `Working` may stand before.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Answer {
     /// The state to be had, and the epoch in which this node writes.
@@ -141,7 +182,7 @@ pub enum Answer {
     Rows(Page),
     /// Bytes.
     Bytes {
-        /// Of the whole tree or object, or of all ranges together.
+        /// Of the whole tree, or of all ranges together.
         total: u64,
         /// Where in it these begin.
         offset: u64,
@@ -154,16 +195,22 @@ pub enum Answer {
     Working,
     /// No.
     Refused(Refused),
+    /// Bytes of the objects that were asked for, in their order: what ends one is followed by the beginning of the next.
+    Parts(Vec<Part>),
+    /// Of each stretch whether it is the same here.
+    Same(Vec<bool>),
 }
 
 impl Ask {
     /// The VE that it is about; trees and objects belong to none.
     pub fn ve(&self) -> Option<VeId> {
         match self {
-            Ask::Tree { .. } | Ask::Object { .. } => None,
-            Ask::Snapshot { ve, .. } | Ask::Rows { ve, .. } | Ask::Payloads { ve, .. } | Ask::Done { ve, .. } => {
-                Some(*ve)
-            }
+            Ask::Tree { .. } | Ask::Objects { .. } => None,
+            Ask::Snapshot { ve, .. }
+            | Ask::Rows { ve, .. }
+            | Ask::Compare { ve, .. }
+            | Ask::Payloads { ve, .. }
+            | Ask::Done { ve, .. } => Some(*ve),
         }
     }
 
@@ -180,14 +227,21 @@ impl Ask {
 
     fn fault(&self) -> Option<&'static str> {
         match self {
-            Ask::Tree { offset, .. } | Ask::Object { offset, .. } if *offset > WHOLE_MAX => Some("offset"),
+            Ask::Tree { offset, .. } | Ask::Objects { offset, .. } if *offset > WHOLE_MAX => Some("offset"),
+            Ask::Objects { wanted, .. } if wanted.is_empty() || wanted.len() > OBJECTS_MAX => Some("objects"),
             Ask::Snapshot { have, epoch, .. } => {
                 position_fault(have).or((epoch.0 > limits::COUNTER_MAX).then_some("epoch"))
             }
-            Ask::Rows { at, after, epoch, .. } => {
-                let long = after.as_ref().is_some_and(|k| k.is_empty() || k.len() > KEY_MAX);
-                let bad = long || epoch.0 > limits::COUNTER_MAX;
-                position_fault(at).or(bad.then_some("key"))
+            Ask::Rows { at, after, upto, epoch, .. } => {
+                let keys = [after, upto];
+                keys_fault(keys.into_iter().flatten()).or(position_fault(at)).or(epoch_fault(*epoch))
+            }
+            Ask::Compare { stretches, .. } if stretches.is_empty() || stretches.len() > STRETCHES_MAX => {
+                Some("stretches")
+            }
+            Ask::Compare { at, after, stretches, epoch, .. } => {
+                let keys = after.iter().chain(stretches.iter().map(|s| &s.upto));
+                keys_fault(keys).or(position_fault(at)).or(epoch_fault(*epoch))
             }
             Ask::Payloads { at, wanted, .. } => position_fault(at).or_else(|| wanted_fault(wanted)),
             Ask::Done { at, .. } => position_fault(at),
@@ -197,9 +251,19 @@ impl Ask {
 }
 
 impl Answer {
-    /// Its bytes.
-    pub fn encode(&self) -> Vec<u8> {
-        blob::seal(Kind::Answer, self)
+    /// Its bytes. `compress`: where that makes them fewer.
+    pub fn encode(&self, compress: bool) -> Vec<u8> {
+        if compress { blob::seal_smaller(Kind::Answer, self) } else { blob::seal(Kind::Answer, self) }
+    }
+
+    /// Bytes of a VE, a tree or objects in it.
+    pub fn carried(&self) -> usize {
+        match self {
+            Answer::Rows(page) => page.len(),
+            Answer::Bytes { bytes, .. } => bytes.len(),
+            Answer::Parts(parts) => parts.iter().map(|p| p.bytes.len()).sum(),
+            Answer::Snapshot { .. } | Answer::Released | Answer::Working | Answer::Refused(_) | Answer::Same(_) => 0,
+        }
     }
 
     /// Reads one.
@@ -214,11 +278,11 @@ impl Answer {
                 Some("manifest")
             }
             Answer::Rows(page) => page.fault(),
-            Answer::Bytes { total, offset, bytes } => {
-                let inside = offset.checked_add(bytes.len() as u64).is_some_and(|end| end <= *total);
-                let empty = bytes.is_empty() && *total > 0;
-                (!inside || empty || *total > WHOLE_MAX || bytes.len() > BYTES_MAX).then_some("bytes")
-            }
+            Answer::Bytes { total, offset, bytes } => bytes_fault(*total, *offset, bytes),
+            Answer::Parts(parts) if parts.is_empty() || parts.len() > OBJECTS_MAX => Some("parts"),
+            Answer::Same(same) => (same.is_empty() || same.len() > STRETCHES_MAX).then_some("stretches"),
+            Answer::Parts(_) if self.carried() > BYTES_MAX => Some("bytes"),
+            Answer::Parts(parts) => parts.iter().find_map(|p| bytes_fault(p.total, p.offset, &p.bytes)),
             _ => None,
         }
     }
@@ -229,6 +293,12 @@ impl Page {
     pub fn len(&self) -> usize {
         let rows: usize = self.rows.iter().map(|(k, v)| k.len() + v.len() + 8).sum();
         rows + self.payloads.len() * 56 + self.objects.len() * 32
+    }
+
+    /// What two pages have in common only if they are the same: rows and payload bytes. Numbers of payloads repeat on a branch, so that rows
+    /// alone say nothing about bytes.
+    pub fn digest(&self) -> Hash {
+        Hash::of(&codec::encode(&(&self.rows, &self.payloads)))
     }
 
     /// Whether it has no rows.
@@ -253,6 +323,21 @@ impl Page {
             () => self.payloads.iter().find_map(|(id, len, _)| range_fault(*id, *len)),
         }
     }
+}
+
+fn bytes_fault(total: u64, offset: u64, bytes: &[u8]) -> Option<&'static str> {
+    let inside = offset.checked_add(bytes.len() as u64).is_some_and(|end| end <= total);
+    let empty = bytes.is_empty() && total > 0;
+    (!inside || empty || total > WHOLE_MAX || bytes.len() > BYTES_MAX).then_some("bytes")
+}
+
+fn keys_fault<'a>(keys: impl Iterator<Item = &'a Vec<u8>> + Clone) -> Option<&'static str> {
+    let bad = keys.clone().any(|k| k.is_empty() || k.len() > KEY_MAX) || !keys.is_sorted_by(|a, b| a < b);
+    bad.then_some("key")
+}
+
+fn epoch_fault(epoch: Epoch) -> Option<&'static str> {
+    (epoch.0 > limits::COUNTER_MAX).then_some("epoch")
 }
 
 fn position_fault(p: &Position) -> Option<&'static str> {

@@ -5,11 +5,17 @@
 //! ([`Serving`]) and remembers nothing but a hold on the state. So either side may stop at any time: a puller goes on from the last key
 //! that its [`Install`] has durably, and begins anew where the state is not held any more.
 //!
+//! What the present state of the node that lacks one has in common with it is not sent again: stretches of rows are compared by their hashes, and
+//! those that are the same are taken from here, as are payload bytes and objects of those that are not.
+//!
 //! Order, and why it is safe: the base tree, its objects, then page after page of rows, each behind the objects and payload bytes that it
 //! names. What is content is proved by its hash when it comes, the rows by the state root at the end. Until then the old state is
 //! untouched (promises G9, G23). A state is put in place only if the node that sent it writes in an epoch not below the highest seen (promise G10).
 //!
-//! Memory: one page, one range of payload bytes, one question.
+//! Objects and ranges are asked for many at a time, so that a link's delay is paid once for a thousand small files, and what is taken in is
+//! made durable together.
+//!
+//! Memory: one page, one answer, the names of one question.
 
 mod message;
 mod pull;
@@ -21,7 +27,8 @@ use vefs::ids::{Epoch, Hash, Lineage, PayloadId, Position, VeId};
 pub use crate::blob::BlobError;
 use crate::node::NodeId;
 pub use message::{
-    ANSWER_MAX, ASK_MAX, Answer, Ask, BYTES_MAX, PAGE_TARGET, Page, RANGE_MAX, Refused, WANTED_BYTES_MAX, WANTED_MAX,
+    ANSWER_MAX, ASK_MAX, Answer, Ask, BYTES_MAX, OBJECTS_MAX, PAGE_TARGET, Page, Part, RANGE_MAX, Refused,
+    STRETCH_TARGET, STRETCHES_MAX, Stretch, WANTED_BYTES_MAX, WANTED_MAX,
 };
 pub use pull::{Action, GiveUp, Puller};
 pub use serve::Serving;
@@ -35,6 +42,8 @@ pub struct Rows<'a> {
     pub at: Position,
     /// Behind this key, or from the first one.
     pub after: Option<&'a [u8]>,
+    /// Up to this key, or to the last one.
+    pub upto: Option<&'a [u8]>,
     /// The highest epoch that the node that asks has seen.
     pub epoch: Epoch,
 }
@@ -51,7 +60,7 @@ pub trait Source {
         have: Position,
         epoch: Epoch,
     ) -> Result<(Manifest, Epoch), Refused>;
-    /// Rows of a held state behind a key, about `max` bytes and at least one row, if there is one. Where `peer` has seen a higher epoch than this
+    /// Rows of a held state between two keys, about `max` bytes and at least one row, if there is one. Where `peer` has seen a higher epoch than this
     /// node writes in: [`Refused::OldEpoch`].
     fn rows(&mut self, peer: NodeId, of: &Rows<'_>, max: usize) -> Result<Page, Refused>;
     /// Payload bytes as a held state has them, all `len` of them (to [`RANGE_MAX`]).
@@ -88,14 +97,17 @@ pub trait Install {
     fn tree_so_far(&mut self, root: Hash) -> u64;
     /// Adds bytes of a tree at its end; with the last ones it is proved and here.
     fn put_tree(&mut self, root: Hash, total: u64, offset: u64, bytes: &[u8]) -> Result<(), InstallError>;
-    /// The first object behind `after`, in the order of hashes, that the base tree names and that is not here.
-    fn missing_of_tree(&mut self, root: Hash, after: Option<Hash>) -> Result<Option<Hash>, InstallError>;
+    /// The first objects behind `after`, in the order of hashes and at most `max`, that the base tree names and that are not here.
+    fn missing_of_tree(&mut self, root: Hash, after: Option<Hash>, max: usize) -> Result<Vec<Hash>, InstallError>;
     /// Whether an object is here whole; it stays until the state is finished or abandoned.
     fn has_object(&mut self, hash: Hash) -> Result<bool, InstallError>;
     /// How many bytes of an object that is not whole are here.
     fn object_so_far(&mut self, hash: Hash) -> u64;
-    /// Adds bytes of an object at its end; with the last ones it is proved and here.
+    /// Adds bytes of an object at its end; with the last ones it is proved. It is here when it is next asked about, if not before.
     fn put_object(&mut self, hash: Hash, total: u64, offset: u64, bytes: &[u8]) -> Result<(), InstallError>;
+    /// Rows of the present state behind a key, about `max` bytes and at least one row, with what they name; `None` where there are no more, or
+    /// where there is nothing to compare with.
+    fn own_page(&mut self, after: Option<&[u8]>, max: usize) -> Option<Page>;
     /// Begins with a state, or goes on with it; another one that was begun is dropped. The base tree is here. The key behind which rows are wanted.
     fn begin(&mut self, manifest: &Manifest) -> Result<Option<Vec<u8>>, InstallError>;
     /// Whether a range of payload bytes is here; may take it from the present state.

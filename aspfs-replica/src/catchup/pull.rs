@@ -8,13 +8,16 @@
 //! waits longer than the one before, and what is wrong again and again ends in [`Action::GiveUp`].
 
 mod taking;
+mod wanting;
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use vefs::format::incoming::Manifest;
 use vefs::ids::{Epoch, Hash, Lineage, PayloadId, Position, VeId};
 
-use super::{Answer, Ask, Install, InstallError, Page, Refused, WANTED_BYTES_MAX, WANTED_MAX};
+use self::wanting::last_key;
+use super::{Answer, Ask, Install, InstallError, OBJECTS_MAX, Page, Refused, Stretch};
 
 /// Without a word for so long, a question is asked again.
 pub const SILENT_AFTER: Duration = Duration::from_secs(30);
@@ -65,6 +68,8 @@ pub enum GiveUp {
 pub struct Progress {
     /// Rows.
     pub rows: u64,
+    /// Rows that were here already, of these.
+    pub kept: u64,
     /// Bytes of trees, objects and payloads that came over the link.
     pub bytes: u64,
     /// Bytes of payloads that were here already.
@@ -96,10 +101,21 @@ enum Phase {
 enum Asked {
     Snapshot,
     Tree(Hash),
-    Object(Hash),
+    Objects(Objects),
+    Compare(Vec<Page>),
     Rows(Epoch),
     Payloads(Vec<(PayloadId, u64, Hash)>, Vec<u8>),
     Done,
+}
+
+/// Objects that were asked for.
+#[derive(Clone, Debug)]
+struct Objects {
+    wanted: Vec<Hash>,
+    /// So many have come whole.
+    done: usize,
+    /// How it goes on when all have.
+    then: Phase,
 }
 
 #[derive(Clone, Debug)]
@@ -140,6 +156,12 @@ pub struct Puller {
     /// The source writes in this epoch or a higher one.
     source: Epoch,
     after: Option<Vec<u8>>,
+    /// Rows that are the same here and there, or are not: stretches behind `after`, in order.
+    compared: VecDeque<(Page, bool)>,
+    /// What is asked for ends with this key.
+    upto: Option<Vec<u8>>,
+    /// The present state has no more rows to compare.
+    own_over: bool,
     page: Page,
     question: Option<Question>,
     /// Payload bytes that the question under way was answered with.
@@ -165,6 +187,9 @@ impl Puller {
             manifest: None,
             source: Epoch(0),
             after: None,
+            compared: VecDeque::new(),
+            upto: None,
+            own_over: false,
             page: Page::default(),
             question: None,
             received: 0,
@@ -248,20 +273,22 @@ impl Puller {
         match self.phase {
             Phase::Tree if install.has_tree(manifest.base)? => self.phase = Phase::TreeObjects(None),
             Phase::Tree => return Ok(Err(Asked::Tree(manifest.base))),
-            Phase::TreeObjects(after) => match install.missing_of_tree(manifest.base, after)? {
-                Some(hash) => return Ok(Err(Asked::Object(hash))),
-                None => self.phase = Phase::Begin,
-            },
+            Phase::TreeObjects(after) => {
+                let wanted = install.missing_of_tree(manifest.base, after, OBJECTS_MAX)?;
+                match wanted.last() {
+                    Some(last) => {
+                        let then = Phase::TreeObjects(Some(*last));
+                        return Ok(Err(Asked::Objects(Objects { wanted, done: 0, then })));
+                    }
+                    None => self.phase = Phase::Begin,
+                }
+            }
             Phase::Begin => {
                 self.after = install.begin(&manifest)?;
                 self.phase = Phase::Rows;
             }
-            Phase::Rows => return Ok(Err(Asked::Rows(install.highest_epoch()))),
-            Phase::Objects(i) => match self.page.objects.get(i).copied() {
-                Some(hash) if install.has_object(hash)? => self.phase = Phase::Objects(i + 1),
-                Some(hash) => return Ok(Err(Asked::Object(hash))),
-                None => self.phase = Phase::Payloads(0),
-            },
+            Phase::Rows => return self.rows(install),
+            Phase::Objects(from) => return self.objects(install, from),
             Phase::Payloads(i) => return self.payloads(install, i),
             Phase::Put => self.put(install)?,
             Phase::Finish => return self.finish(install, &manifest),
@@ -283,39 +310,18 @@ impl Puller {
         Ok(Ok(Action::Again))
     }
 
-    /// Collects ranges of the page, from the one of this number on, that are not here.
-    fn payloads(&mut self, install: &mut dyn Install, from: usize) -> Result<Result<Action, Asked>, Fault> {
-        let (mut missing, mut bytes, mut seen, mut next) = (Vec::new(), 0, 0, from);
-        for (id, len, hash) in self.page.payloads.iter().skip(from).copied() {
-            if missing.len() == WANTED_MAX || bytes + len > WANTED_BYTES_MAX || seen >= WANTED_BYTES_MAX {
-                break;
-            }
-            next += 1;
-            seen += len;
-            if install.has_payload(id, len, hash)? {
-                self.progress.reused += len;
-            } else {
-                bytes += len;
-                missing.push((id, len, hash));
-            }
-        }
-        if missing.is_empty() {
-            let all = next == self.page.payloads.len();
-            self.phase = if all { Phase::Put } else { Phase::Payloads(next) };
-            return Ok(Ok(Action::Again));
-        }
-        Ok(Err(Asked::Payloads(missing, Vec::new())))
-    }
-
     fn put(&mut self, install: &mut dyn Install) -> Result<(), Fault> {
         let page = std::mem::take(&mut self.page);
         // Rows that make no sense will make none the next time either.
         install.put_rows(&page.rows).map_err(restart)?;
         self.progress.rows += page.rows.len() as u64;
-        if let Some((key, _)) = page.rows.last() {
-            self.after = Some(key.clone());
+        self.after = last_key(&page).or(self.after.take());
+        // The last of a stretch is not the last of all.
+        let over = page.last && self.upto.is_none();
+        if page.last {
+            self.after = self.upto.take().or(self.after.take());
         }
-        self.phase = if page.last { Phase::Finish } else { Phase::Rows };
+        self.phase = if over { Phase::Finish } else { Phase::Rows };
         Ok(())
     }
 
@@ -337,8 +343,18 @@ impl Puller {
                 Ask::Snapshot { ve, lineage: self.lineage, have: self.have, epoch: install.highest_epoch() }
             }
             Asked::Tree(hash) => Ask::Tree { hash: *hash, offset: install.tree_so_far(*hash) },
-            Asked::Object(hash) => Ask::Object { hash: *hash, offset: install.object_so_far(*hash) },
-            Asked::Rows(epoch) => Ask::Rows { ve, at, after: self.after.clone(), epoch: *epoch },
+            Asked::Objects(objects) => Ask::Objects {
+                wanted: objects.wanted.clone(),
+                offset: objects.wanted.first().map_or(0, |first| install.object_so_far(*first)),
+            },
+            Asked::Compare(pages) => {
+                let stretch = |p: &Page| Some(Stretch { upto: last_key(p)?, digest: p.digest() });
+                let stretches = pages.iter().filter_map(stretch).collect();
+                Ask::Compare { ve, at, after: self.after.clone(), stretches, epoch: install.highest_epoch() }
+            }
+            Asked::Rows(epoch) => {
+                Ask::Rows { ve, at, after: self.after.clone(), upto: self.upto.clone(), epoch: *epoch }
+            }
             Asked::Payloads(ranges, _) => {
                 Ask::Payloads { ve, at, wanted: ranges.iter().map(|(id, len, _)| (*id, *len)).collect() }
             }

@@ -1,15 +1,21 @@
 //! Answering: one question, as many answers as it takes, made one at a time when the link has room for it.
 
-use vefs::ids::PayloadId;
+use vefs::ids::{Hash, PayloadId};
 
-use super::{Answer, Ask, BYTES_MAX, PAGE_TARGET, Refused, Rows, Source};
+use super::{Answer, Ask, BYTES_MAX, OBJECTS_MAX, PAGE_TARGET, Part, Refused, Rows, Source, Stretch};
 use crate::node::NodeId;
+
+/// A stretch of more bytes is not compared. Values are long, and former ones count: more than the asker's target.
+const STRETCH_MAX: usize = 256 << 10;
 
 /// The answers to a question. What is to be sent next is made by [`Serving::next`].
 #[derive(Clone, Debug)]
 pub struct Serving {
     peer: NodeId,
     ask: Ask,
+    /// Objects that were sent whole.
+    done: usize,
+    /// Bytes that were sent: of the tree, of the present object, of all ranges.
     at: u64,
     over: bool,
 }
@@ -18,10 +24,10 @@ impl Serving {
     /// `peer` asks.
     pub fn new(peer: NodeId, ask: Ask) -> Serving {
         let at = match &ask {
-            Ask::Tree { offset, .. } | Ask::Object { offset, .. } => *offset,
+            Ask::Tree { offset, .. } | Ask::Objects { offset, .. } => *offset,
             _ => 0,
         };
-        Serving { peer, ask, at, over: false }
+        Serving { peer, ask, done: 0, at, over: false }
     }
 
     /// The question in these bytes. What is none is answered as such.
@@ -48,19 +54,23 @@ impl Serving {
 
     fn answer(&mut self, source: &mut dyn Source) -> Result<Answer, Refused> {
         let peer = self.peer;
-        let Serving { ask, over, at, .. } = self;
+        let Serving { ask, over, at, done, .. } = self;
         match ask {
             Ask::Tree { hash, .. } => bytes(at, over, source.tree(*hash, *at, BYTES_MAX)?),
-            Ask::Object { hash, .. } => bytes(at, over, source.object(*hash, *at, BYTES_MAX)?),
+            Ask::Objects { wanted, .. } => {
+                let parts = objects(done, at, wanted, source)?;
+                *over = *done == wanted.len();
+                Ok(Answer::Parts(parts))
+            }
             Ask::Snapshot { ve, lineage, have, epoch } => {
                 *over = true;
                 let (manifest, writing) = source.snapshot(peer, *ve, *lineage, *have, *epoch)?;
                 Ok(Answer::Snapshot { manifest, epoch: writing })
             }
-            Ask::Rows { ve, at, after, epoch } => {
+            Ask::Rows { ve, at, after, upto, epoch } => {
                 *over = true;
                 let mut max = PAGE_TARGET;
-                let of = Rows { ve: *ve, at: *at, after: after.as_deref(), epoch: *epoch };
+                let of = Rows { ve: *ve, at: *at, after: after.as_deref(), upto: upto.as_deref(), epoch: *epoch };
                 loop {
                     let page = source.rows(peer, &of, max)?;
                     if page.fits() {
@@ -72,6 +82,18 @@ impl Serving {
                     }
                     max /= 2;
                 }
+            }
+            Ask::Compare { ve, at, after, stretches, epoch } => {
+                *over = true;
+                let (mut same, mut after) = (Vec::new(), after.as_deref());
+                for Stretch { upto, digest } in stretches {
+                    let of = Rows { ve: *ve, at: *at, after, upto: Some(upto), epoch: *epoch };
+                    let page = source.rows(peer, &of, STRETCH_MAX)?;
+                    // One that is much longer here is another one.
+                    same.push(page.last && page.digest() == *digest);
+                    after = Some(upto);
+                }
+                Ok(Answer::Same(same))
             }
             Ask::Payloads { ve, at: state, wanted } => {
                 let total = wanted.iter().map(|(_, len)| len).sum();
@@ -96,6 +118,29 @@ impl Serving {
             }
         }
     }
+}
+
+/// As many bytes of objects as an answer may have.
+fn objects(done: &mut usize, at: &mut u64, wanted: &[Hash], source: &mut dyn Source) -> Result<Vec<Part>, Refused> {
+    let (mut parts, mut room) = (Vec::new(), BYTES_MAX);
+    while let Some(hash) = wanted.get(*done).filter(|_| room > 0 && parts.len() < OBJECTS_MAX) {
+        let (total, bytes) = match source.object(*hash, *at, room) {
+            // What there is goes first: this one is met again.
+            Err(_) if !parts.is_empty() => break,
+            got => got?,
+        };
+        let offset = *at;
+        if offset > total || (bytes.is_empty() && offset < total) {
+            return Err(Refused::Malformed);
+        }
+        room = room.saturating_sub(bytes.len());
+        *at += bytes.len() as u64;
+        if *at >= total {
+            (*done, *at) = (*done + 1, 0);
+        }
+        parts.push(Part { total, offset, bytes });
+    }
+    Ok(parts)
 }
 
 fn bytes(at: &mut u64, over: &mut bool, (total, bytes): (u64, Vec<u8>)) -> Result<Answer, Refused> {

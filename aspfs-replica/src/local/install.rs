@@ -6,12 +6,18 @@ use std::sync::Arc;
 use vefs::codec;
 use vefs::format::incoming::Manifest;
 use vefs::ids::{Epoch, Hash, PayloadId, VeId};
-use vefs::object::{ObjectError, ObjectWriter, Pin};
+use vefs::object::{ObjectError, ObjectWriter, Pin, Staged};
 use vefs::state::key::{Key, Value};
 use vefs::store::{Install as Making, TreeCopy};
+use vefs::ve::Snapshot;
 use vefs::{Error, Store};
 
-use crate::catchup::{Install, InstallError};
+use super::wire_page;
+use crate::catchup::{Install, InstallError, Page};
+
+/// Whole objects that are made durable together: at most so many, with so many bytes. Each has two files open meanwhile.
+const STAGED_MAX: usize = 256;
+const STAGED_BYTES_MAX: u64 = 64 << 20;
 
 /// One VE's state on its way in.
 pub struct LocalInstall {
@@ -23,19 +29,55 @@ pub struct LocalInstall {
     branch: Option<String>,
     tree: Option<(Hash, TreeCopy)>,
     object: Option<(Hash, ObjectWriter)>,
+    /// Objects that are whole and proved, and have no names yet.
+    staged: Vec<Staged>,
+    /// What the base tree names, in order.
+    named: Option<(Hash, Vec<Hash>)>,
     making: Option<Making>,
+    /// The present state, once it was asked for and while it can be read.
+    own: Option<Option<Snapshot>>,
     pins: BTreeMap<Hash, Pin>,
 }
 
 impl LocalInstall {
     /// For a VE. `epoch`: the highest seen. `branch`: the name under which the present state is kept; else it is erased.
     pub fn new(store: Arc<Store>, ve: VeId, epoch: Epoch, branch: Option<String>) -> LocalInstall {
-        LocalInstall { store, ve, epoch, branch, tree: None, object: None, making: None, pins: BTreeMap::new() }
+        LocalInstall {
+            store,
+            ve,
+            epoch,
+            branch,
+            tree: None,
+            object: None,
+            staged: Vec::new(),
+            named: None,
+            making: None,
+            own: None,
+            pins: BTreeMap::new(),
+        }
     }
 
     fn pin(&mut self, hash: Hash) {
         let store = &self.store;
         self.pins.entry(hash).or_insert_with(|| store.pin(hash));
+    }
+
+    /// Gives what is staged its names, durably.
+    fn place(&mut self) -> Result<(), InstallError> {
+        if self.staged.is_empty() {
+            return Ok(());
+        }
+        let staged = std::mem::take(&mut self.staged);
+        self.store.objects().place(staged).map_err(|e: ObjectError| failed(e))
+    }
+
+    /// The present state, if there is one that can be read.
+    fn present(&self) -> vefs::Result<Option<Snapshot>> {
+        if !self.store.has_ve(self.ve) {
+            return Ok(None);
+        }
+        let ve = self.store.ve(self.ve)?;
+        ve.version(ve.position().txn).map(Some)
     }
 
     fn making(&mut self) -> Result<&mut Making, InstallError> {
@@ -77,7 +119,7 @@ impl Install for LocalInstall {
         }
         let Some((_, mut copy)) = self.tree.take() else { return Ok(()) };
         if copy.len() != offset {
-            return Err(InstallError::Store(format!("bytes {offset} of a tree where {} are wanted", copy.len())));
+            return Err(InstallError::Corrupt(format!("bytes {offset} of a tree where {} are wanted", copy.len())));
         }
         copy.write(bytes).map_err(failed)?;
         if copy.len() < total {
@@ -89,16 +131,28 @@ impl Install for LocalInstall {
         Ok(())
     }
 
-    fn missing_of_tree(&mut self, root: Hash, after: Option<Hash>) -> Result<Option<Hash>, InstallError> {
-        for hash in self.store.tree_objects(root).map_err(failed)? {
-            if after.is_none_or(|after| hash > after) && !self.has_object(hash)? {
-                return Ok(Some(hash));
+    fn missing_of_tree(&mut self, root: Hash, after: Option<Hash>, max: usize) -> Result<Vec<Hash>, InstallError> {
+        let named = match self.named.take().filter(|(of, _)| *of == root) {
+            Some((_, named)) => named,
+            None => self.store.tree_objects(root).map_err(failed)?,
+        };
+        let from = named.partition_point(|hash| after.is_some_and(|after| *hash <= after));
+        let mut missing = Vec::new();
+        for hash in &named[from..] {
+            if missing.len() == max {
+                break;
+            }
+            if !self.has_object(*hash)? {
+                missing.push(*hash);
             }
         }
-        Ok(None)
+        // Kept while it is walked through.
+        self.named = (!missing.is_empty()).then_some((root, named));
+        Ok(missing)
     }
 
     fn has_object(&mut self, hash: Hash) -> Result<bool, InstallError> {
+        self.place()?;
         self.pin(hash);
         self.store.objects().contains(hash).map_err(failed)
     }
@@ -113,7 +167,10 @@ impl Install for LocalInstall {
         }
         let Some((_, mut writer)) = self.object.take() else { return Ok(()) };
         if writer.len() != offset {
-            return Err(InstallError::Store(format!("bytes {offset} of an object where {} are wanted", writer.len())));
+            return Err(InstallError::Corrupt(format!(
+                "bytes {offset} of an object where {} are wanted",
+                writer.len()
+            )));
         }
         writer.write(bytes).map_err(failed)?;
         if writer.len() < total {
@@ -125,7 +182,31 @@ impl Install for LocalInstall {
             return Err(InstallError::Corrupt(format!("object {hash} came with the bytes of {}", staged.hash())));
         }
         self.pin(hash);
-        self.store.objects().place(vec![staged]).map_err(|e: ObjectError| failed(e))
+        self.staged.push(staged);
+        let bytes: u64 = self.staged.iter().map(Staged::len).sum();
+        if self.staged.len() >= STAGED_MAX || bytes >= STAGED_BYTES_MAX { self.place() } else { Ok(()) }
+    }
+
+    fn own_page(&mut self, after: Option<&[u8]>, max: usize) -> Option<Page> {
+        let own = self.own.take().map_or_else(|| self.present(), Ok);
+        let after = after.map(Key::from_bytes);
+        let page = own.and_then(|own| {
+            let page = own
+                .as_ref()
+                .filter(|_| after != Some(None))
+                .map(|own| own.page(after.as_ref().and_then(Option::as_ref), None, max));
+            self.own = Some(own);
+            page.transpose()
+        });
+        match page {
+            Ok(page) => page.map(wire_page),
+            Err(e) => {
+                // What cannot be read is no loss: it comes from the other node.
+                tracing::warn!(ve = %self.ve, error = %e, "comparing the present state with one that is to come");
+                self.own = Some(None);
+                None
+            }
+        }
     }
 
     fn begin(&mut self, manifest: &Manifest) -> Result<Option<Vec<u8>>, InstallError> {
@@ -145,6 +226,7 @@ impl Install for LocalInstall {
 
     fn put_rows(&mut self, rows: &[(Vec<u8>, Vec<u8>)]) -> Result<(), InstallError> {
         let bad = |what: String| InstallError::Corrupt(what);
+        self.place()?;
         let mut parsed = Vec::with_capacity(rows.len());
         for (key, value) in rows {
             let key = Key::from_bytes(key).ok_or_else(|| bad("a row's key".into()))?;
@@ -155,6 +237,8 @@ impl Install for LocalInstall {
     }
 
     fn finish(&mut self) -> Result<(), InstallError> {
+        self.place()?;
+        self.own = None;
         let making = self.making.take().ok_or_else(|| InstallError::Store("no state was begun".into()))?;
         let epoch = self.highest_epoch();
         making.finish(epoch, self.branch.as_deref()).map_err(failed)?;

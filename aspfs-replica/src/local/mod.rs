@@ -15,7 +15,18 @@ use vefs::ve::ReceiveError;
 pub use install::LocalInstall;
 pub use source::{HeldStates, LocalSource};
 
+use crate::catchup::Page;
 use crate::log::{At, FollowError, Follower, Log, LogError, LogRead, LogTxn};
+
+/// Rows as they travel and are compared.
+fn wire_page(page: vefs::ve::Page) -> Page {
+    Page {
+        rows: page.rows.iter().map(|(k, v)| (k.as_bytes().to_vec(), vefs::codec::encode(v))).collect(),
+        payloads: page.payloads,
+        objects: page.objects,
+        last: page.last,
+    }
+}
 
 /// A VE that is written here.
 #[derive(Clone)]

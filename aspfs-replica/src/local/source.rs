@@ -7,13 +7,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use vefs::Store;
 use vefs::clock::Clock;
 use vefs::format::incoming::Manifest;
 use vefs::ids::{Epoch, Hash, Lineage, PayloadId, Position, VeId};
 use vefs::state::key::Key;
 use vefs::ve::Snapshot;
-use vefs::{Store, codec};
 
+use super::wire_page;
 use crate::catchup::{Page, Refused, Rows, Source};
 use crate::node::NodeId;
 
@@ -112,17 +113,9 @@ impl Source for LocalSource {
         if !writes.is_writer() || writes.epoch() < rows.epoch {
             return Err(Refused::OldEpoch);
         }
-        let after = match rows.after {
-            Some(bytes) => Some(Key::from_bytes(bytes).ok_or(Refused::Malformed)?),
-            None => None,
-        };
-        let page = snapshot.page(after.as_ref(), max).map_err(failed("rows"))?;
-        Ok(Page {
-            rows: page.rows.iter().map(|(k, v)| (k.as_bytes().to_vec(), codec::encode(v))).collect(),
-            payloads: page.payloads,
-            objects: page.objects,
-            last: page.last,
-        })
+        let key = |bytes: &[u8]| Key::from_bytes(bytes).ok_or(Refused::Malformed);
+        let (after, upto) = (rows.after.map(key).transpose()?, rows.upto.map(key).transpose()?);
+        snapshot.page(after.as_ref(), upto.as_ref(), max).map(wire_page).map_err(failed("rows"))
     }
 
     fn payload(&mut self, peer: NodeId, ve: VeId, at: Position, id: PayloadId, len: u64) -> Result<Vec<u8>, Refused> {

@@ -14,7 +14,7 @@ use vefs::ids::Hash;
 use vefs::store::scrub::{DAMAGE_MAX, Thing};
 
 use super::{Inner, Runtime};
-use crate::catchup::{Answer, Ask};
+use crate::catchup::{Answer, Ask, Part};
 use crate::net::Answers;
 use crate::node::NodeId;
 
@@ -77,7 +77,7 @@ impl Inner {
     }
 
     fn repair_object(&self, node: NodeId, hash: Hash) -> Result<(), String> {
-        let mut bytes = self.fetch(node, Ask::Object { hash, offset: 0 })?;
+        let mut bytes = self.fetch(node, Ask::Objects { wanted: vec![hash], offset: 0 })?;
         self.store.repair_object(hash, &mut bytes).map_err(|e| e.to_string())
     }
 
@@ -120,18 +120,20 @@ impl Fetched<'_> {
             let next = async { tokio::time::timeout(PATIENCE, self.answers.next()).await };
             let blob = self.on.runtime.block_on(next).map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?;
             let blob = blob.map_err(io::Error::other)?.ok_or(io::ErrorKind::UnexpectedEof)?;
-            match Answer::decode(&blob).map_err(io::Error::other)? {
-                Answer::Working => {}
-                Answer::Bytes { total, offset, bytes }
-                    if offset == self.at && self.total.is_none_or(|t| t == total) =>
-                {
-                    self.total = Some(total);
-                    self.at += bytes.len() as u64;
-                    return Ok(Some(bytes.into()));
-                }
+            let part = match Answer::decode(&blob).map_err(io::Error::other)? {
+                Answer::Working => continue,
+                Answer::Bytes { total, offset, bytes } => Part { total, offset, bytes },
+                // One object was asked for.
+                Answer::Parts(mut parts) if parts.len() == 1 => parts.remove(0),
                 Answer::Refused(why) => return Err(io::Error::other(format!("it refuses: {why:?}"))),
                 _ => return Err(io::Error::other("an answer out of turn")),
+            };
+            if part.offset != self.at || self.total.is_some_and(|t| t != part.total) {
+                return Err(io::Error::other("an answer out of turn"));
             }
+            self.total = Some(part.total);
+            self.at += part.bytes.len() as u64;
+            return Ok(Some(part.bytes.into()));
         }
         Ok(None)
     }

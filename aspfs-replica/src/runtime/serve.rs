@@ -11,6 +11,7 @@ use vefs::ids::{Epoch, Lineage, Position, VeId};
 
 use super::Inner;
 use super::follow::{Following, Next};
+use super::pace::Pays;
 use super::peers::Word;
 use super::pull::Pull;
 use super::talk::{Question, Reply};
@@ -206,22 +207,24 @@ impl Inner {
         let mut serving = match Serving::of(from, request) {
             Ok(serving) => serving,
             Err(answer) => {
-                let _ = answers.send(answer.encode()).await;
+                let _ = answers.send(answer.encode(false)).await;
                 let _ = answers.finish().await;
                 return;
             }
         };
         if !block_in_place(|| self.may_have(from, serving.ask())) {
             self.strangers.count(Word::State, from, serving.ask().ve());
-            let _ = answers.send(Answer::Refused(Refused::NotAllowed).encode()).await;
+            let _ = answers.send(Answer::Refused(Refused::NotAllowed).encode(false)).await;
             let _ = answers.finish().await;
             return;
         }
+        let mut pays = Pays::default();
         loop {
+            let compress = pays.try_it();
             let mut source = LocalSource::new(self.store.clone(), self.clock.clone(), self.held.clone());
             let mut made = spawn_blocking(move || {
                 let answer = serving.next(&mut source);
-                (serving, answer)
+                (serving, answer.map(|a| (a.carried(), a.encode(compress))))
             });
             let answer = loop {
                 match tokio::time::timeout(WORKING, &mut made).await {
@@ -231,14 +234,15 @@ impl Inner {
                     }
                     Ok(Err(_)) => return,
                     Err(_) => {
-                        if answers.send(Answer::Working.encode()).await.is_err() {
+                        if answers.send(Answer::Working.encode(false)).await.is_err() {
                             return;
                         }
                     }
                 }
             };
-            let Some(answer) = answer else { break };
-            if answers.send(answer.encode()).await.is_err() {
+            let Some((carried, answer)) = answer else { break };
+            pays.took(carried as u64, answer.len() as u64);
+            if answers.send(answer).await.is_err() {
                 return;
             }
         }

@@ -12,15 +12,11 @@ mod tests;
 use bincode::{Decode, Encode};
 use vefs::codec::{self, CodecError};
 
+use crate::compress::{Unexpandable, compressed, expanded};
 pub use frame::{Envelope, FORMAT, HEADER_LEN, Header, MAGIC};
 pub use message::{
     BATCH_TARGET, Begin, CHUNK_MAX, Chunk, Hello, Message, Refusal, STAGED_MAX, Welcome, WirePayload, WireRecord,
 };
-
-/// Bodies shorter than this are not compressed.
-const ZSTD_MIN: usize = 512;
-/// The level: what keeps up with a fast link on one core.
-const ZSTD_LEVEL: i32 = 1;
 
 /// Why bytes are not a frame.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +68,15 @@ pub enum WireError {
     Codec(#[from] CodecError),
 }
 
+impl From<Unexpandable> for WireError {
+    fn from(why: Unexpandable) -> WireError {
+        match why {
+            Unexpandable::Long => WireError::Field("length before compression"),
+            Unexpandable::Malformed => WireError::Zstd,
+        }
+    }
+}
+
 /// The frame of a message. `compress`: where that makes it smaller.
 pub fn encode(message: &Message, envelope: Envelope, compress: bool) -> Vec<u8> {
     // Room for the whole frame at once, and the body where it stays: bulk is copied once.
@@ -103,26 +108,6 @@ pub fn frame_of(kind: u8, zstd: bool, envelope: Envelope, body: &[u8]) -> Vec<u8
     frame::write(kind, zstd, envelope, body)
 }
 
-/// The compressed body, where an eighth or more is saved.
-fn compressed(body: &[u8]) -> Option<Vec<u8>> {
-    if body.len() < ZSTD_MIN {
-        return None;
-    }
-    let packed = zstd::bulk::compress(body, ZSTD_LEVEL).ok()?;
-    let out = [&(body.len() as u32).to_le_bytes()[..], &packed].concat();
-    (out.len() < body.len() - body.len() / 8).then_some(out)
-}
-
-fn decompressed(body: &[u8], max: usize) -> Result<Vec<u8>, WireError> {
-    let Some((len, packed)) = body.split_first_chunk::<4>() else { return Err(WireError::Zstd) };
-    let len = u32::from_le_bytes(*len) as usize;
-    if len > max {
-        return Err(WireError::Field("length before compression"));
-    }
-    let plain = zstd::bulk::decompress(packed, len).map_err(|_| WireError::Zstd)?;
-    if plain.len() == len { Ok(plain) } else { Err(WireError::Zstd) }
-}
-
 /// Checks the header at the start of `bytes`: what a stream's reader does with the first [`HEADER_LEN`] bytes, before it makes
 /// room for the body.
 pub fn header(bytes: &[u8]) -> Result<Header, WireError> {
@@ -135,7 +120,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Envelope, Message, usize), WireError> {
     let (body, used) = header.body(bytes)?;
     let message = if header.zstd {
         let max = Message::bound(header.kind).unwrap_or(0);
-        parse(header.kind, &decompressed(body, max)?)?
+        parse(header.kind, &expanded(body, max)?)?
     } else {
         parse(header.kind, body)?
     };

@@ -260,6 +260,20 @@ impl Nodes {
         Ok(words.first().context("a count")? + words.get(8).context("a count")?)
     }
 
+    /// A command on a node's host.
+    pub fn on(&self, host: usize, program: &str) -> Result<Command> {
+        let prefix = self.network.enter(host);
+        let (first, rest) = prefix.split_first().context("a prefix")?;
+        let mut command = Command::new(first);
+        command.args(rest).arg(program);
+        Ok(command)
+    }
+
+    /// The address of a node's host.
+    pub fn address(&self, host: usize) -> String {
+        address(host)
+    }
+
     /// Cuts the link.
     pub fn cut(&self) -> Result<()> {
         run(&["ip", "-n", &self.network.name(1), "link", "set", "eth", "down"]).map(|_| ())

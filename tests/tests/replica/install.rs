@@ -43,7 +43,7 @@ pub fn pull(
     let mut install = to.store.install(from.id(), state.0).unwrap();
     let mut pulled = Pulled::default();
     loop {
-        let page = state.1.page(install.last(), 8 << 10).unwrap();
+        let page = state.1.page(install.last(), None, 8 << 10).unwrap();
         for hash in &page.objects {
             install.has_object(*hash).unwrap();
         }
@@ -142,7 +142,7 @@ fn a_state_with_another_root_changes_nothing() {
     let (mut manifest, snapshot) = ve.manifest().unwrap();
     manifest.root = Hash([3; 32]);
     let mut install = pair.replica.store.install(VE, manifest).unwrap();
-    let page = snapshot.page(None, usize::MAX).unwrap();
+    let page = snapshot.page(None, None, usize::MAX).unwrap();
     objects(&pair.primary.store, &pair.replica.store, &page.objects);
     assert!(install.put_rows(&page.rows).is_err(), "bytes that were not sent");
     drop(install);

@@ -9,4 +9,5 @@ mod mounted;
 mod nodes;
 mod pair;
 mod strangers;
+mod stretches;
 mod twice;

@@ -89,12 +89,12 @@ fn a_member_that_is_none_of_the_ves_nodes_changes_nothing() {
         ] {
             assert_eq!(hostile.ask(to, question), Reply::Stranger, "{question:?}");
         }
-        let rows = Ask::Rows { ve: VE, at: position, after: None, epoch: own };
+        let rows = Ask::Rows { ve: VE, at: position, after: None, upto: None, epoch: own };
         for ask in [
             Ask::Snapshot { ve: VE, lineage, have: Position::default(), epoch: own },
             rows,
             Ask::Tree { hash: base, offset: 0 },
-            Ask::Object { hash: base, offset: 0 },
+            Ask::Objects { wanted: vec![base], offset: 0 },
             Ask::Done { ve: VE, at: position },
         ] {
             assert_eq!(hostile.pull(to, &ask), Answer::Refused(Refused::NotAllowed), "{ask:?}");

@@ -61,15 +61,16 @@ impl VersionView {
         Ok(self.collect(&Key::first(), &Key::last())?.into_iter().collect())
     }
 
-    /// The VE's own keys behind `after`, about `max` bytes of them and at least one, and whether there are no more.
-    pub fn own_page(&self, after: Option<&Key>, max: usize) -> Result<(Vec<(Key, Value)>, bool)> {
+    /// The VE's own keys behind `after` and up to `upto`, about `max` bytes of them and at least one, and whether there are no more.
+    pub fn own_page(&self, after: Option<&Key>, upto: Option<&Key>, max: usize) -> Result<(Vec<(Key, Value)>, bool)> {
         let mut from = after.map_or(Key::first(), Key::following);
+        let end = upto.map_or(Key::last(), Key::following);
         loop {
             // `Current` says how far a page goes; what only `History` has in between belongs to it.
-            let to = self.page_end(&from, max)?;
-            let mut page = self.collect(&from, to.as_ref().unwrap_or(&Key::last()))?;
+            let to = self.page_end_before(&from, &end, max)?;
+            let mut page = self.collect(&from, to.as_ref().unwrap_or(&end))?;
             // Former values of `after` sort behind it.
-            page.retain(|key, _| after.is_none_or(|after| key > after));
+            page.retain(|key, _| after.is_none_or(|after| key > after) && upto.is_none_or(|upto| key <= upto));
             let page: Vec<(Key, Value)> = page.into_iter().collect();
             match to {
                 None => return Ok((page, true)),
@@ -79,13 +80,8 @@ impl VersionView {
         }
     }
 
-    /// The key before which a page that begins at `from` ends; `None` where nothing is left behind it. Former values count as present ones do:
-    /// a directory may have lost all its entries since.
-    fn page_end(&self, from: &Key, max: usize) -> Result<Option<Key>> {
-        self.page_end_before(from, &Key::last(), max)
-    }
-
-    /// As [`VersionView::page_end`], of a page that goes no further than `to`.
+    /// The key before which a page that begins at `from` and goes no further than `to` ends; `None` where nothing is left behind it. Former
+    /// values count as present ones do: a directory may have lost all its entries since.
     fn page_end_before(&self, from: &Key, to: &Key, max: usize) -> Result<Option<Key>> {
         let (low, high) = (rows::current(self.ve, from.as_bytes()), rows::current(self.ve, to.as_bytes()));
         let mut ends: Vec<Key> = Vec::new();

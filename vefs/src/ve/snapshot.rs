@@ -55,9 +55,9 @@ impl Ve {
 }
 
 impl Snapshot {
-    /// The next rows behind a key, about `max` bytes of them and at least one.
-    pub fn page(&self, after: Option<&Key>, max: usize) -> Result<Page> {
-        let (rows, last) = self.view().own_page(after, max)?;
+    /// The next rows behind a key and up to another, about `max` bytes of them and at least one.
+    pub fn page(&self, after: Option<&Key>, upto: Option<&Key>, max: usize) -> Result<Page> {
+        let (rows, last) = self.view().own_page(after, upto, max)?;
         let (mut marks, mut objects) = (Marks::default(), std::collections::BTreeSet::new());
         for (_, value) in &rows {
             marks.mark_value(value);

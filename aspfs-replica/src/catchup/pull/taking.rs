@@ -5,8 +5,8 @@ use std::time::Duration;
 use vefs::format::incoming::Manifest;
 use vefs::ids::{Epoch, Hash, PayloadId};
 
-use super::{Action, Asked, Fault, GiveUp, Phase, Puller, RETRY_MAX, RETRY_MIN, SPOILT_MAX, WRONG_MAX};
-use crate::catchup::{Answer, Install, Refused};
+use super::{Action, Asked, Fault, GiveUp, Objects, Phase, Puller, RETRY_MAX, RETRY_MIN, SPOILT_MAX, WRONG_MAX};
+use crate::catchup::{Answer, Install, Part, Refused};
 
 impl Puller {
     /// Takes an answer in. `Some`: more of it is to come.
@@ -24,13 +24,19 @@ impl Puller {
             (about, Answer::Working) => Ok(Some(about)),
             (_, Answer::Refused(why)) => Err(Fault::Refused(why)),
             (Asked::Snapshot, Answer::Snapshot { manifest, epoch }) => self.take_snapshot(install, manifest, epoch),
+            (Asked::Compare(pages), Answer::Same(same)) if pages.len() == same.len() => {
+                self.own_over = pages.last().is_some_and(|page| page.last);
+                self.compared = pages.into_iter().zip(same).collect();
+                Ok(None)
+            }
             (Asked::Rows(epoch), Answer::Rows(page)) => {
-                let goes_on = match (&self.after, page.rows.first()) {
-                    (Some(after), Some((first, _))) => first > after,
-                    _ => true,
-                };
-                if !goes_on {
+                let first = page.rows.first().map(|(key, _)| key);
+                let last = page.rows.last().map(|(key, _)| key);
+                if self.after.is_some() && first.is_some_and(|first| first <= self.after.as_ref().unwrap_or(first)) {
                     return Err(Fault::Wrong("rows that were sent before".into()));
+                }
+                if self.upto.is_some() && last > self.upto.as_ref() {
+                    return Err(Fault::Wrong("rows beyond what was asked for".into()));
                 }
                 self.source = self.source.max(epoch);
                 self.page = page;
@@ -41,19 +47,34 @@ impl Puller {
                 install.put_tree(hash, total, offset, &bytes)?;
                 Ok(self.counted(bytes.len(), offset, total).then_some(Asked::Tree(hash)))
             }
-            (Asked::Object(hash), Answer::Bytes { total, offset, bytes }) => {
-                install.put_object(hash, total, offset, &bytes)?;
-                let more = self.counted(bytes.len(), offset, total);
-                if let (false, Phase::TreeObjects(_)) = (more, self.phase) {
-                    self.phase = Phase::TreeObjects(Some(hash));
-                }
-                Ok(more.then_some(Asked::Object(hash)))
-            }
+            (Asked::Objects(objects), Answer::Parts(parts)) => self.take_objects(install, objects, &parts),
             (Asked::Payloads(ranges, held), Answer::Bytes { offset, bytes, .. }) => {
                 self.take_payload(install, ranges, held, offset, bytes)
             }
             _ => Err(Fault::Wrong("an answer to another question".into())),
         }
+    }
+
+    fn take_objects(
+        &mut self,
+        install: &mut dyn Install,
+        mut objects: Objects,
+        parts: &[Part],
+    ) -> Result<Option<Asked>, Fault> {
+        for Part { total, offset, bytes } in parts {
+            let Some(hash) = objects.wanted.get(objects.done) else {
+                return Err(Fault::Wrong("objects beyond what was asked for".into()));
+            };
+            install.put_object(*hash, *total, *offset, bytes)?;
+            if !self.counted(bytes.len(), *offset, *total) {
+                objects.done += 1;
+            }
+        }
+        if objects.done < objects.wanted.len() {
+            return Ok(Some(Asked::Objects(objects)));
+        }
+        self.phase = objects.then;
+        Ok(None)
     }
 
     fn take_snapshot(
@@ -159,7 +180,9 @@ impl Puller {
     }
 
     fn restart(&mut self) {
-        (self.manifest, self.after) = (None, None);
+        (self.manifest, self.after, self.upto) = (None, None, None);
+        self.compared.clear();
+        self.own_over = false;
         self.page = Default::default();
         self.phase = Phase::Snapshot;
         self.progress.restarts += 1;

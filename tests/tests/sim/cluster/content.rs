@@ -74,9 +74,9 @@ impl State {
     }
 
     /// Rows behind a key, about `max` bytes.
-    pub fn page(&self, after: Option<&[u8]>, max: usize) -> Page {
+    pub fn page(&self, after: Option<&[u8]>, upto: Option<&[u8]>, max: usize) -> Page {
         let mut page = Page::default();
-        let behind = |k: &[u8]| after.is_none_or(|a| k > a);
+        let behind = |k: &[u8]| after.is_none_or(|a| k > a) && upto.is_none_or(|u| k <= u);
         let mut rows = self.rows.iter().filter(|(k, _)| behind(k)).peekable();
         let mut objects = BTreeSet::new();
         while let Some((k, v)) = rows.next_if(|_| page.is_empty() || page.len() < max) {

@@ -74,11 +74,13 @@ impl Install for Store {
         Ok(())
     }
 
-    fn missing_of_tree(&mut self, root: Hash, after: Option<Hash>) -> Result<Option<Hash>, InstallError> {
+    fn missing_of_tree(&mut self, root: Hash, after: Option<Hash>, max: usize) -> Result<Vec<Hash>, InstallError> {
         assert!(self.trees.contains(&root));
         let mut named: Vec<Hash> = content::tree().chunks(32).map(|c| Hash(c.try_into().unwrap())).collect();
         named.sort();
-        Ok(named.into_iter().find(|h| after.is_none_or(|a| *h > a) && !self.objects.contains_key(h)))
+        named.retain(|h| after.is_none_or(|a| *h > a) && !self.objects.contains_key(h));
+        named.truncate(max);
+        Ok(named)
     }
 
     fn has_object(&mut self, hash: Hash) -> Result<bool, InstallError> {
@@ -94,6 +96,10 @@ impl Install for Store {
             self.objects.insert(hash, whole);
         }
         Ok(())
+    }
+
+    fn own_page(&mut self, after: Option<&[u8]>, max: usize) -> Option<Page> {
+        Some(self.state.page(after, None, max.min(200)))
     }
 
     fn begin(&mut self, manifest: &Manifest) -> Result<Option<Vec<u8>>, InstallError> {
@@ -267,7 +273,7 @@ impl Source for Serve<'_> {
         if of.epoch > self.store.writing {
             return Err(Refused::OldEpoch);
         }
-        Ok(self.held(peer, of.ve, of.at)?.page(of.after, max.min(300)))
+        Ok(self.held(peer, of.ve, of.at)?.page(of.after, of.upto, max.min(300)))
     }
 
     fn payload(&mut self, peer: NodeId, ve: VeId, at: Position, id: PayloadId, len: u64) -> Result<Vec<u8>, Refused> {

@@ -122,7 +122,7 @@ impl Pull {
         if odd && self.deep {
             spoil(&mut answer, &mut self.random);
         }
-        let mut blob = answer.encode();
+        let mut blob = answer.encode(self.random.one_in(2));
         if odd && !self.deep {
             let bit = self.random.below(blob.len() as u64 * 8) as usize;
             blob[bit / 8] ^= 1 << (bit % 8);
@@ -170,6 +170,12 @@ fn spoil(answer: &mut Answer, random: &mut Random) {
         Answer::Bytes { bytes, .. } if !bytes.is_empty() => {
             let at = random.below(bytes.len() as u64) as usize;
             bytes[at] ^= 1;
+        }
+        Answer::Parts(parts) => {
+            let at = random.below(parts.len() as u64) as usize;
+            if let Some(byte) = parts[at].bytes.last_mut() {
+                *byte ^= 1;
+            }
         }
         Answer::Rows(page) if !page.rows.is_empty() => {
             let at = random.below(page.rows.len() as u64) as usize;
@@ -237,6 +243,7 @@ fn what_is_here_is_not_sent() {
     let progress = pull.puller.progress();
     assert!(progress.reused > 10 * progress.bytes.max(1) || progress.bytes < 16_000, "{progress:?}");
     assert!(progress.reused > 0);
+    assert!(progress.kept > 0 && progress.kept < progress.rows, "{progress:?}");
     assert_eq!(pull.to.state, pull.from.state);
 }
 

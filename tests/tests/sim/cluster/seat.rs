@@ -262,7 +262,7 @@ impl Seat {
     fn serve_state(&mut self, ctx: &mut Ctx<'_>, from: usize, number: u64, bytes: &[u8]) {
         let mut place = 0;
         let mut say = |ctx: &mut Ctx<'_>, answer: Option<Answer>| {
-            ctx.send(from, Body::Answer(number, place, answer.map(|a| a.encode())));
+            ctx.send(from, Body::Answer(number, place, answer.map(|a| a.encode(place % 2 == 0))));
             place += 1;
         };
         match Serving::of(id(from), bytes) {
