@@ -21,7 +21,8 @@ pub fn programs() -> &'static Path {
         let profile = exe.parent().and_then(Path::parent).expect("tests lie in PROFILE/deps").to_owned();
         let top = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests crate lies below the top");
         let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--bins", "-p", "aspfs-tools", "-p", "aspfs-holder"]).current_dir(top);
+        // Of the whole workspace, as the tests are: of two packages alone nearly everything is built once more, with other features.
+        build.args(["build", "--quiet", "--locked", "--workspace", "--bins"]).current_dir(top);
         if profile.ends_with("release") {
             build.arg("--release");
         }
