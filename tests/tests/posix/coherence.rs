@@ -230,6 +230,43 @@ fn a_running_program_is_busy() {
     bed.finish();
 }
 
+/// Mounted versions share the page cache with the VE and its template as the VE does; that the VE's own file is written takes nothing away from
+/// them, nor does the daemon's death (checks G8, G25).
+#[test]
+fn large_files_of_versions_are_read_by_passthrough() {
+    let Some((bed, ve, _source)) = bed() else { return };
+    fs::write(ve.join("mark"), "made a version").unwrap();
+    let rows: serde_json::Value = serde_json::from_str(&bed.aspfs(&["--json", "versions", VE])).unwrap();
+    let txn = rows.as_array().and_then(|rows| rows.last()).map_or(0, |row| row["txn"].as_u64().unwrap());
+    let dir = bed.mount(&format!("{VE}@{txn}"), &[]);
+    let before = bed.counted();
+    let bytes = pattern(LARGE, 0);
+    let old = File::open(dir.join("large")).unwrap();
+    let mapping = Mapping::new(&old, LARGE, false, false).unwrap();
+    assert!(read_all(&old, LARGE) == bytes && mapping.read(LARGE - 10, 10) == bytes[LARGE - 10..]);
+    assert_eq!(bed.counted().passthrough, before.passthrough + 1);
+    assert_eq!(bed.counted().read, before.read, "its bytes went through the daemon");
+
+    writable(&ve.join("large")).write_all_at(b"new", 100).unwrap();
+    fs::remove_file(ve.join("mark")).unwrap();
+
+    assert_eq!(bed.counted().moved, before.moved, "nobody reads the VE's own by passthrough");
+    for kill in [false, true] {
+        if kill {
+            bed.kill();
+            bed.run();
+        }
+        assert!(read_all(&old, LARGE) == bytes && mapping.read(100, 3) == bytes[100..103], "after a kill: {kill}");
+        assert!(fs::read(dir.join("large")).unwrap() == bytes, "opened anew, after a kill: {kill}");
+        assert_eq!(fs::read_to_string(dir.join("mark")).unwrap(), "made a version");
+        assert_eq!(read_all(&writable(&ve.join("large")), 103)[100..], *b"new");
+        let refused = OpenOptions::new().write(true).open(dir.join("large")).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(Errno::ROFS.raw_os_error()));
+    }
+    drop((old, mapping));
+    bed.finish();
+}
+
 /// A shell reads its script while it runs it: appended lines are run, as on ext4, unless the script is read by passthrough, when the old ones
 /// are run to their end.
 #[test]
