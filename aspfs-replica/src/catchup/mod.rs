@@ -15,7 +15,7 @@
 //! Objects and ranges are asked for many at a time, so that a link's delay is paid once for a thousand small files, and what is taken in is
 //! made durable together.
 //!
-//! Memory: one page, one answer, the names of one question.
+//! Memory: one page, one answer, and the names, or the rows of all stretches, of one question.
 
 mod message;
 mod pull;

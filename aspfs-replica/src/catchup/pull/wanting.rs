@@ -3,6 +3,9 @@
 use super::{Action, Asked, Fault, Objects, Phase, Puller};
 use crate::catchup::{Install, OBJECTS_MAX, Page, STRETCH_TARGET, STRETCHES_MAX, WANTED_BYTES_MAX, WANTED_MAX};
 
+/// Payload bytes of the stretches that are compared at once, about: both sides read them, and meanwhile nothing is heard.
+const COMPARED_BYTES_MAX: u64 = 256 << 20;
+
 impl Puller {
     /// The next rows: from here where they are the same, else from there.
     pub(super) fn rows(&mut self, install: &mut dyn Install) -> Result<Result<Action, Asked>, Fault> {
@@ -35,11 +38,14 @@ impl Puller {
 
     /// The next stretches of the present state that have not been compared.
     fn own_pages(&mut self, install: &mut dyn Install) -> Vec<Page> {
-        let mut pages: Vec<Page> = Vec::new();
-        while !self.own_over && pages.len() < STRETCHES_MAX {
+        let (mut pages, mut bytes): (Vec<Page>, u64) = (Vec::new(), 0);
+        while !self.own_over && pages.len() < STRETCHES_MAX && bytes < COMPARED_BYTES_MAX {
             let after = pages.last().map_or(self.after.clone(), last_key);
             match install.own_page(after.as_deref(), STRETCH_TARGET).filter(|page| !page.is_empty()) {
-                Some(page) => pages.push(page),
+                Some(page) => {
+                    bytes += page.payloads.iter().map(|(_, len, _)| len).sum::<u64>();
+                    pages.push(page);
+                }
                 None if pages.is_empty() => self.own_over = true,
                 None => break,
             }
