@@ -1,9 +1,9 @@
 //! Who flushes and who waits: a hundred fsyncs share a flush (promise G1), and nobody waits for more than two.
 //!
 //! One flush of a VE runs at a time: the kernel reports a failed write-back once per open file, so of two flushes beside each other one
-//! could be told that all went well. Whoever finds nobody leading leads the next flush; the others wait for it. Those who were
-//! served by a flush often come back at once, each with the next bytes: the next leader waits for them, at most half as long as a
-//! flush takes, or two groups would take turns with half as many in each.
+//! could be told that all went well. Those who were served by a flush often come back at once, each with the next bytes. The last of them
+//! leads the next flush, and nobody has to be woken for it; the first one waits for them, at most half as long as a flush takes, and
+//! leads if they do not come: else two groups would take turns with half as many in each.
 //!
 //! The standard library's locks, not `parking_lot`'s: theirs hand a lock from one woken thread to the next, which with eight waiters
 //! takes longer than the flush. Lock order: the gate's lock is taken with no other one held, and none is taken under it.
@@ -20,19 +20,19 @@ pub(crate) struct Gate {
     inner: Mutex<Inner>,
     /// Signalled when the flush of an even and of an odd number ends.
     ended: [Condvar; 2],
-    /// Signalled when as many as were expected wait for the next flush.
-    gathered: Condvar,
 }
 
-/// Invariants: `ended ≤ started ≤ ended + 1`; they differ only while somebody leads.
+/// Invariants: `ended ≤ started ≤ ended + 1`; they differ only while somebody leads. Where they do not and somebody waits, one of those who wait
+/// gathers the others, or is on his way to: he has been woken, or has yet to fall asleep.
 #[derive(Default)]
 struct Inner {
     started: u64,
     ended: u64,
     /// The last flush that failed.
     failed: u64,
-    led: bool,
-    /// Callers that need flush `started + 1`, its leader included.
+    /// Somebody waits for as many as are expected.
+    gathering: bool,
+    /// Callers that need flush `started + 1`.
     waiting: usize,
     /// Callers that the last flush served or that came while it ran.
     expected: usize,
@@ -62,28 +62,32 @@ impl Gate {
     pub fn enter(&self) -> Turn<'_> {
         let mut g = self.lock();
         let need = g.started + 1;
+        let ended = &self.ended[(need % 2) as usize];
         g.waiting += 1;
-        if g.led && g.started == g.ended && g.waiting >= g.expected {
-            self.gathered.notify_one();
-        }
         loop {
             if g.ended >= need {
                 return if g.failed >= need { Turn::Failed } else { Turn::Served };
             }
-            if !g.led {
-                break;
+            if g.started != g.ended || g.gathering && g.waiting < g.expected {
+                g = ended.wait(g).unwrap_or_else(PoisonError::into_inner);
+                continue;
             }
-            g = self.ended[(need % 2) as usize].wait(g).unwrap_or_else(PoisonError::into_inner);
+            if g.waiting < g.expected {
+                g.gathering = true;
+                let limit = (g.took / 2).min(GATHER_MAX);
+                // Whoever leads meanwhile ends the gathering, and the end of his flush is this one's too.
+                g = ended.wait_timeout_while(g, limit, |g| g.started < need).unwrap_or_else(PoisonError::into_inner).0;
+            }
+            if g.started < need {
+                return Turn::Lead(self.lead(g));
+            }
         }
-        g.led = true;
-        let limit = (g.took / 2).min(GATHER_MAX);
-        let (mut g, _) = self
-            .gathered
-            .wait_timeout_while(g, limit, |g| g.waiting < g.expected)
-            .unwrap_or_else(PoisonError::into_inner);
+    }
+
+    fn lead(&self, mut g: MutexGuard<'_, Inner>) -> Lead<'_> {
         g.started += 1;
-        let served = std::mem::take(&mut g.waiting);
-        Turn::Lead(Lead { gate: self, served, since: Instant::now(), ok: false })
+        g.gathering = false;
+        Lead { gate: self, served: std::mem::take(&mut g.waiting), since: Instant::now(), ok: false }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -105,7 +109,6 @@ impl Drop for Lead<'_> {
         if !self.ok {
             g.failed = g.started;
         }
-        g.led = false;
         g.took = self.since.elapsed();
         g.expected = self.served + g.waiting;
         let (now, next) = ((g.ended % 2) as usize, ((g.ended + 1) % 2) as usize);
