@@ -158,6 +158,7 @@ impl Receiver {
         }
         self.raise(follower, envelope.epoch)?;
         self.disconnected();
+        follower.release();
         self.session = Session::new(self.ve, envelope.session, now);
         self.session.incoming(envelope, now);
         if std::mem::replace(&mut self.epoch, envelope.epoch) != envelope.epoch {
@@ -203,8 +204,11 @@ impl Receiver {
                 return Ok(vec![Action::Closed(Closed::TheyRefused(why, at))]);
             }
             (Message::Chunk(chunk), Phase::Streaming) => self.chunk(follower, chunk)?,
+            (Message::Have(objects), Phase::Streaming) if self.assembly.is_none() => {
+                self.outbox.push_back(Message::Held(follower.hold(&objects)));
+            }
             (Message::Begin(begin), Phase::Streaming) => self.begin(follower, envelope, begin)?,
-            (Message::Records(records), Phase::Streaming) => self.records(records)?,
+            (Message::Records(records), Phase::Streaming) => self.records(follower, records)?,
             (Message::End(seal), Phase::Streaming) => return self.end(follower, seal),
             _ => return Err(Refusal::OutOfTurn),
         }
@@ -246,10 +250,10 @@ impl Receiver {
         Ok(())
     }
 
-    fn records(&mut self, records: Vec<WireRecord>) -> Result<(), Refusal> {
+    fn records(&mut self, follower: &dyn Follower, records: Vec<WireRecord>) -> Result<(), Refusal> {
         let Some(assembly) = &mut self.assembly else { return Err(Refusal::OutOfTurn) };
         for record in records {
-            assembly.bytes += record.len() as u64;
+            assembly.bytes += record.bytes();
             if assembly.records.len() >= assembly.begin.records as usize || assembly.bytes > TXN_BYTES_MAX {
                 return Err(Refusal::TooLarge);
             }
@@ -258,6 +262,9 @@ impl Receiver {
                     Some(Payload::Bulk(id, len))
                 }
                 Some(WirePayload::Staged(..)) => return Err(Refusal::PayloadMissing),
+                Some(WirePayload::Object(hash, len)) => {
+                    Some(Payload::Inline(follower.object(hash, len).ok_or(Refusal::PayloadMissing)?))
+                }
                 Some(WirePayload::Inline(bytes)) => Some(Payload::Inline(Bytes::from(bytes))),
                 None => None,
             };
@@ -283,6 +290,7 @@ impl Receiver {
                 return Err(Refusal::Corrupt);
             }
         }
+        follower.release();
         self.staged = self.staged.split_off(&PayloadId { txn: position.txn.next(), offset: 0 });
         Ok(self.settle(follower))
     }

@@ -7,6 +7,8 @@
 //! excepted; a new transaction begins only while less than `ahead` bytes are unacknowledged; an acknowledgement counts only
 //! with the very position that was sent (promise G11).
 
+mod named;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -15,6 +17,7 @@ use vefs::ids::{Epoch, PayloadId, Position, TxnNo, VeId};
 use crate::log::{At, Log, LogError, LogRead, LogTxn, Payload};
 use crate::node::NodeId;
 use crate::session::{Closed, Incoming, Session};
+use crate::ship::named::Named;
 use crate::wire::{
     BATCH_TARGET, Begin, CHUNK_MAX, Chunk, Envelope, HEADER_LEN, Hello, Message, Refusal, Welcome, WirePayload,
     WireRecord,
@@ -48,6 +51,7 @@ enum Phase {
 #[derive(Clone, Debug)]
 struct Shipping {
     txn: LogTxn,
+    named: Named,
     begun: bool,
     next: usize,
 }
@@ -68,6 +72,8 @@ pub struct Sender {
     chunks: VecDeque<(PayloadId, u64, u64)>,
     staged: BTreeSet<PayloadId>,
     early: u64,
+    /// Up to this transaction bytes travel even where an object has them: the replica could not read one that it said it has.
+    plain: TxnNo,
     /// Events that [`Sender::poll`] found, for [`Sender::tick`] to tell.
     late: Vec<Event>,
 }
@@ -89,13 +95,14 @@ impl Sender {
             chunks: VecDeque::new(),
             staged: BTreeSet::new(),
             early: 0,
+            plain: TxnNo(0),
             late: Vec::new(),
         }
     }
 
     /// There is a connection. `session` is higher than every one before in this epoch.
     pub fn connect(&mut self, log: &dyn Log, session: u64, now: Duration) {
-        *self = Sender { acked: self.acked, ..Sender::new(self.node, self.ve, self.ahead) };
+        *self = Sender { acked: self.acked, plain: self.plain, ..Sender::new(self.node, self.ve, self.ahead) };
         self.session = Session::new(self.ve, session, now);
         self.phase = Phase::Greeting;
         let hello = Hello { node: self.node, position: log.durable(), base: log.base() };
@@ -155,7 +162,11 @@ impl Sender {
         match (message, self.phase) {
             (Message::Welcome(welcome), Phase::Greeting) => self.welcome(log, welcome),
             (Message::Ack(position), Phase::Streaming) => self.ack(position),
+            (Message::Held(held), Phase::Streaming) => self.held(&held),
             (Message::Refused(why, at), _) => {
+                if matches!(why, Refusal::PayloadMissing | Refusal::Corrupt) {
+                    self.plain = at.next();
+                }
                 self.disconnected();
                 vec![Event::Closed(Closed::TheyRefused(why, at))]
             }
@@ -243,10 +254,10 @@ impl Sender {
         if self.shipping.is_none() && self.begun() < self.ahead {
             self.start(log)?;
         }
-        if self.phase == Phase::Idle {
-            return Ok(self.outbox.pop_front());
+        if let Some(message) = self.outbox.pop_front() {
+            return Ok(Some(message));
         }
-        let Some(shipping) = &mut self.shipping else { return self.chunk(log) };
+        let Some(shipping) = self.shipping.as_ref().filter(|s| !s.named.is_asking()) else { return self.chunk(log) };
         let waits = |(id, ..): &&(PayloadId, u64, u64)| id.txn <= shipping.txn.position.txn;
         if !shipping.begun && self.chunks.front().filter(waits).is_some() {
             return self.chunk(log);
@@ -278,8 +289,23 @@ impl Sender {
         let missing: Vec<_> = bulk.filter(|(id, ..)| !known(id)).collect();
         let (first, rest): (Vec<_>, Vec<_>) = self.chunks.drain(..).partition(|c| c.0.txn <= txn.position.txn);
         self.chunks = first.into_iter().chain(missing).chain(rest).collect();
-        self.shipping = Some(Shipping { txn, begun: false, next: 0 });
+        let plain = txn.position.txn <= self.plain;
+        let objects = if plain { vec![] } else { txn.records.iter().map(|r| log.object_of(r)).collect() };
+        let mut named = Named::new(objects);
+        self.outbox.extend(named.question());
+        self.shipping = Some(Shipping { txn, named, begun: false, next: 0 });
         Ok(())
+    }
+
+    fn held(&mut self, held: &[bool]) -> Vec<Event> {
+        let Some(shipping) = self.shipping.as_mut().filter(|s| s.named.is_asking()) else {
+            return self.refuse(Refusal::OutOfTurn);
+        };
+        if !shipping.named.answered(held) {
+            return self.refuse(Refusal::OutOfTurn);
+        }
+        self.outbox.extend(shipping.named.question());
+        vec![]
     }
 
     fn chunk(&mut self, log: &dyn Log) -> Result<Option<Message>, LogError> {
@@ -311,9 +337,10 @@ impl Sender {
         while let Some(record) = s.txn.records.get(s.next) {
             let record = WireRecord {
                 body: record.body.to_vec(),
-                payload: record.payload.as_ref().map(|p| match p {
-                    Payload::Inline(bytes) => WirePayload::Inline(bytes.to_vec()),
-                    Payload::Bulk(id, len) => WirePayload::Staged(*id, *len),
+                payload: record.payload.as_ref().map(|p| match (p, s.named.instead(s.next)) {
+                    (Payload::Inline(bytes), Some(hash)) => WirePayload::Object(hash, bytes.len() as u64),
+                    (Payload::Inline(bytes), None) => WirePayload::Inline(bytes.to_vec()),
+                    (Payload::Bulk(id, len), _) => WirePayload::Staged(*id, *len),
                 }),
             };
             bytes += record.len() + HEADER_LEN;

@@ -10,13 +10,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use vefs::Ve;
 use vefs::ids::{Epoch, Hash, PayloadId, Position, TxnNo};
+use vefs::object::Pin;
 use vefs::ve::ReceiveError;
 
 pub use install::LocalInstall;
 pub use source::{HeldStates, LocalSource};
 
 use crate::catchup::Page;
-use crate::log::{At, FollowError, Follower, Log, LogError, LogRead, LogTxn};
+use crate::log::{At, FollowError, Follower, Log, LogError, LogRead, LogRecord, LogTxn};
 
 /// Rows as they travel and are compared.
 fn wire_page(page: vefs::ve::Page) -> Page {
@@ -64,18 +65,26 @@ impl Log for VeLog {
     fn payload(&self, id: PayloadId, offset: u64, len: usize) -> Result<Bytes, LogError> {
         self.0.payload(id, offset, len).map_err(unreadable)
     }
+
+    fn object_of(&self, record: &LogRecord) -> Option<Hash> {
+        self.0.object_of(record)
+    }
 }
+
+/// Objects that are held for a transaction to come, at most.
+const HELD_MAX: usize = 1 << 16;
 
 /// A VE that follows. Payloads that came in part are kept in memory, whole ones in the store; the [machine](crate::apply) bounds both.
 pub struct VeFollower {
     ve: Arc<Ve>,
     parts: BTreeMap<PayloadId, Vec<u8>>,
+    held: BTreeMap<Hash, Pin>,
 }
 
 impl VeFollower {
     /// Of this VE.
     pub fn new(ve: Arc<Ve>) -> VeFollower {
-        VeFollower { ve, parts: BTreeMap::new() }
+        VeFollower { ve, parts: BTreeMap::new(), held: BTreeMap::new() }
     }
 
     /// The VE.
@@ -131,6 +140,30 @@ impl Follower for VeFollower {
     fn unstage_all(&mut self) {
         self.parts.clear();
         self.ve.unstage_all();
+    }
+
+    fn hold(&mut self, objects: &[Hash]) -> Vec<bool> {
+        let mut keep = |hash: &Hash| {
+            if self.held.contains_key(hash) {
+                return true;
+            }
+            let room = self.held.len() < HELD_MAX;
+            // What cannot be looked up is not here: its bytes come.
+            let pin = room.then(|| self.ve.hold_object(*hash).ok().flatten()).flatten();
+            pin.map(|pin| self.held.insert(*hash, pin)).is_some()
+        };
+        objects.iter().map(&mut keep).collect()
+    }
+
+    fn release(&mut self) {
+        self.held.clear();
+    }
+
+    fn object(&self, hash: Hash, len: u64) -> Option<Bytes> {
+        self.ve.object_bytes(hash, len).unwrap_or_else(|e| {
+            tracing::warn!(ve = %self.ve.id(), error = %e, "reading an object in place of a payload");
+            None
+        })
     }
 
     fn receive(&mut self, txn: &LogTxn) -> Result<(), FollowError> {

@@ -70,8 +70,10 @@ impl Shipping {
 
     /// Ships until the replica is none any more.
     pub async fn run(self) {
+        let mut machine = Sender::new(self.me, self.ve.id(), AHEAD);
         while self.goes_on() {
-            let ended = self.session().await;
+            let ended = self.session(&mut machine).await;
+            machine.disconnected();
             self.link.disconnected();
             match ended {
                 Err(Ended::Superseded(epoch)) => {
@@ -103,11 +105,10 @@ impl Shipping {
         }
     }
 
-    async fn session(&self) -> Result<(), Ended> {
+    async fn session(&self, machine: &mut Sender) -> Result<(), Ended> {
         let peer = self.transport.connect(self.node()).await?;
         let (writer, reader) = peer.open().await?;
         self.link.connected();
-        let mut machine = Sender::new(self.me, self.ve.id(), AHEAD);
         machine.connect(&VeLog(self.ve.clone()), self.clock.boot().as_nanos() as u64, self.clock.boot());
         let (tx, rx) = mpsc::channel(ANSWERS);
         let answers = tokio::spawn(read(reader, tx));
@@ -139,7 +140,7 @@ async fn read(mut reader: FrameReader, tx: mpsc::Sender<Result<(Envelope, Messag
 
 struct Stream<'a> {
     on: &'a Shipping,
-    machine: Sender,
+    machine: &'a mut Sender,
     writer: FrameWriter,
     rx: mpsc::Receiver<Result<(Envelope, Message), NetError>>,
     pays: Pays,
@@ -230,7 +231,7 @@ impl Stream<'_> {
                 tokio::select! {
                     sent = send => Some(sent),
                     answer = self.rx.recv() => {
-                        let events = take(&mut self.machine, self.on, answer)?;
+                        let events = take(self.machine, self.on, answer)?;
                         self.events(events)?;
                         None
                     }
@@ -243,7 +244,7 @@ impl Stream<'_> {
     }
 
     fn answered(&mut self, answer: Option<Result<(Envelope, Message), NetError>>) -> Result<(), Ended> {
-        let events = take(&mut self.machine, self.on, answer)?;
+        let events = take(self.machine, self.on, answer)?;
         self.events(events)
     }
 

@@ -14,6 +14,8 @@ use crate::node::NodeId;
 pub const CHUNK_MAX: usize = 256 << 10;
 /// Most bytes of bodies and inline payloads that a batch of records holds, unless it is one record.
 pub const BATCH_TARGET: usize = 256 << 10;
+/// Most objects in one question.
+pub const HAVE_MAX: usize = 1024;
 /// Most payloads that a replica can say it has staged.
 pub const STAGED_MAX: usize = 1024;
 /// Bytes that a message may take beside what it carries.
@@ -35,6 +37,8 @@ pub enum WirePayload {
     Inline(Vec<u8>),
     /// In chunks that were sent before, under this id and of this length.
     Staged(PayloadId, u64),
+    /// The bytes of an object of this length, which the replica has said that it holds.
+    Object(Hash, u64),
 }
 
 /// The primary's first word in a session.
@@ -172,6 +176,10 @@ pub enum Message {
     Ping(u64),
     /// The answer.
     Pong(u64),
+    /// From the primary: which of these objects are there? Each names its bytes by their hash.
+    Have(Vec<Hash>),
+    /// From the replica, in the same order: it keeps them until it has taken the next transaction.
+    Held(Vec<bool>),
 }
 
 impl Message {
@@ -189,6 +197,8 @@ impl Message {
             Message::Refused(..) => 9,
             Message::Ping(_) => 10,
             Message::Pong(_) => 11,
+            Message::Have(_) => 12,
+            Message::Held(_) => 13,
         }
     }
 
@@ -196,6 +206,8 @@ impl Message {
     pub fn bound(kind: u8) -> Option<usize> {
         match kind {
             1 | 3 | 7..=11 => Some(SLACK),
+            12 => Some(SLACK + HAVE_MAX * 32),
+            13 => Some(SLACK + HAVE_MAX),
             2 => Some(SLACK + STAGED_MAX * 32),
             4 => Some(limits::BODY_MAX + limits::INLINE_TOTAL_MAX + SLACK),
             // A seal: a hash of 32 bytes for each of at most `TXN_PAYLOAD_MAX / INLINE_MAX` bulk payloads.
@@ -211,6 +223,7 @@ impl Message {
             Message::Records(records) => records.iter().map(WireRecord::len).sum(),
             Message::End(seal) => seal.len(),
             Message::Chunk(chunk) => chunk.bytes.len(),
+            Message::Have(objects) => objects.len() * 32,
             _ => 64,
         };
         (super::HEADER_LEN + carried) as u64
@@ -225,6 +238,8 @@ impl Message {
             Message::Records(r) if r.is_empty() => Some("records"),
             Message::Records(r) => r.iter().find_map(WireRecord::fault),
             Message::Chunk(c) => c.fault(),
+            Message::Have(h) if h.is_empty() || h.len() > HAVE_MAX => Some("objects"),
+            Message::Held(h) if h.is_empty() || h.len() > HAVE_MAX => Some("objects"),
             _ => None,
         };
         bad.map_or(Ok(self), |field| Err(WireError::Field(field)))
@@ -241,6 +256,12 @@ impl WireRecord {
         self.body.len() + inline
     }
 
+    /// Bytes that it takes once its payload is there, staged ones apart.
+    pub fn bytes(&self) -> u64 {
+        let named = if let Some(WirePayload::Object(_, len)) = self.payload { len } else { 0 };
+        self.len() as u64 + named
+    }
+
     /// Whether it has no bytes at all, which no record of a journal is.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -253,6 +274,7 @@ impl WireRecord {
                 Some("payload")
             }
             Some(WirePayload::Staged(id, len)) => payload_fault(*id, *len),
+            Some(WirePayload::Object(_, len)) if *len == 0 || *len > limits::INLINE_TOTAL_MAX as u64 => Some("payload"),
             _ => None,
         }
     }

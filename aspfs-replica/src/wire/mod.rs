@@ -15,7 +15,8 @@ use vefs::codec::{self, CodecError};
 use crate::compress::{Unexpandable, compressed, expanded};
 pub use frame::{Envelope, FORMAT, HEADER_LEN, Header, MAGIC};
 pub use message::{
-    BATCH_TARGET, Begin, CHUNK_MAX, Chunk, Hello, Message, Refusal, STAGED_MAX, Welcome, WirePayload, WireRecord,
+    BATCH_TARGET, Begin, CHUNK_MAX, Chunk, HAVE_MAX, Hello, Message, Refusal, STAGED_MAX, Welcome, WirePayload,
+    WireRecord,
 };
 
 /// Why bytes are not a frame.
@@ -93,6 +94,8 @@ pub fn encode(message: &Message, envelope: Envelope, compress: bool) -> Vec<u8> 
         Message::EpochNotice(m) => codec::encode_into(m, &mut frame),
         Message::Refused(why, at) => codec::encode_into(&(*why, *at), &mut frame),
         Message::Ping(n) | Message::Pong(n) => codec::encode_into(n, &mut frame),
+        Message::Have(m) => codec::encode_into(m, &mut frame),
+        Message::Held(m) => codec::encode_into(m, &mut frame),
     }
     match compress.then(|| compressed(&frame[HEADER_LEN..])).flatten() {
         Some(smaller) => frame::write(message.kind(), true, envelope, &smaller),
@@ -146,6 +149,8 @@ fn parse(kind: u8, body: &[u8]) -> Result<Message, WireError> {
         }
         10 => Message::Ping(get(body)?),
         11 => Message::Pong(get(body)?),
+        12 => Message::Have(get(body)?),
+        13 => Message::Held(get(body)?),
         other => return Err(WireError::Kind(other)),
     })
 }

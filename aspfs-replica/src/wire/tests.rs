@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use vefs::ids::{Epoch, Hash, Lineage, PayloadId, Position, TxnNo, VeId};
+use vefs::limits;
 
 use super::*;
 use crate::node::NodeId;
@@ -28,6 +29,8 @@ fn all() -> Vec<Message> {
         Message::Refused(Refusal::NotNext, TxnNo(9)),
         Message::Ping(77),
         Message::Pong(77),
+        Message::Have(vec![Hash([7; 32])]),
+        Message::Held(vec![true]),
     ]
 }
 
@@ -113,6 +116,11 @@ fn fields_out_of_range_are_refused() {
         begin(1, 0),
         begin(1, u64::MAX),
         Message::Records(vec![]),
+        one(vec![1], Some(WirePayload::Object(Hash([7; 32]), 0))),
+        one(vec![1], Some(WirePayload::Object(Hash([7; 32]), limits::INLINE_TOTAL_MAX as u64 + 1))),
+        Message::Have(vec![]),
+        Message::Held(vec![]),
+        Message::Held(vec![true; HAVE_MAX + 1]),
         one(vec![], None),
         one(vec![1], Some(WirePayload::Inline(vec![]))),
         one(vec![1], Some(WirePayload::Staged(id, 0))),
@@ -129,7 +137,7 @@ fn fields_out_of_range_are_refused() {
 proptest! {
     /// No bytes behind an honest header make a decoder panic, and what is accepted comes out again as it went in (checks G29).
     #[test]
-    fn hostile_bodies(kind in 0..14u8, zstd: bool, body in prop::collection::vec(any::<u8>(), 0..300)) {
+    fn hostile_bodies(kind in 0..16u8, zstd: bool, body in prop::collection::vec(any::<u8>(), 0..300)) {
         if let Ok(message) = body_of(kind, zstd, &body) {
             let again = encode(&message, envelope(), false);
             prop_assert_eq!(decode(&again).unwrap().1, message);

@@ -6,6 +6,7 @@ mod compared;
 mod follow;
 mod install;
 mod mounted;
+mod named;
 mod nodes;
 mod pair;
 mod strangers;

@@ -1,6 +1,6 @@
 //! A primary's log and a replica's store in memory, each with a durable and a volatile part; and bugs to plant in them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aspfs_replica::log::{At, FollowError, Follower, Log, LogError, LogRead, LogRecord, LogTxn, Payload};
 use bytes::Bytes;
@@ -32,6 +32,13 @@ pub struct Copy {
     /// The journal does not reach back behind this transaction.
     pub floor: u64,
     pub bug: Bug,
+    /// Inline payloads are objects too, until they are collected.
+    pub objects: BTreeMap<Hash, Bytes>,
+    held: BTreeSet<Hash>,
+    /// Objects turn out to be damaged when they are read.
+    pub rotten: bool,
+    /// Payloads that came as the names of objects.
+    pub named: std::cell::Cell<usize>,
     promised: usize,
 }
 
@@ -51,8 +58,20 @@ fn chain(previous: Hash, position: &Position, records: &[LogRecord], seal: &[u8]
 
 impl Copy {
     pub fn new(bug: Bug) -> Copy {
-        let (payloads, staged) = Default::default();
-        Copy { txns: vec![], durable: 0, epoch: Epoch(1), payloads, staged, floor: 0, bug, promised: 0 }
+        Copy {
+            txns: vec![],
+            durable: 0,
+            epoch: Epoch(1),
+            payloads: BTreeMap::new(),
+            staged: BTreeMap::new(),
+            floor: 0,
+            bug,
+            objects: BTreeMap::new(),
+            held: BTreeSet::new(),
+            rotten: false,
+            named: std::cell::Cell::new(0),
+            promised: 0,
+        }
     }
 
     /// The position after the first `n` transactions.
@@ -81,8 +100,22 @@ impl Copy {
         let mut position = Position { epoch: self.epoch, txn: head.txn.next(), ..head };
         let seal = Bytes::from_static(b"seal");
         position.chain = chain(head.chain, &position, &records, &seal);
+        self.make_objects(&records);
         self.txns.push(LogTxn { position, previous: head.chain, records, seal });
         bulk
+    }
+
+    /// Objects that nobody holds are collected.
+    pub fn collect(&mut self) {
+        self.objects.retain(|hash, _| self.held.contains(hash));
+    }
+
+    fn make_objects(&mut self, records: &[LogRecord]) {
+        let bytes = records.iter().filter_map(|r| match &r.payload {
+            Some(Payload::Inline(bytes)) => Some(bytes.clone()),
+            _ => None,
+        });
+        self.objects.extend(bytes.map(|b| (Hash::of(&b), b)));
     }
 
     pub fn flush(&mut self) {
@@ -149,6 +182,11 @@ impl Log for Copy {
         let bytes = self.payloads.get(&id).ok_or_else(|| LogError("no such payload".into()))?;
         Ok(bytes.slice(offset as usize..offset as usize + len))
     }
+
+    fn object_of(&self, record: &LogRecord) -> Option<Hash> {
+        let Some(Payload::Inline(bytes)) = &record.payload else { return None };
+        Some(Hash::of(bytes)).filter(|hash| bytes.len() >= 400 && self.objects.contains_key(hash))
+    }
 }
 
 impl Follower for Copy {
@@ -184,11 +222,26 @@ impl Follower for Copy {
         self.staged.clear();
     }
 
+    fn hold(&mut self, objects: &[Hash]) -> Vec<bool> {
+        self.held.extend(objects);
+        objects.iter().map(|hash| self.objects.contains_key(hash)).collect()
+    }
+
+    fn release(&mut self) {
+        self.held.clear();
+    }
+
+    fn object(&self, hash: Hash, len: u64) -> Option<Bytes> {
+        self.named.set(self.named.get() + 1);
+        self.objects.get(&hash).filter(|bytes| !self.rotten && bytes.len() as u64 == len).cloned()
+    }
+
     fn receive(&mut self, txn: &LogTxn) -> Result<(), FollowError> {
         if let Some(detail) = self.corrupt(txn) {
             return Err(FollowError::Corrupt { txn: txn.position.txn, detail });
         }
         self.staged.retain(|id, _| id.txn > txn.position.txn);
+        self.make_objects(&txn.records);
         self.txns.push(txn.clone());
         Ok(())
     }

@@ -6,6 +6,7 @@ mod blobs;
 mod cluster;
 mod double;
 mod etcd;
+mod named;
 mod random;
 mod stream;
 mod talk;

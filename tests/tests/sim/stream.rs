@@ -60,7 +60,8 @@ impl World {
             let sizes = [10, 500, 3000, 3000, 300_000];
             let len = sizes[r.below(5) as usize] + r.below(50);
             let byte = r.below(256) as u8;
-            vec![byte; len as usize]
+            // Now and then what was written before: what is an object by now.
+            if r.one_in(4) { vec![byte % 8; 600] } else { vec![byte; len as usize] }
         };
         let payloads: Vec<Vec<u8>> = (0..count).map(|_| payload(&mut self.random)).collect();
         for (id, len) in self.log.write(&payloads) {
@@ -195,7 +196,7 @@ impl World {
     }
 
     fn step(&mut self) -> Result<(), String> {
-        match self.random.below(13) {
+        match self.random.below(14) {
             0 => self.write(),
             1 => self.log.flush(),
             2..=4 => self.poll_sender(),
@@ -204,6 +205,10 @@ impl World {
             9 => self.arrive_at_primary()?,
             10 => self.flush_replica(),
             11 if self.random.one_in(5) => self.tick()?,
+            13 if self.random.one_in(5) => {
+                let copy = if self.random.one_in(2) { &mut self.log } else { &mut self.follower };
+                copy.collect();
+            }
             12 if self.faults > 0 && self.random.one_in(20) => self.fault(),
             _ => {}
         }
@@ -250,14 +255,16 @@ impl World {
     }
 }
 
-fn run(seed: u64, primary: Bug, replica: Bug) -> Result<usize, String> {
+/// Transactions that came, and payloads that came as names of objects.
+fn run(seed: u64, primary: Bug, replica: Bug) -> Result<(usize, usize), String> {
     let mut world = World::new(seed, primary, replica);
     world.faults = [0, 100, 20][(seed % 3) as usize];
+    world.follower.rotten = seed % 11 == 10;
     for _ in 0..1500 {
         world.step()?;
     }
     world.heal()?;
-    Ok(world.follower.durable)
+    Ok((world.follower.durable, world.follower.named.get()))
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -270,11 +277,13 @@ fn a_replica_is_always_a_part_of_its_primary() {
         Some(seed) => seed..seed + 1,
         None => 0..number("ASPFS_SIM_SEEDS").unwrap_or(300),
     };
-    let mut shipped = 0;
+    let (mut shipped, mut named) = (0, 0);
     for seed in seeds {
-        shipped += run(seed, Bug::None, Bug::None).unwrap_or_else(|e| panic!("ASPFS_SIM_SEED={seed}: {e}"));
+        let done = run(seed, Bug::None, Bug::None).unwrap_or_else(|e| panic!("ASPFS_SIM_SEED={seed}: {e}"));
+        (shipped, named) = (shipped + done.0, named + done.1);
     }
     assert!(shipped > 0, "nothing was shipped");
+    assert!(named > 0 || number("ASPFS_SIM_SEED").is_some(), "nothing was named");
 }
 
 /// The same seed does the same.

@@ -12,10 +12,10 @@ use vefs::ids::{Epoch, Hash, Lineage, VeId};
 
 use crate::double::{Bug, Copy};
 
-const VE: VeId = VeId(7);
+pub(super) const VE: VeId = VeId(7);
 type Edit = fn(&mut Envelope, &mut Message);
 
-const T: Duration = Duration::ZERO;
+pub(super) const T: Duration = Duration::ZERO;
 
 /// Carries frames until neither side has anything to say. `edit` may change what the primary sends.
 fn converse(
@@ -57,21 +57,21 @@ fn primary(epoch: u64, txns: u8, byte: u8) -> Copy {
     log
 }
 
-struct Side {
-    sender: Sender,
+pub(super) struct Side {
+    pub sender: Sender,
     session: u64,
 }
 
 impl Side {
-    fn new() -> Side {
+    pub fn new() -> Side {
         Side { sender: Sender::new(NodeId([1; 16]), VE, 1 << 20), session: 0 }
     }
 
-    fn talk(&mut self, log: &Copy, f: &mut Copy, r: &mut Receiver) -> (Vec<Event>, Vec<Action>) {
+    pub fn talk(&mut self, log: &Copy, f: &mut Copy, r: &mut Receiver) -> (Vec<Event>, Vec<Action>) {
         self.talk_edited(log, f, r, &mut |_, _| {})
     }
 
-    fn talk_edited(
+    pub fn talk_edited(
         &mut self,
         log: &Copy,
         f: &mut Copy,
@@ -84,7 +84,7 @@ impl Side {
     }
 }
 
-fn replica() -> (Copy, Receiver) {
+pub(super) fn replica() -> (Copy, Receiver) {
     (Copy::new(Bug::None), Receiver::new(NodeId([2; 16]), VE))
 }
 

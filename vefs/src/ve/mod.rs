@@ -17,6 +17,7 @@ mod housekeep;
 mod marks;
 mod mounted;
 mod mounting;
+mod named;
 mod publish;
 mod quiet;
 mod reading;

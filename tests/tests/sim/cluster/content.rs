@@ -111,6 +111,11 @@ pub fn object(number: u8) -> Bytes {
     Bytes::from(vec![number; 900 + usize::from(number) * 7])
 }
 
+/// A file's bytes that several VEs and nodes may have, few enough to be inline.
+pub fn small(number: u8) -> Bytes {
+    Bytes::from(vec![number; 100 + usize::from(number % 8)])
+}
+
 /// The base tree of all VEs: the names of two objects.
 pub fn tree() -> Bytes {
     Bytes::from([Hash::of(&object(1)).0, Hash::of(&object(2)).0].concat())

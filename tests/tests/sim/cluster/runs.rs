@@ -28,6 +28,8 @@ pub struct Figures {
     pub branches: u64,
     pub lost: u64,
     pub power_cuts: u64,
+    /// Payloads that came as the names of objects.
+    pub named: u64,
 }
 
 impl Figures {
@@ -43,6 +45,7 @@ impl Figures {
         self.branches += o.branches;
         self.lost += o.lost;
         self.power_cuts += o.power_cuts;
+        self.named += o.named;
     }
 }
 
@@ -112,6 +115,7 @@ pub fn life(seed: u64, bug: Bug) -> Result<Figures, Broken> {
     }
     let mut f = Figures { seconds: world.net.now.as_secs_f64(), steps: world.steps, ..Figures::default() };
     (f.packets, f.power_cuts) = (world.net.packets, world.power_cuts);
+    f.named = world.nodes.iter().flat_map(|n| n.seats.values()).map(|s| s.store.named.get()).sum();
     for known in &world.oracle.ves {
         f.completed += known.completed;
         f.lagged += known.lagged;
@@ -159,7 +163,7 @@ fn number(name: &str) -> Option<u64> {
 fn a_cluster_keeps_its_promises() {
     let seeds: Vec<u64> = match number("ASPFS_SIM_SEED") {
         Some(seed) => vec![seed],
-        None => (0..number("ASPFS_SIM_SEEDS").unwrap_or(150)).collect(),
+        None => (0..number("ASPFS_SIM_SEEDS").unwrap_or(2000)).collect(),
     };
     let started = Instant::now();
     let halves = std::thread::scope(|scope| {
@@ -184,7 +188,7 @@ fn a_cluster_keeps_its_promises() {
     println!("{} seeds in {wall:.1} s, {:.0} simulated seconds a second: {sum:?}", seeds.len(), sum.seconds / wall);
     assert!(bad.is_empty(), "{} of {} seeds:\n{}", bad.len(), seeds.len(), bad[..bad.len().min(12)].join("\n"));
     if seeds.len() >= 100 {
-        let happened = [sum.promotions, sum.switchovers, sum.rewinds, sum.branches, sum.lagged, sum.lost];
+        let happened = [sum.promotions, sum.switchovers, sum.rewinds, sum.branches, sum.lagged, sum.lost, sum.named];
         assert!(happened.iter().all(|n| *n > 10), "something never happened: {sum:?}");
     }
 }

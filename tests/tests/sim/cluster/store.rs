@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aspfs_replica::log::{At, FollowError, Follower, Log, LogError, LogRead, LogTxn, Payload};
+use aspfs_replica::log::{At, FollowError, Follower, Log, LogError, LogRead, LogRecord, LogTxn, Payload};
 use bytes::Bytes;
 use vefs::codec;
 use vefs::format::role::RoleKind;
@@ -74,6 +74,11 @@ pub struct Store {
     pub trees: BTreeSet<Hash>,
     pub objects: BTreeMap<Hash, Bytes>,
     pub incoming: Option<Incoming>,
+    /// Objects that no state names: small files made objects, until they are collected.
+    small: BTreeMap<Hash, Bytes>,
+    held: BTreeSet<Hash>,
+    /// Payloads that came as the names of such objects.
+    pub named: std::cell::Cell<u64>,
     /// Bytes of trees and objects that are not whole; gone after a power cut.
     pub parts: BTreeMap<Hash, Vec<u8>>,
     /// The disk is full.
@@ -102,6 +107,9 @@ impl Store {
             trees: whole.then(|| Hash::of(&content::tree())).into_iter().collect(),
             objects: objects.map(|b| (Hash::of(&b), b)).collect(),
             incoming: None,
+            small: BTreeMap::new(),
+            held: BTreeSet::new(),
+            named: std::cell::Cell::new(0),
             parts: BTreeMap::new(),
             full: false,
             bug,
@@ -147,6 +155,7 @@ impl Store {
 
     fn enter(&mut self, txn: LogTxn) {
         self.make_objects(&txn);
+        self.make_small(&txn);
         self.state.apply(txn.position.txn, &txn.records, &self.history.bulk);
         self.history.txns.push(txn);
     }
@@ -157,6 +166,18 @@ impl Store {
             if let Ok(Body::Seal(_, hash)) = codec::decode(&record.body) {
                 let made = (0..=255).map(content::object).find(|b| Hash::of(b) == hash).unwrap();
                 self.objects.insert(hash, made);
+            }
+        }
+    }
+
+    /// Inline payloads become objects; every few transactions those that nobody holds are collected.
+    fn make_small(&mut self, txn: &LogTxn) {
+        if txn.position.txn.0.is_multiple_of(9) {
+            self.small.retain(|hash, _| self.held.contains(hash));
+        }
+        for record in &txn.records {
+            if let Some(Payload::Inline(bytes)) = &record.payload {
+                self.small.insert(Hash::of(bytes), bytes.clone());
             }
         }
     }
@@ -266,6 +287,11 @@ impl Log for Store {
         let bytes = self.history.bulk.get(&id).ok_or_else(|| LogError("no such payload".into()))?;
         Ok(bytes.slice(offset as usize..offset as usize + len))
     }
+
+    fn object_of(&self, record: &LogRecord) -> Option<Hash> {
+        let Some(Payload::Inline(bytes)) = &record.payload else { return None };
+        Some(Hash::of(bytes)).filter(|hash| self.small.contains_key(hash))
+    }
 }
 
 impl Follower for Store {
@@ -307,6 +333,20 @@ impl Follower for Store {
 
     fn unstage_all(&mut self) {
         self.staged.clear();
+    }
+
+    fn hold(&mut self, objects: &[Hash]) -> Vec<bool> {
+        self.held.extend(objects);
+        objects.iter().map(|hash| self.small.contains_key(hash)).collect()
+    }
+
+    fn release(&mut self) {
+        self.held.clear();
+    }
+
+    fn object(&self, hash: Hash, len: u64) -> Option<Bytes> {
+        self.named.set(self.named.get() + 1);
+        self.small.get(&hash).filter(|bytes| bytes.len() as u64 == len).cloned()
     }
 
     fn receive(&mut self, txn: &LogTxn) -> Result<(), FollowError> {
