@@ -204,8 +204,8 @@ impl Receiver {
                 return Ok(vec![Action::Closed(Closed::TheyRefused(why, at))]);
             }
             (Message::Chunk(chunk), Phase::Streaming) => self.chunk(follower, chunk)?,
-            (Message::Have(objects), Phase::Streaming) if self.assembly.is_none() => {
-                self.outbox.push_back(Message::Held(follower.hold(&objects)));
+            (Message::Have(wanted), Phase::Streaming) if self.assembly.is_none() => {
+                self.outbox.push_back(Message::Held(follower.hold(&wanted)));
             }
             (Message::Begin(begin), Phase::Streaming) => self.begin(follower, envelope, begin)?,
             (Message::Records(records), Phase::Streaming) => self.records(follower, records)?,
@@ -262,8 +262,9 @@ impl Receiver {
                     Some(Payload::Bulk(id, len))
                 }
                 Some(WirePayload::Staged(..)) => return Err(Refusal::PayloadMissing),
-                Some(WirePayload::Object(hash, len)) => {
-                    Some(Payload::Inline(follower.object(hash, len).ok_or(Refusal::PayloadMissing)?))
+                Some(WirePayload::Held(hash, len)) => {
+                    let held = follower.held(hash).filter(|bytes| bytes.len() as u64 == len);
+                    Some(Payload::Inline(held.ok_or(Refusal::PayloadMissing)?))
                 }
                 Some(WirePayload::Inline(bytes)) => Some(Payload::Inline(Bytes::from(bytes))),
                 None => None,

@@ -24,8 +24,8 @@ pub trait Log {
     fn read(&self, after: TxnNo) -> Result<LogRead, LogError>;
     /// Bytes of a bulk payload.
     fn payload(&self, id: PayloadId, offset: u64, len: usize) -> Result<Bytes, LogError>;
-    /// The object here whose bytes are exactly a record's inline payload, where that is worth a question to the replica.
-    fn object_of(&self, record: &LogRecord) -> Option<Hash>;
+    /// Of each record: the hash of its inline payload, where this node has the same bytes elsewhere too, and so the replica may.
+    fn alike(&self, txn: &LogTxn) -> Vec<Option<Hash>>;
 }
 
 /// Why a replica's store did not take a transaction.
@@ -60,12 +60,12 @@ pub trait Follower {
     fn stage(&mut self, id: PayloadId, total: u64, offset: u64, bytes: &[u8]) -> Result<(), FollowError>;
     /// Drops everything that is staged.
     fn unstage_all(&mut self);
-    /// Which of these objects are here. They stay, until [`Follower::release`].
-    fn hold(&mut self, objects: &[Hash]) -> Vec<bool>;
+    /// Which bytes of these hashes and lengths are here, elsewhere. They are proved, and kept until [`Follower::release`].
+    fn hold(&mut self, wanted: &[(Hash, u64)]) -> Vec<bool>;
     /// Nothing is held any more.
     fn release(&mut self);
-    /// All bytes of an object of this length, proved by its name; `None` when it is not here, is damaged or has another length.
-    fn object(&self, hash: Hash, len: u64) -> Option<Bytes>;
+    /// Bytes that are held.
+    fn held(&self, hash: Hash) -> Option<Bytes>;
     /// Takes the transaction behind the head: proves it against its chain hash and payload hashes, journals and applies it. All or
     /// nothing. Bulk payloads are staged whole before, and are taken or dropped.
     fn receive(&mut self, txn: &LogTxn) -> Result<(), FollowError>;

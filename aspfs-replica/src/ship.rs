@@ -7,7 +7,7 @@
 //! excepted; a new transaction begins only while less than `ahead` bytes are unacknowledged; an acknowledgement counts only
 //! with the very position that was sent (promise G11).
 
-mod named;
+mod alike;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use vefs::ids::{Epoch, PayloadId, Position, TxnNo, VeId};
 use crate::log::{At, Log, LogError, LogRead, LogTxn, Payload};
 use crate::node::NodeId;
 use crate::session::{Closed, Incoming, Session};
-use crate::ship::named::Named;
+use crate::ship::alike::Alike;
 use crate::wire::{
     BATCH_TARGET, Begin, CHUNK_MAX, Chunk, Envelope, HEADER_LEN, Hello, Message, Refusal, Welcome, WirePayload,
     WireRecord,
@@ -51,7 +51,7 @@ enum Phase {
 #[derive(Clone, Debug)]
 struct Shipping {
     txn: LogTxn,
-    named: Named,
+    alike: Alike,
     begun: bool,
     next: usize,
 }
@@ -72,7 +72,7 @@ pub struct Sender {
     chunks: VecDeque<(PayloadId, u64, u64)>,
     staged: BTreeSet<PayloadId>,
     early: u64,
-    /// Up to this transaction bytes travel even where an object has them: the replica could not read one that it said it has.
+    /// Up to this transaction all bytes travel: the replica did not have what it said it holds.
     plain: TxnNo,
     /// Events that [`Sender::poll`] found, for [`Sender::tick`] to tell.
     late: Vec<Event>,
@@ -257,7 +257,7 @@ impl Sender {
         if let Some(message) = self.outbox.pop_front() {
             return Ok(Some(message));
         }
-        let Some(shipping) = self.shipping.as_ref().filter(|s| !s.named.is_asking()) else { return self.chunk(log) };
+        let Some(shipping) = self.shipping.as_ref().filter(|s| !s.alike.is_asking()) else { return self.chunk(log) };
         let waits = |(id, ..): &&(PayloadId, u64, u64)| id.txn <= shipping.txn.position.txn;
         if !shipping.begun && self.chunks.front().filter(waits).is_some() {
             return self.chunk(log);
@@ -290,21 +290,20 @@ impl Sender {
         let (first, rest): (Vec<_>, Vec<_>) = self.chunks.drain(..).partition(|c| c.0.txn <= txn.position.txn);
         self.chunks = first.into_iter().chain(missing).chain(rest).collect();
         let plain = txn.position.txn <= self.plain;
-        let objects = if plain { vec![] } else { txn.records.iter().map(|r| log.object_of(r)).collect() };
-        let mut named = Named::new(objects);
-        self.outbox.extend(named.question());
-        self.shipping = Some(Shipping { txn, named, begun: false, next: 0 });
+        let mut alike = Alike::new(&txn, if plain { vec![] } else { log.alike(&txn) });
+        self.outbox.extend(alike.question());
+        self.shipping = Some(Shipping { txn, alike, begun: false, next: 0 });
         Ok(())
     }
 
     fn held(&mut self, held: &[bool]) -> Vec<Event> {
-        let Some(shipping) = self.shipping.as_mut().filter(|s| s.named.is_asking()) else {
+        let Some(shipping) = self.shipping.as_mut().filter(|s| s.alike.is_asking()) else {
             return self.refuse(Refusal::OutOfTurn);
         };
-        if !shipping.named.answered(held) {
+        if !shipping.alike.answered(held) {
             return self.refuse(Refusal::OutOfTurn);
         }
-        self.outbox.extend(shipping.named.question());
+        self.outbox.extend(shipping.alike.question());
         vec![]
     }
 
@@ -337,8 +336,8 @@ impl Sender {
         while let Some(record) = s.txn.records.get(s.next) {
             let record = WireRecord {
                 body: record.body.to_vec(),
-                payload: record.payload.as_ref().map(|p| match (p, s.named.instead(s.next)) {
-                    (Payload::Inline(bytes), Some(hash)) => WirePayload::Object(hash, bytes.len() as u64),
+                payload: record.payload.as_ref().map(|p| match (p, s.alike.instead(s.next)) {
+                    (Payload::Inline(bytes), Some(hash)) => WirePayload::Held(hash, bytes.len() as u64),
                     (Payload::Inline(bytes), None) => WirePayload::Inline(bytes.to_vec()),
                     (Payload::Bulk(id, len), _) => WirePayload::Staged(*id, *len),
                 }),

@@ -22,7 +22,7 @@ pub fn messages() -> Vec<(&'static str, Message)> {
         WireRecord { body: b"body".to_vec(), payload: None },
         WireRecord { body: b"inline".to_vec(), payload: Some(WirePayload::Inline(b"payload".to_vec())) },
         WireRecord { body: b"staged".to_vec(), payload: Some(WirePayload::Staged(id, 70_000)) },
-        WireRecord { body: b"object".to_vec(), payload: Some(WirePayload::Object(Hash([0x55; 32]), 20_000)) },
+        WireRecord { body: b"held".to_vec(), payload: Some(WirePayload::Held(Hash([0x55; 32]), 20_000)) },
     ];
     vec![
         ("hello", Message::Hello(Hello { node, position, base: Hash([0x33; 32]) })),
@@ -36,7 +36,7 @@ pub fn messages() -> Vec<(&'static str, Message)> {
         ("refused", Message::Refused(Refusal::NotNext, TxnNo(300))),
         ("ping", Message::Ping(1 << 40)),
         ("pong", Message::Pong(1 << 40)),
-        ("have", Message::Have(vec![Hash([0x55; 32]), Hash([0x66; 32])])),
+        ("have", Message::Have(vec![(Hash([0x55; 32]), 20_000), (Hash([0x66; 32]), 1)])),
         ("held", Message::Held(vec![true, false])),
     ]
 }

@@ -10,14 +10,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use vefs::Ve;
 use vefs::ids::{Epoch, Hash, PayloadId, Position, TxnNo};
-use vefs::object::Pin;
 use vefs::ve::ReceiveError;
 
 pub use install::LocalInstall;
 pub use source::{HeldStates, LocalSource};
 
 use crate::catchup::Page;
-use crate::log::{At, FollowError, Follower, Log, LogError, LogRead, LogRecord, LogTxn};
+use crate::log::{At, FollowError, Follower, Log, LogError, LogRead, LogTxn};
 
 /// Rows as they travel and are compared.
 fn wire_page(page: vefs::ve::Page) -> Page {
@@ -66,19 +65,19 @@ impl Log for VeLog {
         self.0.payload(id, offset, len).map_err(unreadable)
     }
 
-    fn object_of(&self, record: &LogRecord) -> Option<Hash> {
-        self.0.object_of(record)
+    fn alike(&self, txn: &LogTxn) -> Vec<Option<Hash>> {
+        self.0.alike(txn)
     }
 }
 
-/// Objects that are held for a transaction to come, at most.
-const HELD_MAX: usize = 1 << 16;
+/// Most bytes that are held for a transaction to come.
+const HELD_MAX: u64 = 16 << 20;
 
 /// A VE that follows. Payloads that came in part are kept in memory, whole ones in the store; the [machine](crate::apply) bounds both.
 pub struct VeFollower {
     ve: Arc<Ve>,
     parts: BTreeMap<PayloadId, Vec<u8>>,
-    held: BTreeMap<Hash, Pin>,
+    held: BTreeMap<Hash, Bytes>,
 }
 
 impl VeFollower {
@@ -142,28 +141,25 @@ impl Follower for VeFollower {
         self.ve.unstage_all();
     }
 
-    fn hold(&mut self, objects: &[Hash]) -> Vec<bool> {
-        let mut keep = |hash: &Hash| {
-            if self.held.contains_key(hash) {
-                return true;
+    fn hold(&mut self, wanted: &[(Hash, u64)]) -> Vec<bool> {
+        let mut bytes: u64 = self.held.values().map(|b| b.len() as u64).sum();
+        let mut keep = |&(hash, len): &(Hash, u64)| {
+            if let Some(held) = self.held.get(&hash) {
+                return held.len() as u64 == len;
             }
-            let room = self.held.len() < HELD_MAX;
-            // What cannot be looked up is not here: its bytes come.
-            let pin = room.then(|| self.ve.hold_object(*hash).ok().flatten()).flatten();
-            pin.map(|pin| self.held.insert(*hash, pin)).is_some()
+            let found = if bytes + len <= HELD_MAX { self.ve.bytes_alike(hash, len) } else { None };
+            bytes += found.as_ref().map_or(0, |b| b.len() as u64);
+            found.map(|found| self.held.insert(hash, found)).is_some()
         };
-        objects.iter().map(&mut keep).collect()
+        wanted.iter().map(&mut keep).collect()
     }
 
     fn release(&mut self) {
         self.held.clear();
     }
 
-    fn object(&self, hash: Hash, len: u64) -> Option<Bytes> {
-        self.ve.object_bytes(hash, len).unwrap_or_else(|e| {
-            tracing::warn!(ve = %self.ve.id(), error = %e, "reading an object in place of a payload");
-            None
-        })
+    fn held(&self, hash: Hash) -> Option<Bytes> {
+        self.held.get(&hash).cloned()
     }
 
     fn receive(&mut self, txn: &LogTxn) -> Result<(), FollowError> {
@@ -171,7 +167,10 @@ impl Follower for VeFollower {
         self.ve.receive(txn).map_err(|e| match e {
             ReceiveError::Corrupt { txn, detail } => FollowError::Corrupt { txn, detail },
             ReceiveError::Store(e) => failed(&e),
-        })
+        })?;
+        // What came may come once more, for another VE.
+        self.ve.alike(txn);
+        Ok(())
     }
 
     fn sync(&mut self) -> Result<Position, FollowError> {

@@ -14,7 +14,7 @@ use crate::node::NodeId;
 pub const CHUNK_MAX: usize = 256 << 10;
 /// Most bytes of bodies and inline payloads that a batch of records holds, unless it is one record.
 pub const BATCH_TARGET: usize = 256 << 10;
-/// Most objects in one question.
+/// Most payloads in one question.
 pub const HAVE_MAX: usize = 1024;
 /// Most payloads that a replica can say it has staged.
 pub const STAGED_MAX: usize = 1024;
@@ -37,8 +37,8 @@ pub enum WirePayload {
     Inline(Vec<u8>),
     /// In chunks that were sent before, under this id and of this length.
     Staged(PayloadId, u64),
-    /// The bytes of an object of this length, which the replica has said that it holds.
-    Object(Hash, u64),
+    /// Those of this hash and length that the replica has said that it holds.
+    Held(Hash, u64),
 }
 
 /// The primary's first word in a session.
@@ -176,9 +176,9 @@ pub enum Message {
     Ping(u64),
     /// The answer.
     Pong(u64),
-    /// From the primary: which of these objects are there? Each names its bytes by their hash.
-    Have(Vec<Hash>),
-    /// From the replica, in the same order: it keeps them until it has taken the next transaction.
+    /// From the primary: which bytes of these hashes and lengths are there?
+    Have(Vec<(Hash, u64)>),
+    /// From the replica, in the same order. It keeps them until it has taken the next transaction.
     Held(Vec<bool>),
 }
 
@@ -206,7 +206,7 @@ impl Message {
     pub fn bound(kind: u8) -> Option<usize> {
         match kind {
             1 | 3 | 7..=11 => Some(SLACK),
-            12 => Some(SLACK + HAVE_MAX * 32),
+            12 => Some(SLACK + HAVE_MAX * 41),
             13 => Some(SLACK + HAVE_MAX),
             2 => Some(SLACK + STAGED_MAX * 32),
             4 => Some(limits::BODY_MAX + limits::INLINE_TOTAL_MAX + SLACK),
@@ -223,7 +223,7 @@ impl Message {
             Message::Records(records) => records.iter().map(WireRecord::len).sum(),
             Message::End(seal) => seal.len(),
             Message::Chunk(chunk) => chunk.bytes.len(),
-            Message::Have(objects) => objects.len() * 32,
+            Message::Have(wanted) => wanted.len() * 41,
             _ => 64,
         };
         (super::HEADER_LEN + carried) as u64
@@ -238,8 +238,9 @@ impl Message {
             Message::Records(r) if r.is_empty() => Some("records"),
             Message::Records(r) => r.iter().find_map(WireRecord::fault),
             Message::Chunk(c) => c.fault(),
-            Message::Have(h) if h.is_empty() || h.len() > HAVE_MAX => Some("objects"),
-            Message::Held(h) if h.is_empty() || h.len() > HAVE_MAX => Some("objects"),
+            Message::Have(h) if h.is_empty() || h.len() > HAVE_MAX => Some("payloads"),
+            Message::Have(h) if h.iter().any(|(_, len)| !inline_len(*len)) => Some("payload"),
+            Message::Held(h) if h.is_empty() || h.len() > HAVE_MAX => Some("payloads"),
             _ => None,
         };
         bad.map_or(Ok(self), |field| Err(WireError::Field(field)))
@@ -258,8 +259,8 @@ impl WireRecord {
 
     /// Bytes that it takes once its payload is there, staged ones apart.
     pub fn bytes(&self) -> u64 {
-        let named = if let Some(WirePayload::Object(_, len)) = self.payload { len } else { 0 };
-        self.len() as u64 + named
+        let held = if let Some(WirePayload::Held(_, len)) = self.payload { len } else { 0 };
+        self.len() as u64 + held
     }
 
     /// Whether it has no bytes at all, which no record of a journal is.
@@ -274,7 +275,7 @@ impl WireRecord {
                 Some("payload")
             }
             Some(WirePayload::Staged(id, len)) => payload_fault(*id, *len),
-            Some(WirePayload::Object(_, len)) if *len == 0 || *len > limits::INLINE_TOTAL_MAX as u64 => Some("payload"),
+            Some(WirePayload::Held(_, len)) if !inline_len(*len) => Some("payload"),
             _ => None,
         }
     }
@@ -289,6 +290,10 @@ impl Chunk {
         let inside = self.offset.checked_add(len).is_some_and(|end| end <= self.total);
         if !inside { Some("chunk") } else { payload_fault(self.id, self.total) }
     }
+}
+
+fn inline_len(len: u64) -> bool {
+    (1..=limits::INLINE_TOTAL_MAX as u64).contains(&len)
 }
 
 fn payload_fault(id: PayloadId, len: u64) -> Option<&'static str> {

@@ -29,7 +29,7 @@ fn all() -> Vec<Message> {
         Message::Refused(Refusal::NotNext, TxnNo(9)),
         Message::Ping(77),
         Message::Pong(77),
-        Message::Have(vec![Hash([7; 32])]),
+        Message::Have(vec![(Hash([7; 32]), 9000)]),
         Message::Held(vec![true]),
     ]
 }
@@ -116,9 +116,11 @@ fn fields_out_of_range_are_refused() {
         begin(1, 0),
         begin(1, u64::MAX),
         Message::Records(vec![]),
-        one(vec![1], Some(WirePayload::Object(Hash([7; 32]), 0))),
-        one(vec![1], Some(WirePayload::Object(Hash([7; 32]), limits::INLINE_TOTAL_MAX as u64 + 1))),
+        one(vec![1], Some(WirePayload::Held(Hash([7; 32]), 0))),
+        one(vec![1], Some(WirePayload::Held(Hash([7; 32]), limits::INLINE_TOTAL_MAX as u64 + 1))),
         Message::Have(vec![]),
+        Message::Have(vec![(Hash([7; 32]), 1 << 40)]),
+        Message::Have(vec![(Hash([7; 32]), 1); HAVE_MAX + 1]),
         Message::Held(vec![]),
         Message::Held(vec![true; HAVE_MAX + 1]),
         one(vec![], None),

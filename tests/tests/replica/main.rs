@@ -2,11 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod alike;
 mod compared;
 mod follow;
 mod install;
 mod mounted;
-mod named;
 mod nodes;
 mod pair;
 mod strangers;

@@ -1,6 +1,6 @@
 //! A primary's log and a replica's store in memory, each with a durable and a volatile part; and bugs to plant in them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use aspfs_replica::log::{At, FollowError, Follower, Log, LogError, LogRead, LogRecord, LogTxn, Payload};
 use bytes::Bytes;
@@ -32,12 +32,12 @@ pub struct Copy {
     /// The journal does not reach back behind this transaction.
     pub floor: u64,
     pub bug: Bug,
-    /// Inline payloads are objects too, until they are collected.
-    pub objects: BTreeMap<Hash, Bytes>,
-    held: BTreeSet<Hash>,
-    /// Objects turn out to be damaged when they are read.
+    /// Bytes of inline payloads, until they are forgotten.
+    pub elsewhere: BTreeMap<Hash, Bytes>,
+    held: BTreeMap<Hash, Bytes>,
+    /// What was held is gone when it is wanted.
     pub rotten: bool,
-    /// Payloads that came as the names of objects.
+    /// Payloads that came as hashes.
     pub named: std::cell::Cell<usize>,
     promised: usize,
 }
@@ -66,8 +66,8 @@ impl Copy {
             staged: BTreeMap::new(),
             floor: 0,
             bug,
-            objects: BTreeMap::new(),
-            held: BTreeSet::new(),
+            elsewhere: BTreeMap::new(),
+            held: BTreeMap::new(),
             rotten: false,
             named: std::cell::Cell::new(0),
             promised: 0,
@@ -100,22 +100,22 @@ impl Copy {
         let mut position = Position { epoch: self.epoch, txn: head.txn.next(), ..head };
         let seal = Bytes::from_static(b"seal");
         position.chain = chain(head.chain, &position, &records, &seal);
-        self.make_objects(&records);
+        self.note(&records);
         self.txns.push(LogTxn { position, previous: head.chain, records, seal });
         bulk
     }
 
-    /// Objects that nobody holds are collected.
-    pub fn collect(&mut self) {
-        self.objects.retain(|hash, _| self.held.contains(hash));
+    /// Nothing is known of bytes that came before.
+    pub fn forget(&mut self) {
+        self.elsewhere.clear();
     }
 
-    fn make_objects(&mut self, records: &[LogRecord]) {
+    fn note(&mut self, records: &[LogRecord]) {
         let bytes = records.iter().filter_map(|r| match &r.payload {
             Some(Payload::Inline(bytes)) => Some(bytes.clone()),
             _ => None,
         });
-        self.objects.extend(bytes.map(|b| (Hash::of(&b), b)));
+        self.elsewhere.extend(bytes.map(|b| (Hash::of(&b), b)));
     }
 
     pub fn flush(&mut self) {
@@ -183,9 +183,12 @@ impl Log for Copy {
         Ok(bytes.slice(offset as usize..offset as usize + len))
     }
 
-    fn object_of(&self, record: &LogRecord) -> Option<Hash> {
-        let Some(Payload::Inline(bytes)) = &record.payload else { return None };
-        Some(Hash::of(bytes)).filter(|hash| bytes.len() >= 400 && self.objects.contains_key(hash))
+    fn alike(&self, txn: &LogTxn) -> Vec<Option<Hash>> {
+        let one = |payload: &Option<Payload>| {
+            let Some(Payload::Inline(bytes)) = payload else { return None };
+            Some(Hash::of(bytes)).filter(|hash| bytes.len() >= 400 && self.elsewhere.contains_key(hash))
+        };
+        txn.records.iter().map(|r| one(&r.payload)).collect()
     }
 }
 
@@ -222,18 +225,21 @@ impl Follower for Copy {
         self.staged.clear();
     }
 
-    fn hold(&mut self, objects: &[Hash]) -> Vec<bool> {
-        self.held.extend(objects);
-        objects.iter().map(|hash| self.objects.contains_key(hash)).collect()
+    fn hold(&mut self, wanted: &[(Hash, u64)]) -> Vec<bool> {
+        let found =
+            wanted.iter().map(|(hash, len)| self.elsewhere.get(hash).filter(|b| b.len() as u64 == *len).cloned());
+        let found: Vec<Option<Bytes>> = found.collect();
+        self.held.extend(wanted.iter().zip(&found).filter_map(|((hash, _), bytes)| Some((*hash, bytes.clone()?))));
+        found.iter().map(Option::is_some).collect()
     }
 
     fn release(&mut self) {
         self.held.clear();
     }
 
-    fn object(&self, hash: Hash, len: u64) -> Option<Bytes> {
+    fn held(&self, hash: Hash) -> Option<Bytes> {
         self.named.set(self.named.get() + 1);
-        self.objects.get(&hash).filter(|bytes| !self.rotten && bytes.len() as u64 == len).cloned()
+        self.held.get(&hash).filter(|_| !self.rotten).cloned()
     }
 
     fn receive(&mut self, txn: &LogTxn) -> Result<(), FollowError> {
@@ -241,7 +247,7 @@ impl Follower for Copy {
             return Err(FollowError::Corrupt { txn: txn.position.txn, detail });
         }
         self.staged.retain(|id, _| id.txn > txn.position.txn);
-        self.make_objects(&txn.records);
+        self.note(&txn.records);
         self.txns.push(txn.clone());
         Ok(())
     }

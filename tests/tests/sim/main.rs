@@ -2,11 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod alike;
 mod blobs;
 mod cluster;
 mod double;
 mod etcd;
-mod named;
 mod random;
 mod stream;
 mod talk;

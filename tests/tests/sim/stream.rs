@@ -60,7 +60,7 @@ impl World {
             let sizes = [10, 500, 3000, 3000, 300_000];
             let len = sizes[r.below(5) as usize] + r.below(50);
             let byte = r.below(256) as u8;
-            // Now and then what was written before: what is an object by now.
+            // Now and then what was written before: what is known by now.
             if r.one_in(4) { vec![byte % 8; 600] } else { vec![byte; len as usize] }
         };
         let payloads: Vec<Vec<u8>> = (0..count).map(|_| payload(&mut self.random)).collect();
@@ -207,7 +207,7 @@ impl World {
             11 if self.random.one_in(5) => self.tick()?,
             13 if self.random.one_in(5) => {
                 let copy = if self.random.one_in(2) { &mut self.log } else { &mut self.follower };
-                copy.collect();
+                copy.forget();
             }
             12 if self.faults > 0 && self.random.one_in(20) => self.fault(),
             _ => {}
@@ -255,7 +255,7 @@ impl World {
     }
 }
 
-/// Transactions that came, and payloads that came as names of objects.
+/// Transactions that came, and payloads that came as hashes.
 fn run(seed: u64, primary: Bug, replica: Bug) -> Result<(usize, usize), String> {
     let mut world = World::new(seed, primary, replica);
     world.faults = [0, 100, 20][(seed % 3) as usize];

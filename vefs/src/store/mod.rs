@@ -4,6 +4,7 @@
 //! RocksDB's own care, `meta/` and `checkpoints/`.
 
 mod background;
+pub(crate) mod contents;
 mod copies;
 pub(crate) mod files;
 mod install;

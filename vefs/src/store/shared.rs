@@ -8,6 +8,7 @@ use std::sync::{Arc, Weak, mpsc};
 use parking_lot::Mutex;
 
 use super::Store;
+use super::contents::Contents;
 use crate::base::BaseTree;
 use crate::clock::Clock;
 use crate::entropy::Entropy;
@@ -146,6 +147,8 @@ pub struct Shared {
     pub(super) preparer: Mutex<Option<mpsc::Sender<VeId>>>,
     /// Hashes of bulk payloads that the hashing thread makes.
     pub(crate) hashes: HashQueue,
+    /// Where bytes lie that may come once more.
+    pub(crate) contents: Contents,
     /// About how many bytes of memory VEs have given back to the allocator.
     pub(crate) given_back: AtomicU64,
 }
@@ -175,6 +178,7 @@ impl Shared {
             publisher: Mutex::default(),
             preparer: Mutex::default(),
             hashes: HashQueue::default(),
+            contents: Contents::default(),
             given_back: AtomicU64::default(),
         }
     }

@@ -4,6 +4,7 @@
 //! goes to the page cache. Nothing here starts a thread.
 
 mod ahead;
+mod alike;
 pub(crate) mod commit;
 mod envelope;
 mod execute;
@@ -17,7 +18,6 @@ mod housekeep;
 mod marks;
 mod mounted;
 mod mounting;
-mod named;
 mod publish;
 mod quiet;
 mod reading;

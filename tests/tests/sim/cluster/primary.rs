@@ -187,7 +187,7 @@ impl Seat {
                 if ctx.random.one_in(12) {
                     p.seals.push((200 + key % 4, 10 + byte % 20));
                 }
-                // Now and then what was written before: what is an object by now.
+                // Now and then what was written before: what is known by now.
                 let again = ctx.random.one_in(4).then(|| super::content::small(byte % 8).to_vec());
                 p.sets.push((key, again.unwrap_or_else(|| vec![byte; len as usize])));
                 let txn = self.store.head().txn.next();

@@ -28,7 +28,7 @@ pub struct Figures {
     pub branches: u64,
     pub lost: u64,
     pub power_cuts: u64,
-    /// Payloads that came as the names of objects.
+    /// Payloads that came as hashes.
     pub named: u64,
 }
 

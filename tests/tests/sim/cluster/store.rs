@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aspfs_replica::log::{At, FollowError, Follower, Log, LogError, LogRead, LogRecord, LogTxn, Payload};
+use aspfs_replica::log::{At, FollowError, Follower, Log, LogError, LogRead, LogTxn, Payload};
 use bytes::Bytes;
 use vefs::codec;
 use vefs::format::role::RoleKind;
@@ -74,10 +74,10 @@ pub struct Store {
     pub trees: BTreeSet<Hash>,
     pub objects: BTreeMap<Hash, Bytes>,
     pub incoming: Option<Incoming>,
-    /// Objects that no state names: small files made objects, until they are collected.
+    /// Bytes of inline payloads, until they are forgotten.
     small: BTreeMap<Hash, Bytes>,
-    held: BTreeSet<Hash>,
-    /// Payloads that came as the names of such objects.
+    held: BTreeMap<Hash, Bytes>,
+    /// Payloads that came as hashes.
     pub named: std::cell::Cell<u64>,
     /// Bytes of trees and objects that are not whole; gone after a power cut.
     pub parts: BTreeMap<Hash, Vec<u8>>,
@@ -108,7 +108,7 @@ impl Store {
             objects: objects.map(|b| (Hash::of(&b), b)).collect(),
             incoming: None,
             small: BTreeMap::new(),
-            held: BTreeSet::new(),
+            held: BTreeMap::new(),
             named: std::cell::Cell::new(0),
             parts: BTreeMap::new(),
             full: false,
@@ -155,7 +155,7 @@ impl Store {
 
     fn enter(&mut self, txn: LogTxn) {
         self.make_objects(&txn);
-        self.make_small(&txn);
+        self.note(&txn);
         self.state.apply(txn.position.txn, &txn.records, &self.history.bulk);
         self.history.txns.push(txn);
     }
@@ -170,10 +170,10 @@ impl Store {
         }
     }
 
-    /// Inline payloads become objects; every few transactions those that nobody holds are collected.
-    fn make_small(&mut self, txn: &LogTxn) {
+    /// Inline payloads are known from now on; every few transactions all are forgotten.
+    fn note(&mut self, txn: &LogTxn) {
         if txn.position.txn.0.is_multiple_of(9) {
-            self.small.retain(|hash, _| self.held.contains(hash));
+            self.small.clear();
         }
         for record in &txn.records {
             if let Some(Payload::Inline(bytes)) = &record.payload {
@@ -288,9 +288,12 @@ impl Log for Store {
         Ok(bytes.slice(offset as usize..offset as usize + len))
     }
 
-    fn object_of(&self, record: &LogRecord) -> Option<Hash> {
-        let Some(Payload::Inline(bytes)) = &record.payload else { return None };
-        Some(Hash::of(bytes)).filter(|hash| self.small.contains_key(hash))
+    fn alike(&self, txn: &LogTxn) -> Vec<Option<Hash>> {
+        let one = |payload: &Option<Payload>| {
+            let Some(Payload::Inline(bytes)) = payload else { return None };
+            Some(Hash::of(bytes)).filter(|hash| self.small.contains_key(hash))
+        };
+        txn.records.iter().map(|r| one(&r.payload)).collect()
     }
 }
 
@@ -335,18 +338,20 @@ impl Follower for Store {
         self.staged.clear();
     }
 
-    fn hold(&mut self, objects: &[Hash]) -> Vec<bool> {
-        self.held.extend(objects);
-        objects.iter().map(|hash| self.small.contains_key(hash)).collect()
+    fn hold(&mut self, wanted: &[(Hash, u64)]) -> Vec<bool> {
+        let found = wanted.iter().map(|(hash, len)| self.small.get(hash).filter(|b| b.len() as u64 == *len).cloned());
+        let found: Vec<Option<Bytes>> = found.collect();
+        self.held.extend(wanted.iter().zip(&found).filter_map(|((hash, _), bytes)| Some((*hash, bytes.clone()?))));
+        found.iter().map(Option::is_some).collect()
     }
 
     fn release(&mut self) {
         self.held.clear();
     }
 
-    fn object(&self, hash: Hash, len: u64) -> Option<Bytes> {
+    fn held(&self, hash: Hash) -> Option<Bytes> {
         self.named.set(self.named.get() + 1);
-        self.small.get(&hash).filter(|bytes| bytes.len() as u64 == len).cloned()
+        self.held.get(&hash).cloned()
     }
 
     fn receive(&mut self, txn: &LogTxn) -> Result<(), FollowError> {

@@ -1,4 +1,4 @@
-//! Payloads that the replica has as objects: their names travel.
+//! Payloads that the replica has already: their hashes travel.
 
 use aspfs_replica::apply::Action;
 use aspfs_replica::log::{Follower, Log};
@@ -18,48 +18,48 @@ fn primary(txns: u8) -> Copy {
     log
 }
 
-/// Counts payloads that travel as bytes and as names.
-fn count(message: &Message, bytes: &mut usize, names: &mut usize) {
+/// Counts payloads that travel as bytes and as hashes.
+fn count(message: &Message, bytes: &mut usize, hashes: &mut usize) {
     let Message::Records(records) = message else { return };
     for record in records {
         match record.payload {
             Some(WirePayload::Inline(_)) => *bytes += 1,
-            Some(WirePayload::Object(..)) => *names += 1,
+            Some(WirePayload::Held(..)) => *hashes += 1,
             _ => {}
         }
     }
 }
 
-/// What came once is not sent again, whatever was collected meanwhile (checks G9, G13).
+/// What came once is not sent again, whatever was forgotten meanwhile (checks G9, G13).
 #[test]
-fn what_is_there_is_named() {
+fn what_is_there_does_not_travel() {
     let (mut f, mut r) = replica();
     let (mut side, log) = (Side::new(), primary(4));
-    let (mut bytes, mut names) = (0, 0);
-    side.talk_edited(&log, &mut f, &mut r, &mut |_, m| count(m, &mut bytes, &mut names));
-    assert_eq!((f.durable, bytes, names), (4, 5, 3));
+    let (mut bytes, mut hashes) = (0, 0);
+    side.talk_edited(&log, &mut f, &mut r, &mut |_, m| count(m, &mut bytes, &mut hashes));
+    assert_eq!((f.durable, bytes, hashes), (4, 5, 3));
     assert!(f.txns == log.txns, "other records");
 
-    // Both have lost every object: at the primary there is nothing to ask for.
+    // Neither knows what it had: the primary has nothing to ask for.
     let mut log = primary(6);
-    log.collect();
-    f.collect();
-    (bytes, names) = (0, 0);
-    side.talk_edited(&log, &mut f, &mut r, &mut |_, m| count(m, &mut bytes, &mut names));
-    assert_eq!((f.durable, bytes, names), (6, 4, 0));
+    log.forget();
+    f.forget();
+    (bytes, hashes) = (0, 0);
+    side.talk_edited(&log, &mut f, &mut r, &mut |_, m| count(m, &mut bytes, &mut hashes));
+    assert_eq!((f.durable, bytes, hashes), (6, 4, 0));
 
     // Only the replica: it says so.
     let log = primary(7);
-    f.collect();
-    (bytes, names) = (0, 0);
-    side.talk_edited(&log, &mut f, &mut r, &mut |_, m| count(m, &mut bytes, &mut names));
-    assert_eq!((f.durable, bytes, names), (7, 2, 0));
+    f.forget();
+    (bytes, hashes) = (0, 0);
+    side.talk_edited(&log, &mut f, &mut r, &mut |_, m| count(m, &mut bytes, &mut hashes));
+    assert_eq!((f.durable, bytes, hashes), (7, 2, 0));
     assert!(f.txns == log.txns, "other records");
 }
 
-/// An object that was said to be there and cannot be read ends the session; in the next one the bytes of that transaction travel.
+/// Bytes that were said to be there and are not end the session; in the next one those of that transaction travel.
 #[test]
-fn what_cannot_be_read_comes_as_bytes() {
+fn what_is_missing_comes_as_bytes() {
     let (mut f, mut r) = replica();
     let (mut side, log) = (Side::new(), primary(2));
     side.talk(&log, &mut f, &mut r);
@@ -78,20 +78,18 @@ fn what_cannot_be_read_comes_as_bytes() {
     assert_eq!(r.refusals()[&Refusal::PayloadMissing], 2);
 }
 
-/// What is held stays until the transaction has come: a collection between the answer and the records takes nothing.
+/// What is held stays until the transaction has come, whatever happens to where it was.
 #[test]
-fn what_is_held_is_not_collected() {
+fn what_is_held_is_kept() {
     let (mut f, _) = replica();
     let log = primary(1);
     f.receive(&log.txns[0]).unwrap();
     let (here, not) = (Hash::of(&[77; 800]), Hash::of(b"nothing"));
-    assert_eq!(f.hold(&[here, not]), [true, false]);
-    f.collect();
-    assert_eq!(f.object(here, 800).unwrap().len(), 800);
-    assert_eq!((f.object(here, 799), f.object(not, 800)), (None, None));
+    assert_eq!(f.hold(&[(here, 800), (here, 799), (not, 7)]), [true, false, false]);
+    f.forget();
+    assert_eq!((f.held(here).unwrap().len(), f.held(not)), (800, None));
     f.release();
-    f.collect();
-    assert_eq!(f.object(here, 800), None);
+    assert_eq!(f.held(here), None);
 }
 
 /// An answer to no question, or of another length, ends the session (checks G29).
@@ -114,9 +112,9 @@ fn a_false_answer_ends_the_session() {
     let welcome = aspfs_replica::wire::Welcome { node: aspfs_replica::node::NodeId([2; 16]), position, staged: vec![] };
     side.sender.receive(&log, &answer(0), Message::Welcome(welcome), T);
     let (_, asked) = side.sender.poll(&log, T).unwrap().unwrap();
-    let Message::Have(objects) = asked else { panic!("{asked:?}") };
+    let Message::Have(wanted) = asked else { panic!("{asked:?}") };
     assert!(side.sender.poll(&log, T).unwrap().is_none(), "it waits for the answer");
-    let held = vec![true; objects.len() + 1];
+    let held = vec![true; wanted.len() + 1];
     let events = side.sender.receive(&log, &answer(1), Message::Held(held), T);
     assert!(matches!(events[..], [Event::Closed(Closed::Refused(Refusal::OutOfTurn, _))]), "{events:?}");
     assert_eq!(Log::durable(&log).txn, TxnNo(3));
@@ -129,7 +127,7 @@ fn a_question_out_of_turn_is_refused() {
     let (mut side, log) = (Side::new(), primary(2));
     let edit = &mut |_: &mut Envelope, m: &mut Message| {
         if matches!(m, Message::Records(_)) {
-            *m = Message::Have(vec![Hash([1; 32])]);
+            *m = Message::Have(vec![(Hash([1; 32]), 9000)]);
         }
     };
     let (_, actions) = side.talk_edited(&log, &mut f, &mut r, edit);
