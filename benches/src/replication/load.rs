@@ -141,6 +141,8 @@ struct Load<'a> {
     begun: Instant,
     written: AtomicU64,
     noise: AtomicU64,
+    /// Of its bytes: no two loads write the same, which would not travel twice.
+    seed: u64,
 }
 
 /// Loads a folder for so many seconds once it is told to go, and prints the totals.
@@ -151,7 +153,8 @@ pub fn child(root: &Path, seconds: u64) -> Result<()> {
     std::io::stdin().read_line(&mut line)?;
     let begun = Instant::now();
     let until = begun + Duration::from_secs(seconds);
-    let load = Load { root, until, begun, written: AtomicU64::new(0), noise: AtomicU64::new(0) };
+    let seed = u64::from(std::process::id()) << 32;
+    let load = Load { root, until, begun, written: AtomicU64::new(0), noise: AtomicU64::new(0), seed };
     let busy = std::thread::scope(|scope| -> Result<[f64; 4]> {
         let append = scope.spawn(|| load.append());
         let unpack = scope.spawn(|| load.unpack());
@@ -216,7 +219,7 @@ impl Load<'_> {
         let mut log = File::options().create(true).append(true).open(self.root.join("log"))?;
         let mut busy = Duration::ZERO;
         self.every(10, |n| {
-            let part = blend(PART, PART / 2, n);
+            let part = blend(PART, PART / 2, self.seed + n);
             let begun = Instant::now();
             log.write_all(&part)?;
             busy += begun.elapsed();
@@ -229,7 +232,8 @@ impl Load<'_> {
     fn unpack(&self) -> Result<Duration> {
         let mut busy = Duration::ZERO;
         self.every(8000, |n| {
-            let files: Vec<Bytes> = (0..FILES).map(|i| blend(FILE, FILE / 5, n * FILES as u64 + i as u64)).collect();
+            let files: Vec<Bytes> =
+                (0..FILES).map(|i| blend(FILE, FILE / 5, self.seed + n * FILES as u64 + i as u64)).collect();
             let begun = Instant::now();
             package(&self.root.join(format!("tree-{n}")), &files)?;
             busy += begun.elapsed();

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use vefs::ids::VeId;
@@ -11,44 +12,52 @@ use super::Asked;
 use super::copies::Followed;
 use super::mix::blend;
 use super::nodes::Nodes;
-use super::trial::{self, Trial};
+use super::trial::{self, Trials};
 use crate::outcome::{Figure, Goal, Outcome};
 
 /// The settings of a followed VE: a window that the load does not meet.
 const SETTINGS: [&str; 4] = ["--quota", "100G", "--window", "30s"];
 
-/// Trials without and with a replica, in turns; and bytes on the link per byte written in those with.
-pub fn trials(asked: &Asked<'_>, folder: &Path) -> Result<(Vec<Trial>, Vec<Trial>, Vec<f64>)> {
+/// Trials without and with a replica, in turns, of which every second round begins with the other one; trials whose copies are watched; and bytes on
+/// the link per byte written in those.
+pub fn trials(asked: &Asked<'_>, folder: &Path) -> Result<(Trials, Vec<f64>)> {
     let nodes = Nodes::start(asked.undo, &asked.programs, folder)?;
-    let (mut without, mut with, mut travelled) = (vec![], vec![], vec![]);
+    let (mut trials, mut travelled) = (Trials::default(), vec![]);
     for round in 0..asked.ground.rounds(2) as u32 {
         let (alone, followed) = (VeId(2 * round + 1), VeId(2 * round + 2));
         nodes.one.aspfs(&["ve", "create", &alone.to_string(), "--quota", "100G"])?;
-        let root = nodes.one.mount(&alone.to_string(), &format!("alone-{round}"))?;
-        without.push(trial::run(asked.undo, &root, None, asked.seconds, folder)?);
-        nodes.one.aspfs(&["umount", &alone.to_string()])?;
+        let lonely = nodes.one.mount(&alone.to_string(), &format!("alone-{round}"))?;
         nodes.replicated(followed, &SETTINGS)?;
         let root = nodes.one.mount(&followed.to_string(), &format!("followed-{round}"))?;
+        let timed = root.join("timed");
+        std::fs::create_dir(&timed)?;
+        for with in [round % 2 == 1, round.is_multiple_of(2)] {
+            let (root, list) = if with { (&timed, &mut trials.with) } else { (&lonely, &mut trials.without) };
+            list.push(trial::run(asked.undo, root, None, asked.seconds, folder)?);
+            nodes.one.drained(followed)?;
+        }
         let before = nodes.travelled()?;
         let copies = Followed { node: &nodes.two, ve: followed };
         let trial = trial::run(asked.undo, &root, Some(&copies), asked.seconds, folder)?;
         nodes.one.drained(followed)?;
         travelled.push((nodes.travelled()? - before) as f64 / trial.totals.written);
-        with.push(trial);
-        nodes.one.aspfs(&["umount", &followed.to_string()])?;
+        trials.watched.push(trial);
+        for ve in [alone, followed] {
+            nodes.one.aspfs(&["umount", &ve.to_string()])?;
+        }
     }
-    Ok((without, with, travelled))
+    Ok((trials, travelled))
 }
 
 /// The figures of the load.
 pub fn measure(asked: &Asked<'_>) -> Result<Outcome> {
     let mut out =
         Outcome { title: "replication mix: the mixed load on a mount, two nodes".into(), ..Default::default() };
-    let (without, with, travelled) = trials(asked, &asked.folder("mix")?)?;
-    trial::tell(&mut out, "VE", &with, true);
-    trial::tell_writer(&mut out, "VE", &with, &without, Some(1.1));
+    let (trials, travelled) = trials(asked, &asked.folder("mix")?)?;
+    trial::tell(&mut out, "VE", &trials.watched, true);
+    trial::tell_writer(&mut out, "VE", &trials, Some(1.1));
     out.figures.push(Figure::goal("bytes on the link / written", "ratio", Goal::AtMost(0.8), travelled));
-    let noise = with.iter().map(|t| t.totals.noise / t.totals.written).collect();
+    let noise = trials.watched.iter().map(|t| t.totals.noise / t.totals.written).collect();
     out.figures.push(Figure::goal("incompressible share, at least", "ratio", Goal::AtLeast(0.3), noise));
     asked.undo.back_to(asked.mark);
     package(asked, &asked.folder("package")?, &mut out)?;
@@ -77,6 +86,10 @@ fn package(asked: &Asked<'_>, folder: &Path, out: &mut Outcome) -> Result<()> {
     }
     for (ve, what) in [(2, "its files written again by a VE over it"), (1, "and by another VE")] {
         let root = nodes.one.mount(&VeId(ve).to_string(), &format!("root-{ve}"))?;
+        // With a VE's first change both nodes begin to read its template.
+        std::fs::write(root.join("first"), "change")?;
+        nodes.one.drained(VeId(ve))?;
+        std::thread::sleep(Duration::from_secs(2));
         let before = nodes.travelled()?;
         let copied = Command::new("cp").arg("-r").arg(&source).arg(root.join("again")).status().context("cp")?;
         ensure!(copied.success(), "cp: {copied}");

@@ -33,6 +33,18 @@ pub struct Trial {
     pub wrong: Vec<String>,
 }
 
+/// The same load in a place that is not replicated and in one that is, which the writer's calls are compared in, and once more with its copies
+/// watched: to watch them takes processors and disk too.
+#[derive(Clone, Debug, Default)]
+pub struct Trials {
+    /// Without replication.
+    pub without: Vec<Trial>,
+    /// With it, while nobody looks.
+    pub with: Vec<Trial>,
+    /// With copies that are watched.
+    pub watched: Vec<Trial>,
+}
+
 /// Runs the load in a folder.
 pub fn run(undo: &Undo, root: &Path, copies: Option<&dyn Copies>, seconds: u64, scratch: &Path) -> Result<Trial> {
     let mark = undo.mark();
@@ -149,7 +161,8 @@ pub fn tell(out: &mut Outcome, place: &str, trials: &[Trial], goals: bool) {
 }
 
 /// What the writer got, and what its calls took beside the same load without replication.
-pub fn tell_writer(out: &mut Outcome, place: &str, trials: &[Trial], without: &[Trial], goal: Option<f64>) {
+pub fn tell_writer(out: &mut Outcome, place: &str, trials: &Trials, goal: Option<f64>) {
+    let (trials, without) = (&trials.with, &trials.without);
     let rates = trials.iter().map(|t| t.totals.written / 1e6 / t.totals.seconds).collect();
     out.figures.push(Figure::info(format!("{place}: written"), "MB/s", rates));
     for (what, trials) in [("a commit", trials), ("a commit, without replication", without)] {

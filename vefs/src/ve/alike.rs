@@ -15,6 +15,7 @@ impl Ve {
     /// Of each record of a transaction of this VE: the hash of its inline payload, where another payload or a template's file here has the same bytes.
     /// The payloads are known from now on.
     pub fn alike(self: &Arc<Ve>, txn: &FeedTxn) -> Vec<Option<Hash>> {
+        contents::learn(&self.shared, self.identity.base);
         let mut offset = 0;
         let mut one = |payload: &Option<FeedPayload>, body: &Bytes| {
             let len = match payload.as_ref()? {
@@ -26,7 +27,6 @@ impl Ve {
             if len < CONTENT_MIN || matches!(payload, Some(FeedPayload::Bulk(..))) {
                 return None;
             }
-            contents::learn(&self.shared, self.identity.base);
             // An inline payload's body has its hash.
             let hash = codec::decode::<Body>(body).ok()?.payload?.hash?;
             self.shared.contents.note(self, id, hash).then_some(hash)

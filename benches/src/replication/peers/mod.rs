@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 
 use super::copies::Copies;
-use super::trial::{self, Trial};
+use super::trial::{self, Trials};
 use super::{Asked, mounted};
 use crate::outcome::Outcome;
 
@@ -36,10 +36,10 @@ const PEERS: [(&str, &[&str], SetUp, Option<SetUp>); 3] = [
 pub fn measure(asked: &Asked<'_>) -> Result<Outcome> {
     let mut out = Outcome { title: "replication peers: the mixed load, one machine".into(), ..Default::default() };
     if asked.wants("aspfs") {
-        let (without, with, _) = mounted::trials(asked, &asked.folder("aspfs")?)?;
+        let (trials, _) = mounted::trials(asked, &asked.folder("aspfs")?)?;
         asked.undo.back_to(asked.mark);
-        trial::tell(&mut out, "aspfs", &with, false);
-        trial::tell_writer(&mut out, "aspfs", &with, &without, None);
+        trial::tell(&mut out, "aspfs", &trials.watched, false);
+        trial::tell_writer(&mut out, "aspfs", &trials, None);
     }
     for (name, programs, set_up, alone) in PEERS {
         if !asked.wants(name) {
@@ -52,9 +52,9 @@ pub fn measure(asked: &Asked<'_>) -> Result<Outcome> {
         let measured = trials(asked, name, set_up, alone);
         asked.undo.back_to(asked.mark);
         match measured {
-            Ok((without, with)) => {
-                trial::tell(&mut out, name, &with, false);
-                trial::tell_writer(&mut out, name, &with, &without, None);
+            Ok(trials) => {
+                trial::tell(&mut out, name, &trials.watched, false);
+                trial::tell_writer(&mut out, name, &trials, None);
             }
             Err(e) => out.notes.push(format!("{name}: left out, {e:#}")),
         }
@@ -62,23 +62,26 @@ pub fn measure(asked: &Asked<'_>) -> Result<Outcome> {
     Ok(out)
 }
 
-fn trials(asked: &Asked<'_>, name: &str, set_up: SetUp, alone: Option<SetUp>) -> Result<(Vec<Trial>, Vec<Trial>)> {
-    let (mut without, mut with) = (vec![], vec![]);
+fn trials(asked: &Asked<'_>, name: &str, set_up: SetUp, alone: Option<SetUp>) -> Result<Trials> {
+    let mut trials = Trials::default();
     for round in 0..asked.ground.rounds(2) {
         let folder = asked.folder(&format!("{}-{round}", name.replace(' ', "-")))?;
         let root = match alone {
             Some(alone) => alone(asked, &folder.join("alone"))?.root,
             None => plain(&folder)?,
         };
-        without.push(trial::run(asked.undo, &root, None, asked.seconds, &folder)?);
+        trials.without.push(trial::run(asked.undo, &root, None, asked.seconds, &folder)?);
         asked.undo.back_to(asked.mark);
-        let peer = set_up(asked, &folder.join("replicated"))?;
-        with.push(trial::run(asked.undo, &peer.root, Some(&*peer.copies), asked.seconds, &folder)?);
-        drop(peer);
-        asked.undo.back_to(asked.mark);
+        for (watches, list) in [(false, &mut trials.with), (true, &mut trials.watched)] {
+            let peer = set_up(asked, &folder.join(if watches { "watched" } else { "replicated" }))?;
+            let copies = watches.then_some(&*peer.copies);
+            list.push(trial::run(asked.undo, &peer.root, copies, asked.seconds, &folder)?);
+            drop(peer);
+            asked.undo.back_to(asked.mark);
+        }
         std::fs::remove_dir_all(&folder)?;
     }
-    Ok((without, with))
+    Ok(trials)
 }
 
 fn plain(folder: &Path) -> Result<PathBuf> {
