@@ -68,6 +68,8 @@ pub struct Receiver {
     assembly: Option<Assembly>,
     staged: BTreeMap<PayloadId, (u64, u64)>,
     syncing: bool,
+    /// What the primary was told last of what is durable.
+    told: Position,
     refusals: BTreeMap<Refusal, u64>,
 }
 
@@ -85,6 +87,7 @@ impl Receiver {
             assembly: None,
             staged: BTreeMap::new(),
             syncing: false,
+            told: Position::default(),
             refusals: BTreeMap::new(),
         }
     }
@@ -296,7 +299,7 @@ impl Receiver {
         Ok(self.settle(follower))
     }
 
-    /// Asks for a flush where one is needed, and says `Welcome` once the head is durable.
+    /// Asks for a flush where one is needed, says `Welcome` once the head is durable, and acknowledges what the store has made durable by itself.
     fn settle(&mut self, follower: &dyn Follower) -> Vec<Action> {
         if follower.head() != follower.durable() {
             let start = !std::mem::replace(&mut self.syncing, true);
@@ -307,20 +310,28 @@ impl Receiver {
             let whole = self.staged.iter().map(|(id, (_, total))| (*id, *total)).take(STAGED_MAX).collect();
             let welcome = Welcome { node: self.node, position: follower.head(), staged: whole };
             self.staged.retain(|id, _| welcome.staged.iter().any(|(w, _)| w == id));
+            self.told = welcome.position;
             self.outbox.push_back(Message::Welcome(welcome));
         }
+        self.acknowledge(follower.durable());
         vec![]
+    }
+
+    fn acknowledge(&mut self, position: Position) {
+        if self.phase == Phase::Streaming && position.txn > self.told.txn {
+            self.told = position;
+            self.outbox.push_back(Message::Ack(position));
+        }
     }
 
     /// The flush ended.
     pub fn synced(&mut self, follower: &dyn Follower, outcome: Result<Position, FollowError>) -> Vec<Action> {
         self.syncing = false;
         match outcome {
-            Ok(position) if self.phase == Phase::Streaming => {
-                self.outbox.push_back(Message::Ack(position));
+            Ok(position) => {
+                self.acknowledge(position);
                 self.settle(follower)
             }
-            Ok(_) => self.settle(follower),
             Err(_) => self.refuse(follower, Refusal::Store),
         }
     }

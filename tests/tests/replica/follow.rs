@@ -264,3 +264,32 @@ fn positions_of_the_past() {
     }
     assert_eq!(ve.position_at(TxnNo(ve.position().txn.0 + 1)).unwrap(), Known::Beyond);
 }
+
+/// A follower comes back after its primary was killed, wherever the journal was given back up to. Three things went wrong: a segment that had been
+/// given back still had its header, and a start took it for history, with a gap behind it that nothing could be read over; where the journal
+/// begins right behind the follower, nobody knew its position any more; and the cursor that was set anew then lost its hold (checks G17).
+#[test]
+fn a_killed_primary_knows_its_follower() {
+    for seed in 200..230 {
+        let mut pair = Pair::new(seed);
+        for round in 0..12 {
+            pair.write(40);
+            pair.primary.ve().commit().unwrap();
+            let behind = round % 3 == 2;
+            if !behind {
+                pair.ship();
+            }
+            // No version's row helps.
+            pair.primary.store.collect_garbage(&Retention { steps: vec![] }).unwrap();
+            pair.primary.store.checkpoint().unwrap();
+            pair.primary.kill();
+            let (ve, at) = (pair.primary.ve(), pair.replica.ve().durable_position());
+            assert_eq!(ve.position_at(at.txn).unwrap(), Known::Here(at), "seed {seed}, round {round}");
+            ve.set_cursor(crate::pair::NODE, at.txn).unwrap();
+            assert!(ve.cursors().iter().all(|(_, cursor, _)| !cursor.lost), "seed {seed}, round {round}");
+            pair.ship();
+            pair.is_a_version();
+        }
+        pair.same();
+    }
+}

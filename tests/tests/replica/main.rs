@@ -6,6 +6,7 @@ mod alike;
 mod compared;
 mod follow;
 mod install;
+mod lives;
 mod mounted;
 mod nodes;
 mod pair;

@@ -35,6 +35,8 @@ pub struct Copy {
     /// Bytes of inline payloads, until they are forgotten.
     pub elsewhere: BTreeMap<Hash, Bytes>,
     held: BTreeMap<Hash, Bytes>,
+    /// What is received is durable at once.
+    pub eager: bool,
     /// What was held is gone when it is wanted.
     pub rotten: bool,
     /// Payloads that came as hashes.
@@ -68,6 +70,7 @@ impl Copy {
             bug,
             elsewhere: BTreeMap::new(),
             held: BTreeMap::new(),
+            eager: false,
             rotten: false,
             named: std::cell::Cell::new(0),
             promised: 0,
@@ -249,6 +252,9 @@ impl Follower for Copy {
         self.staged.retain(|id, _| id.txn > txn.position.txn);
         self.note(&txn.records);
         self.txns.push(txn.clone());
+        if self.eager {
+            self.flush();
+        }
         Ok(())
     }
 

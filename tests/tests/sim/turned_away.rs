@@ -284,3 +284,16 @@ fn a_history_recycled_under_a_session_ends_it() {
     assert!(matches!(actions[..], [Action::Closed(Closed::TheyRefused(Refusal::TooOld, _))]), "{actions:?}");
     assert_eq!(f.txns.len(), 2);
 }
+
+/// A store that made a transaction durable by itself, when what it had in memory became too much, needed no flush any more, and the replica said
+/// nothing until the next transaction came: the primary counted it as exposed for as long as nobody wrote (checks G11, G14).
+#[test]
+fn what_the_store_makes_durable_is_acknowledged() {
+    let (mut f, mut r) = replica();
+    f.eager = true;
+    let log = primary(1, 3, 1);
+    let mut side = Side::new();
+    let (_, actions) = side.talk(&log, &mut f, &mut r);
+    assert!(actions.is_empty(), "{actions:?}");
+    assert_eq!(side.sender.acked(), Some(Log::durable(&log)));
+}

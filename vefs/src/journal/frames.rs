@@ -1,6 +1,7 @@
 //! Reading frames of a journal that is in use: what is shipped to replicas. Everything read lies before the durable position, so an
 //! invalid frame is damage.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use super::{Journal, Segment};
@@ -46,6 +47,11 @@ impl Journal {
 }
 
 impl Span {
+    /// Where its first segment ends.
+    pub fn first_end(&self) -> u64 {
+        self.segments.get(1).map_or(self.end, |next| next.header.base)
+    }
+
     /// Visits the frames in order, each with its position.
     pub fn each(&self, visit: &mut dyn FnMut(u64, Frame<'_>) -> Result<()>) -> Result<()> {
         let mut at = self.begin;
@@ -88,7 +94,10 @@ fn segment_frames(
         let upto = (at + len.max(STEP)).min(end);
         buffer.resize((upto - at) as usize, 0);
         let from = DATA_START + (at + old as u64 - segment.header.base);
-        segment.file.read_at(&mut buffer[old..], from).map_err(Error::io("reading journal segment", &*segment.path))
+        segment.file.read_at(&mut buffer[old..], from).map_err(|e| match e.kind() {
+            ErrorKind::UnexpectedEof => bad(at, "its file ends before"),
+            _ => Error::io("reading journal segment", &*segment.path)(e),
+        })
     };
     while at < end {
         fill(&mut buffer, &mut start, at, HEADER_LEN as u64)?;

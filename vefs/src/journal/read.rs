@@ -22,6 +22,8 @@ const STEP: u64 = 1 << 20;
 pub struct TailState {
     /// The segments that hold what was read, oldest first.
     pub segments: Vec<Arc<Segment>>,
+    /// Where the first segment begins that was read: those before were kept, and nobody looked at them.
+    pub read_from: u64,
     /// The order number of the next segment.
     pub next_order: u64,
     /// Position after the last valid frame.
@@ -291,7 +293,8 @@ impl Scanner {
         for path in self.unused {
             self.storage.remove(&path).map_err(Error::io("removing journal segment", path))?;
         }
-        Ok(TailState { segments, next_order, position: self.position, seq: self.seq })
+        let read_from = self.chain.first().map_or(self.position, |s| s.header.base.min(self.position));
+        Ok(TailState { segments, read_from, next_order, position: self.position, seq: self.seq })
     }
 }
 

@@ -60,6 +60,8 @@ pub struct Journal {
     segment_max: u64,
     /// Oldest first; the last one is being written.
     segments: VecDeque<Arc<Segment>>,
+    /// See [`super::TailState`].
+    read_from: u64,
     /// A zero-filled file for the next segment: (path, file, capacity).
     spare: Option<(String, Arc<dyn File>, u64)>,
     /// Somebody was asked to make a spare.
@@ -105,6 +107,7 @@ impl Journal {
             segment_min: sizes.0.min(limits::SEGMENT_CAPACITY_MAX),
             segment_max: sizes.1.min(limits::SEGMENT_CAPACITY_MAX),
             segments: tail.segments.into(),
+            read_from: tail.read_from,
             spare: None,
             spare_asked: false,
             spare_under_way: false,
@@ -299,7 +302,8 @@ impl Journal {
     }
 
     /// Forgets segments that end at or before `position`, except where somebody still reads from them. One becomes the spare
-    /// if there is none; it gets a new incarnation when it is used.
+    /// if there is none; it gets a new incarnation when it is used. Until then it has no header: with its old one a start would take it for a
+    /// part of the journal, and find a gap behind it.
     pub fn recycle(&mut self, position: u64) -> Result<()> {
         while self.segments.len() > 1 {
             let end = self.segments[1].header.base;
@@ -310,11 +314,30 @@ impl Journal {
             }
             let Some(old) = self.segments.pop_front() else { break };
             let large_enough = old.header.capacity >= self.segments.back().map_or(0, |s| s.header.capacity);
-            if self.spare.is_none() && large_enough && self.poisoned.is_none() {
+            let blank = self.spare.is_none() && large_enough && self.poisoned.is_none() && blank(&*old.file).is_ok();
+            if blank {
+                // Of no flush that is under way.
+                self.unflushed.push((old.file.clone(), self.position + 1));
                 self.spare = Some((old.path.clone(), old.file.clone(), old.header.capacity));
             } else {
                 self.storage.remove(&old.path).map_err(Error::io("removing journal segment", old.path.clone()))?;
             }
+        }
+        Ok(())
+    }
+
+    /// Whether everything up to a position was neither read at the start nor written since: it may be what a power cut left of segments that
+    /// had been given back.
+    pub fn is_unread(&self, upto: u64) -> bool {
+        upto <= self.read_from
+    }
+
+    /// Drops segments that nobody has read and that end at or before a position: what they hold is no history.
+    pub fn drop_unread(&mut self, upto: u64) -> Result<()> {
+        while self.is_unread(upto) && self.segments.get(1).is_some_and(|next| next.header.base <= upto) {
+            let Some(old) = self.segments.pop_front() else { break };
+            tracing::warn!(path = old.path, "a journal segment is no part of the history any more");
+            self.storage.remove(&old.path).map_err(Error::io("removing journal segment", old.path.clone()))?;
         }
         Ok(())
     }
@@ -333,6 +356,11 @@ impl Journal {
     pub fn frame_max() -> u64 {
         frame_len(limits::BODY_MAX, limits::ENVELOPE_MAX, limits::INLINE_MAX)
     }
+}
+
+/// Takes a segment's header away, and that of its first frame: a start removes it as one that was never begun.
+fn blank(file: &dyn File) -> std::io::Result<()> {
+    file.write_at(&[IoSlice::new(&[0; DATA_START as usize + record::HEADER_LEN])], 0)
 }
 
 #[cfg(test)]

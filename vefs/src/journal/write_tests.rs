@@ -72,7 +72,7 @@ fn no_page_is_begun_without_being_filled() {
     let writes = Writes::default();
     let storage = Arc::new(Noting(MemStorage::new(), writes.clone()));
     let entropy = Arc::new(SeededEntropy::new(1));
-    let tail = TailState { segments: Vec::new(), next_order: 0, position: 0, seq: 0 };
+    let tail = TailState { segments: Vec::new(), read_from: 0, next_order: 0, position: 0, seq: 0 };
     let sizes = (64 << 10, 64 << 10);
     let mut journal = Journal::new(VeId(1), [1; 16], storage, entropy, sizes, tail);
     for n in 0..60 {

@@ -38,11 +38,14 @@ pub enum KeyKind {
 }
 
 impl KeyKind {
-    fn of(byte: u8) -> Option<KeyKind> {
+    /// All of them, in the order of keys.
+    pub const ALL: [KeyKind; 10] = {
         use KeyKind::*;
         [Inode, Dentry, Cookie, Target, Xattr, Extent, Orphan, Hold, Settings, Policy]
-            .into_iter()
-            .find(|k| *k as u8 == byte)
+    };
+
+    fn of(byte: u8) -> Option<KeyKind> {
+        KeyKind::ALL.into_iter().find(|k| *k as u8 == byte)
     }
 }
 
@@ -63,6 +66,11 @@ impl Key {
         let mut long = SmallVec::from_slice(&bytes[..9]);
         long.extend_from_slice(rest);
         Key(long)
+    }
+
+    /// No key of this kind and of an inode from this one on is smaller.
+    pub fn first_of(kind: KeyKind, ino: InodeNo) -> Key {
+        Key::new(kind, ino, &[])
     }
 
     /// The inode's attributes.

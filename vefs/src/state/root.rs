@@ -28,63 +28,95 @@ pub struct StateRoot {
     pub buckets: BTreeMap<u64, Hash>,
 }
 
-/// Makes the state root of a view. `keys` lists all logical keys that the VE's own state has (base tree not included), and `content`
-/// gives the hash of an extent's bytes.
+/// The keys that a VE's own state has at a version, base tree not included.
+pub trait OwnKeys {
+    /// An inode number from `from` on before which no inode has keys; `None` where none has.
+    fn next_inode(&self, from: InodeNo) -> Result<Option<InodeNo>>;
+    /// Visits the keys of one kind of the inodes from `from` to before `to`, in order.
+    fn each(
+        &self,
+        kind: KeyKind,
+        from: InodeNo,
+        to: InodeNo,
+        visit: &mut dyn FnMut(&Key, &Value) -> Result<()>,
+    ) -> Result<()>;
+}
+
+/// Makes the state root. `content` gives the hash of an extent's bytes. In memory: the hashers of one bucket's inodes, about 8 MiB.
 pub fn state_root(
     base: Hash,
-    keys: &[(Key, Value)],
-    content: &mut dyn FnMut(InodeNo, u64, &Extent) -> Result<Hash>,
+    keys: &dyn OwnKeys,
+    content: &mut dyn FnMut(&Extent) -> Result<Hash>,
 ) -> Result<StateRoot> {
     root(BYTES, base, keys, content)
 }
 
-/// Makes the logical root of a view: as the state root, but extents count with their sources, so that no byte of a file is read. Two sides
+/// Makes the logical root: as the state root, but extents count with their sources, so that no byte of a file is read. Two sides
 /// of one history have the same sources at the same position, and what these name is checked by either side's own scrub.
-pub fn logical_root(base: Hash, keys: &[(Key, Value)]) -> Result<StateRoot> {
-    root(LOGICAL, base, keys, &mut |_, _, extent| Ok(Hash::of(&codec::encode(&extent.source))))
+pub fn logical_root(base: Hash, keys: &dyn OwnKeys) -> Result<StateRoot> {
+    root(LOGICAL, base, keys, &mut |extent| Ok(Hash::of(&codec::encode(&extent.source))))
 }
 
 fn root(
     text: &'static [u8],
     base: Hash,
-    keys: &[(Key, Value)],
-    content: &mut dyn FnMut(InodeNo, u64, &Extent) -> Result<Hash>,
+    keys: &dyn OwnKeys,
+    content: &mut dyn FnMut(&Extent) -> Result<Hash>,
 ) -> Result<StateRoot> {
-    let domain = |level: &[u8]| domain(text, level);
-    let mut inodes: BTreeMap<InodeNo, blake3::Hasher> = BTreeMap::new();
-    for (key, value) in keys {
-        let ino = key.ino();
-        let hasher = inodes.entry(ino).or_insert_with(|| domain(b"inode"));
-        hasher.update(&(key.as_bytes().len() as u32).to_le_bytes());
-        hasher.update(key.as_bytes());
-        match value {
-            Value::Extent(e) if key.kind() == KeyKind::Extent => {
-                hasher.update(&e.len.to_le_bytes());
-                hasher.update(&content(ino, key.number(), e)?.0);
-            }
-            other => {
-                let bytes = codec::encode(other);
-                hasher.update(&(bytes.len() as u32).to_le_bytes());
-                hasher.update(&bytes);
-            }
+    let mut root = domain(text, b"root");
+    root.update(&base.0);
+    let mut buckets = BTreeMap::new();
+    let mut next = keys.next_inode(InodeNo(0))?;
+    while let Some(ino) = next {
+        let number = ino.0 >> BUCKET_BITS;
+        let from = InodeNo(number << BUCKET_BITS);
+        let end = InodeNo(from.0.saturating_add(1 << BUCKET_BITS));
+        if let Some(hash) = bucket(text, keys, (from, end), content)? {
+            root.update(&number.to_le_bytes());
+            root.update(&hash.0);
+            buckets.insert(number, hash);
         }
+        next = if end.0 == u64::MAX { None } else { keys.next_inode(end)? };
     }
-    let mut by_bucket: BTreeMap<u64, blake3::Hasher> = BTreeMap::new();
+    Ok(StateRoot { root: Hash(*root.finalize().as_bytes()), buckets })
+}
+
+/// The hash of one bucket; `None` when no inode of it has keys. An inode's keys come in their order, since kinds do.
+fn bucket(
+    text: &'static [u8],
+    keys: &dyn OwnKeys,
+    (from, end): (InodeNo, InodeNo),
+    content: &mut dyn FnMut(&Extent) -> Result<Hash>,
+) -> Result<Option<Hash>> {
+    let mut inodes: BTreeMap<InodeNo, blake3::Hasher> = BTreeMap::new();
+    for kind in KeyKind::ALL {
+        keys.each(kind, from, end, &mut |key, value| {
+            let hasher = inodes.entry(key.ino()).or_insert_with(|| domain(text, b"inode"));
+            hasher.update(&(key.as_bytes().len() as u32).to_le_bytes());
+            hasher.update(key.as_bytes());
+            match value {
+                Value::Extent(e) if kind == KeyKind::Extent => {
+                    hasher.update(&e.len.to_le_bytes());
+                    hasher.update(&content(e)?.0);
+                }
+                other => {
+                    let bytes = codec::encode(other);
+                    hasher.update(&(bytes.len() as u32).to_le_bytes());
+                    hasher.update(&bytes);
+                }
+            }
+            Ok(())
+        })?;
+    }
+    if inodes.is_empty() {
+        return Ok(None);
+    }
+    let mut bucket = domain(text, b"bucket");
     for (ino, hasher) in inodes {
-        let bucket = by_bucket.entry(ino.0 >> BUCKET_BITS).or_insert_with(|| domain(b"bucket"));
         bucket.update(&ino.0.to_le_bytes());
         bucket.update(hasher.finalize().as_bytes());
     }
-    let mut root = domain(b"root");
-    root.update(&base.0);
-    let mut buckets = BTreeMap::new();
-    for (number, hasher) in by_bucket {
-        let hash = Hash(*hasher.finalize().as_bytes());
-        root.update(&number.to_le_bytes());
-        root.update(&hash.0);
-        buckets.insert(number, hash);
-    }
-    Ok(StateRoot { root: Hash(*root.finalize().as_bytes()), buckets })
+    Ok(Some(Hash(*bucket.finalize().as_bytes())))
 }
 
 fn domain(text: &[u8], level: &[u8]) -> blake3::Hasher {

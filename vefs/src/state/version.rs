@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::key::{Key, KeyKind, Value};
+use super::root::OwnKeys;
 use super::tables::{base_range, base_value};
 use super::view::{Scan, View};
 use crate::base::BaseTree;
@@ -54,11 +55,6 @@ impl VersionView {
             Some(f) if f.death > self.txn => Ok(Some(f.value)),
             _ => Ok(None),
         }
-    }
-
-    /// All keys that the VE's own state had at this version, whiteouts as such, in key order.
-    pub fn own_keys(&self) -> Result<Vec<(Key, Value)>> {
-        Ok(self.collect(&Key::first(), &Key::last())?.into_iter().collect())
     }
 
     /// The VE's own keys behind `after` and up to `upto`, about `max` bytes of them and at least one, and whether there are no more.
@@ -139,6 +135,50 @@ impl VersionView {
             Scan::Next
         })?;
         bad.map_or(Ok(out), Err)
+    }
+}
+
+/// Whiteouts as such.
+impl OwnKeys for VersionView {
+    fn next_inode(&self, from: InodeNo) -> Result<Option<InodeNo>> {
+        let mut next: Option<InodeNo> = None;
+        for kind in KeyKind::ALL {
+            let (low, high) = (Key::first_of(kind, from), Key::first_of(kind, next.unwrap_or(InodeNo(u64::MAX))));
+            let (low, high) = (rows::current(self.ve, low.as_bytes()), rows::current(self.ve, high.as_bytes()));
+            for table in [Table::Current, Table::History] {
+                let mut found = None;
+                self.meta.scan(table, &low, &high, &mut |k, _| {
+                    found = Some(match table {
+                        Table::Current => rows::parse_current(k),
+                        _ => rows::parse_history(k).map(|(key, _)| key),
+                    });
+                    Scan::Stop
+                })?;
+                let found = found.transpose()?.map(|key| key.ino());
+                next = next.into_iter().chain(found).min();
+            }
+        }
+        Ok(next)
+    }
+
+    fn each(
+        &self,
+        kind: KeyKind,
+        from: InodeNo,
+        to: InodeNo,
+        visit: &mut dyn FnMut(&Key, &Value) -> Result<()>,
+    ) -> Result<()> {
+        let (mut from, to) = (Key::first_of(kind, from), Key::first_of(kind, to));
+        loop {
+            let end = self.page_end_before(&from, &to, SCAN_PAGE)?;
+            let until = end.as_ref().unwrap_or(&to);
+            let mut page = self.collect(&from, until)?;
+            // Former values of a key sort behind it.
+            page.retain(|key, _| *key >= from && key < until);
+            page.iter().try_for_each(|(key, value)| visit(key, value))?;
+            let Some(end) = end else { return Ok(()) };
+            from = end;
+        }
     }
 }
 

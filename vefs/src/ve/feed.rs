@@ -4,19 +4,20 @@
 //! Only what is sealed and durable is handed out (promise G12). A cursor holds journal segments and payload bytes behind its transaction, up to a
 //! cap of bytes; beyond it the cursor loses its hold and says so (promise G33).
 
+mod past;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
 use super::envelope::Envelope;
 use super::{State, Ve};
-use crate::change::{Body, Seal};
+use crate::change::Body;
 use crate::codec;
 use crate::content::read::{self, payload_pieces};
 use crate::error::{Error, Result};
 use crate::format::record::{Frame, FrameKind};
 use crate::ids::{Epoch, Hash, Lineage, PayloadId, Position, TxnNo};
-use crate::journal::Span;
 use crate::meta::{Batch, Scan, Table, prefix_end, rows};
 
 /// Sealed transactions whose place in the journal is remembered.
@@ -94,6 +95,8 @@ pub(crate) struct Sealed {
 pub struct Cursor {
     /// It has everything up to here.
     pub txn: TxnNo,
+    /// Epoch and chain hash of that, which the journal may not tell any more.
+    pub at: Option<(Epoch, Hash)>,
     /// Journal position behind that.
     pub journal: u64,
     /// It lost its hold: what it needs may be gone.
@@ -167,8 +170,8 @@ impl State {
         self.index.durable(upto).map_or(self.index.first, |s| self.at(lineage, s))
     }
 
-    /// The journal position from which on cursors hold segments; those that hold more than `cap` bytes lose their hold.
-    pub fn cursor_floor(&mut self, cap: u64) -> Option<u64> {
+    /// Cursors that hold more than `cap` bytes lose their hold.
+    pub fn limit_cursors(&mut self, cap: u64) {
         let behind: BTreeMap<[u8; 16], u64> =
             self.cursors.iter().map(|(n, c)| (*n, self.index.behind(c.txn))).collect();
         let (ve, position) = (self.role.ve, self.journal.position());
@@ -179,7 +182,11 @@ impl State {
                 tracing::warn!(%ve, txn = %cursor.txn, held, "a replica is too far behind: its journal is held no longer");
             }
         }
-        self.cursors.values().filter(|c| !c.lost).map(|c| c.journal).min()
+    }
+
+    /// Epoch and chain hash of a transaction at which a follower stands.
+    fn followed(&self, txn: TxnNo) -> Option<(Epoch, Hash)> {
+        self.cursors.values().find(|c| c.txn == txn).and_then(|c| c.at)
     }
 
     /// Payloads of transactions after this one are held for followers.
@@ -190,9 +197,22 @@ impl State {
     /// The rows of the cursors.
     pub fn cursor_rows(&self, batch: &mut Batch) {
         for (node, c) in &self.cursors {
-            batch.put(Table::System, rows::cursor(self.tables.ve, *node), codec::encode(&(c.txn, c.journal, c.lost)));
+            let (epoch, chain) = c.at.unwrap_or_default();
+            let row = (c.txn, c.journal, c.lost, epoch, chain);
+            batch.put(Table::System, rows::cursor(self.tables.ve, *node), codec::encode(&row));
         }
     }
+}
+
+/// A cursor's row: transaction, journal position, whether it is lost, epoch and chain hash (zeros where they were not known).
+type Row = (TxnNo, u64, bool, Epoch, Hash);
+
+/// Stores of before have rows without the last two.
+fn cursor_row(row: &[u8]) -> std::result::Result<Row, crate::meta::MetaError> {
+    rows::decode::<Row>("system", row).or_else(|e| {
+        let old = rows::decode::<(TxnNo, u64, bool)>("system", row).map_err(|_| e)?;
+        Ok((old.0, old.1, old.2, Epoch(0), Hash::default()))
+    })
 }
 
 /// The cursors that are stored.
@@ -204,10 +224,11 @@ pub(crate) fn load_cursors(
     let prefix = rows::cursor_prefix(slot);
     let end = prefix_end(&prefix).unwrap_or_else(|| vec![0xff; 32]);
     meta.scan(Table::System, &prefix, &end, &mut |k, v| {
-        let row = rows::parse_cursor(k).and_then(|node| Ok((node, rows::decode::<(TxnNo, u64, bool)>("system", v)?)));
+        let row = rows::parse_cursor(k).and_then(|node| Ok((node, cursor_row(v)?)));
         match row {
-            Ok((node, (txn, journal, lost))) => {
-                out.insert(node, Cursor { txn, journal, lost });
+            Ok((node, (txn, journal, lost, epoch, chain))) => {
+                let at = (chain != Hash::default()).then_some((epoch, chain));
+                out.insert(node, Cursor { txn, at, journal, lost });
                 Scan::Next
             }
             Err(e) => {
@@ -217,6 +238,21 @@ pub(crate) fn load_cursors(
         }
     })?;
     bad.map_or(Ok(out), Err)
+}
+
+/// The journal position from which on cursors hold segments, as their durable rows have it.
+pub(crate) fn stored_floor(
+    cursors: &BTreeMap<[u8; 16], Cursor>,
+    meta: &dyn crate::meta::MetaStore,
+    slot: crate::ids::VeId,
+) -> Result<Option<u64>> {
+    let mut floor = None;
+    for node in cursors.iter().filter(|(_, c)| !c.lost).map(|(node, _)| node) {
+        let row = meta.get_persisted(Table::System, &rows::cursor(slot, *node))?;
+        let journal = row.map_or(Ok(0), |row| cursor_row(&row).map(|row| row.1))?;
+        floor = floor.into_iter().chain([journal]).min();
+    }
+    Ok(floor)
 }
 
 impl Ve {
@@ -241,6 +277,9 @@ impl Ve {
                 (_, Some(sealed)) => return Ok(Known::Here(s.at(lineage, sealed))),
                 _ => {}
             }
+            if let Some((epoch, chain)) = s.followed(txn) {
+                return Ok(Known::Here(Position { lineage, epoch, txn, chain }));
+            }
         }
         if let Some(row) = self.shared.meta.get(Table::System, &rows::txn(self.slot, txn))? {
             let row: rows::TxnRow = rows::decode("system", &row)?;
@@ -249,36 +288,6 @@ impl Ve {
         Ok(self
             .find(txn)?
             .map_or(Known::Gone, |s| Known::Here(Position { lineage, epoch: s.epoch, txn, chain: s.chain })))
-    }
-
-    /// Where a transaction lies in the journal; the part before what is remembered is looked through once.
-    fn find(&self, txn: TxnNo) -> Result<Option<Sealed>> {
-        let (span, known) = {
-            let s = self.state.lock();
-            if let Some(sealed) = s.index.get(txn) {
-                return Ok(Some(*sealed));
-            }
-            let until = s.index.seals.front().map_or(s.head.journal, |f| f.begin);
-            if s.index.scanned || s.journal.oldest() >= until {
-                return Ok(None);
-            }
-            (s.journal.span(s.journal.oldest(), until), s.journal.oldest() == 0)
-        };
-        let Some(span) = span else { return Ok(None) };
-        let found = seals(&span, known)?;
-        let mut s = self.state.lock();
-        let joins = match (found.last(), s.index.seals.front()) {
-            (Some(last), Some(first)) => last.txn.next() == first.txn,
-            (Some(last), None) => last.txn == s.index.first.txn,
-            _ => false,
-        };
-        s.index.scanned = true;
-        if joins {
-            for sealed in found.into_iter().rev().take(INDEX_MAX) {
-                s.index.seals.push_front(sealed);
-            }
-        }
-        Ok(s.index.get(txn).copied())
     }
 
     /// The transaction after `after`.
@@ -322,21 +331,33 @@ impl Ve {
 
     /// A follower has everything up to `txn`: what is behind that is held for it. A cursor never goes back, unless it lost its hold.
     pub fn set_cursor(&self, node: [u8; 16], txn: TxnNo) -> Result<()> {
+        if self.state.lock().cursors.get(&node).is_some_and(|c| c.txn == txn && !c.lost) {
+            return Ok(());
+        }
         let sealed = if txn == TxnNo(0) { None } else { self.find(txn)? };
+        // The journal may begin right behind it.
+        let next = if sealed.is_none() && txn != TxnNo(0) { self.find(txn.next())? } else { None };
+        let at = match self.position_at(txn)? {
+            Known::Here(position) => Some((position.epoch, position.chain)),
+            Known::Beyond | Known::Gone => None,
+        };
         let mut s = self.state.lock();
         let journal = match sealed {
             Some(sealed) => sealed.end,
             None if txn == s.head.txn => s.head.journal,
-            None => s.journal.oldest(),
+            None => next.map_or(s.journal.oldest(), |next| next.begin),
         };
         let fresh = !s.cursors.contains_key(&node);
         // A position whose successors were recycled holds nothing.
-        let lost = sealed.is_none() && txn != s.head.txn && s.journal.oldest() > 0;
-        s.cursors.insert(node, Cursor { txn, journal, lost });
+        let lost = sealed.or(next).is_none() && txn != s.head.txn && s.journal.oldest() > 0;
+        s.cursors.insert(node, Cursor { txn, at, journal, lost });
         if fresh {
             let mut batch = Batch::default();
             s.cursor_rows(&mut batch);
             self.shared.meta.write(batch)?;
+            drop(s);
+            // A start that did not know it would give its journal back before anybody could say so.
+            self.shared.meta.persist()?;
         }
         Ok(())
     }
@@ -376,24 +397,4 @@ fn record(frame: &Frame<'_>, txn: TxnNo, offset: &mut u64, at: u64) -> Result<Fe
         }
     };
     Ok(FeedRecord { body: Bytes::copy_from_slice(frame.body), payload })
-}
-
-/// The transactions that lie whole in a range; the first one only where the range begins with it (`whole`).
-fn seals(span: &Span, whole: bool) -> Result<Vec<Sealed>> {
-    let mut out: Vec<Sealed> = Vec::new();
-    let mut before = whole.then_some((Hash([0; 32]), 0));
-    span.each(&mut |at, frame| {
-        if frame.header.kind == FrameKind::Body {
-            return Ok(());
-        }
-        let seal: Seal = codec::decode(frame.body).map_err(|e| e.at("seal", format!("position {at}")))?;
-        let end = at + frame.header.frame_len();
-        if let Some((previous, begin)) = before {
-            let (txn, epoch) = (frame.header.txn, frame.header.epoch);
-            out.push(Sealed { txn, epoch, chain: seal.chain, previous, begin, end, volume: 0 });
-        }
-        before = Some((seal.chain, end));
-        Ok(())
-    })?;
-    Ok(out)
 }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::feed::stored_floor;
 use super::{Frozen, State, Ve};
 use crate::codec;
 use crate::error::{Error, Result};
@@ -155,7 +156,9 @@ impl Ve {
     /// Gives back journal segments that end before `position`.
     pub(crate) fn recycle_journal(&self, position: u64) -> Result<()> {
         let mut s = self.state.lock();
-        let held = s.cursor_floor(self.shared.options.cursor_bytes);
+        s.limit_cursors(self.shared.options.cursor_bytes);
+        // What a start will find: a cursor that has moved on since its row was written needs what is behind the row's position.
+        let held = stored_floor(&s.cursors, &*self.shared.meta, self.slot)?;
         s.journal.recycle(held.map_or(position, |h| h.min(position)))
     }
 }
