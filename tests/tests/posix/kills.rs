@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aspfs_tests::mounted::Bed;
 use aspfs_tests::mounted::system::Mapping;
@@ -262,10 +262,17 @@ fn what_was_done_and_not_answered_is_not_done_again() {
 fn large_writes_do_not_notice_that_the_daemon_is_killed() {
     const LARGE: usize = 1 << 20;
     let Some((bed, ve)) = crate::bed(600) else { return };
-    let status = fs::read_to_string(format!("/proc/{}/status", bed.daemon())).unwrap();
-    let locked = status.lines().find_map(|line| line.strip_prefix("VmLck:")).unwrap().trim();
-    let locked: u32 = locked.strip_suffix(" kB").unwrap().parse().unwrap();
-    assert!(locked * 1024 >= 2 * vefs::fuse::WRITE_MAX, "the buffers of both readers: {locked} kB");
+    // Each reader locks its own when it begins, which may be after the mount answers.
+    let locked = || {
+        let status = fs::read_to_string(format!("/proc/{}/status", bed.daemon())).unwrap();
+        let locked = status.lines().find_map(|line| line.strip_prefix("VmLck:")).unwrap().trim();
+        locked.strip_suffix(" kB").unwrap().parse::<u32>().unwrap() * 1024
+    };
+    let begin = Instant::now();
+    while locked() < 2 * vefs::fuse::WRITE_MAX {
+        assert!(begin.elapsed() < Duration::from_secs(30), "the buffers of both readers: {} bytes", locked());
+        std::thread::sleep(Duration::from_millis(5));
+    }
     let mut rng = Rng::new(rounds("ASPFS_SEED", 1));
     let over = AtomicBool::new(false);
     let file = OpenOptions::new().write(true).create_new(true).open(ve.join("large")).unwrap();
