@@ -184,6 +184,11 @@ impl State {
         }
     }
 
+    /// The nodes whose cursors hold the journal.
+    pub fn holding(&self) -> impl Iterator<Item = [u8; 16]> {
+        self.cursors.iter().filter(|(_, c)| !c.lost).map(|(node, _)| *node)
+    }
+
     /// Epoch and chain hash of a transaction at which a follower stands.
     fn followed(&self, txn: TxnNo) -> Option<(Epoch, Hash)> {
         self.cursors.values().find(|c| c.txn == txn).and_then(|c| c.at)
@@ -238,21 +243,6 @@ pub(crate) fn load_cursors(
         }
     })?;
     bad.map_or(Ok(out), Err)
-}
-
-/// The journal position from which on cursors hold segments, as their durable rows have it.
-pub(crate) fn stored_floor(
-    cursors: &BTreeMap<[u8; 16], Cursor>,
-    meta: &dyn crate::meta::MetaStore,
-    slot: crate::ids::VeId,
-) -> Result<Option<u64>> {
-    let mut floor = None;
-    for node in cursors.iter().filter(|(_, c)| !c.lost).map(|(node, _)| node) {
-        let row = meta.get_persisted(Table::System, &rows::cursor(slot, *node))?;
-        let journal = row.map_or(Ok(0), |row| cursor_row(&row).map(|row| row.1))?;
-        floor = floor.into_iter().chain([journal]).min();
-    }
-    Ok(floor)
 }
 
 impl Ve {

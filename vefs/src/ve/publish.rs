@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::feed::stored_floor;
 use super::{Frozen, State, Ve};
 use crate::codec;
 use crate::error::{Error, Result};
@@ -155,10 +154,19 @@ impl Ve {
 
     /// Gives back journal segments that end before `position`.
     pub(crate) fn recycle_journal(&self, position: u64) -> Result<()> {
+        // What a start will find: a cursor that has moved on since its row was written needs what is behind the row's position. The rows are read
+        // without the lock; they only move on.
+        let nodes: Vec<[u8; 16]> = {
+            let mut s = self.state.lock();
+            s.limit_cursors(self.shared.options.cursor_bytes);
+            s.holding().collect()
+        };
+        let held = self.stored_floor(&nodes)?;
         let mut s = self.state.lock();
-        s.limit_cursors(self.shared.options.cursor_bytes);
-        // What a start will find: a cursor that has moved on since its row was written needs what is behind the row's position.
-        let held = stored_floor(&s.cursors, &*self.shared.meta, self.slot)?;
+        // A cursor that came meanwhile may hold all there is.
+        if s.holding().any(|node| !nodes.contains(&node)) {
+            return Ok(());
+        }
         s.journal.recycle(held.map_or(position, |h| h.min(position)))
     }
 }

@@ -190,9 +190,7 @@ impl Store {
             scrub.key = [&ve.slot().0.to_be_bytes()[..], &end.to_be_bytes(), &upto.to_be_bytes()].concat();
             scrub.things += 1;
             scrub.bytes += end - begin;
-            if let Err(e) = twice(|| span.each(&mut |_, _| Ok(())))
-                && (matches!(e, Error::Io { .. }) || !ve.drop_unread(end)?)
-            {
+            if let Err(e) = twice(|| span.each(&mut |_, _| Ok(()))) {
                 self.scrub_found(scrub, Thing::Journal(ve.slot()), &e);
             }
             return Ok(true);

@@ -1,6 +1,6 @@
 //! Transactions of former runs: the journal is looked through once for where they lie.
 
-use super::{INDEX_MAX, Sealed, Ve};
+use super::{INDEX_MAX, Sealed, Ve, cursor_row};
 use crate::change::Seal;
 use crate::codec;
 use crate::error::{Error, Result};
@@ -48,11 +48,22 @@ impl Ve {
     }
 
     /// Drops what the journal kept of former runs up to a position and nobody had read, as it cannot be read; false where there is none.
-    pub(crate) fn drop_unread(&self, upto: u64) -> Result<bool> {
+    fn drop_unread(&self, upto: u64) -> Result<bool> {
         let mut s = self.state.lock();
         let before = s.journal.oldest();
         s.journal.drop_unread(upto)?;
         Ok(s.journal.oldest() > before)
+    }
+
+    /// The journal position from which on these nodes' cursors hold segments, as their durable rows have it.
+    pub(crate) fn stored_floor(&self, nodes: &[[u8; 16]]) -> Result<Option<u64>> {
+        let mut floor = None;
+        for node in nodes {
+            let row = self.shared.meta.get_persisted(Table::System, &rows::cursor(self.slot, *node))?;
+            let journal = row.map_or(Ok(0), |row| cursor_row(&row).map(|row| row.1))?;
+            floor = floor.into_iter().chain([journal]).min();
+        }
+        Ok(floor)
     }
 
     /// The transactions that lie whole in a range. Of the first one what was before has to be known otherwise, or it is left out.
