@@ -17,8 +17,12 @@ use crate::node::NodeId;
 
 /// How long another node is waited for.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// How long a promotion waits for what other nodes have: an outage gets longer by it.
+/// How long a promotion waits for what the former primary has: an outage gets longer by it.
 pub(super) const ASKED: Duration = Duration::from_millis(400);
+/// How long the node that a VE is handed to is asked for its answer.
+const TAKEN: Duration = Duration::from_secs(60);
+/// The pause before it is asked again.
+const AGAIN: Duration = Duration::from_millis(100);
 /// How long a switchover waits for the replica to have everything.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -196,21 +200,32 @@ impl Inner {
         })?;
         self.stop_leading(id);
         self.hand_epoch_over(&ve, epoch, to).await?;
-        let taken = match self.ask(to, Question::TakeOver { ve: id, position, epoch }).await {
-            Ok(Reply::Stranger) => Ok(Reply::No("it does not count this node in".into())),
-            other => other,
-        };
-        match taken {
-            Ok(Reply::Taken(epoch)) => Ok(epoch),
-            Ok(Reply::No(why)) => {
+        match self.taken(to, &Question::TakeOver { ve: id, position, epoch }).await {
+            Ok(epoch) => Ok(epoch),
+            Err(Some(why)) => {
                 // It did not: this node goes on, in a term of its own.
                 let next = self.epoch_for(&ve, epoch, &Insists::default()).await?;
                 block_in_place(|| self.begin_writing(&ve, next, None))?;
                 Err(cannot(format!("node {to} did not take VE {id} over: {why}")))
             }
-            Ok(_) | Err(_) => {
+            Err(None) => {
                 let text = "it does not answer; this node writes the VE no more. Promote it on one of the two nodes";
                 Err(cannot(format!("VE {id} was handed to node {to}, and {text}")))
+            }
+        }
+    }
+
+    /// Asks a node to take over until it answers: its disk may be slow, and what one lost answer would cost is an outage until a person comes.
+    /// The error is why it did not, if it says so: then it never will on this question.
+    async fn taken(&self, to: NodeId, question: &Question) -> Result<Epoch, Option<String>> {
+        let until = tokio::time::Instant::now() + TAKEN;
+        loop {
+            match self.ask(to, *question).await {
+                Ok(Reply::Taken(epoch)) => return Ok(epoch),
+                Ok(Reply::No(why)) => return Err(Some(why)),
+                Ok(Reply::Stranger) => return Err(Some("it does not count this node in".into())),
+                Ok(_) | Err(_) if tokio::time::Instant::now() >= until => return Err(None),
+                Ok(_) | Err(_) => tokio::time::sleep(AGAIN).await,
             }
         }
     }

@@ -5,6 +5,7 @@
 //! others have by then, since the last words of the former owner may have come meanwhile; the role, durably. A crash before the last step
 //! used up an epoch, and nothing else: the arbiter gives the next one to whoever asks.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -51,6 +52,11 @@ impl Others {
         let theirs = self.positions.iter().find(|(n, _)| *n == node).and_then(|(_, p)| *p);
         node == me || theirs.is_some_and(|p| (p.epoch, p.txn) <= (here.epoch, here.txn))
     }
+
+    /// Who did not answer.
+    fn silent(&self) -> impl Iterator<Item = NodeId> {
+        self.positions.iter().filter(|(_, p)| p.is_none()).map(|(n, _)| *n)
+    }
 }
 
 impl Inner {
@@ -69,28 +75,35 @@ impl Inner {
         let policy = ve.policy()?;
         let me = self.cluster.node();
         let former = Some(NodeId(policy.writer)).filter(|n| *n != NodeId::default() && *n != me);
-        let mut others = self.others(&ve, &policy, insists.force).await?;
+        let mut others = self.others(&ve, &policy, former.into_iter().collect(), insists.force).await?;
         let mut epoch = next_epoch(others.highest.max(ve.epoch()), me);
         if self.arbitration.is_some() {
             // Who has the epoch and cannot write keeps everybody from it.
             block_in_place(|| whole(&ve))?;
             epoch = self.given(&ve, &others, &insists).await?;
-            others = self.others(&ve, &policy, insists.force).await?;
+            others = self.others(&ve, &policy, others.silent().chain(former).collect(), insists.force).await?;
         }
         let fork = block_in_place(|| self.begin_writing(&ve, epoch, former))?;
         Ok(Promoted { epoch, fork, others: others.positions })
     }
 
-    /// Asks the other nodes of a VE how far they are. Refuses where one of them has more, or writes, unless a person insists.
-    async fn others(self: &Arc<Self>, ve: &Ve, policy: &Policy, force: bool) -> Result<Others, OperateError> {
+    /// Asks the other nodes of a VE how far they are. Refuses where one of them has more, or writes, unless a person insists. Those that are `gone`,
+    /// it seems, are waited for only shortly; the others may be slow, and what they have must not be lost for that.
+    async fn others(
+        self: &Arc<Self>,
+        ve: &Ve,
+        policy: &Policy,
+        gone: BTreeSet<NodeId>,
+        force: bool,
+    ) -> Result<Others, OperateError> {
         let (id, lineage, me) = (ve.id(), ve.identity().lineage, self.cluster.node());
         let mut answers = tokio::task::JoinSet::new();
         for node in named(policy).into_iter().filter(|n| *n != me) {
             let this = self.clone();
-            answers.spawn(async move {
-                let asked = this.ask(node, Question::Position { ve: id, lineage });
-                (node, tokio::time::timeout(ASKED, asked).await.unwrap_or_else(|_| Err("no answer in time".into())))
-            });
+            let patience = if gone.contains(&node) { ASKED } else { PATIENCE };
+            answers.spawn(
+                async move { (node, this.ask_for(patience, node, Question::Position { ve: id, lineage }).await) },
+            );
         }
         let mut others = Others { positions: vec![], highest: ve.epoch() };
         for (node, answer) in answers.join_all().await {
@@ -236,7 +249,7 @@ impl Inner {
         Ok(fork)
     }
 
-    /// The former primary has stepped down in favour of this node.
+    /// The former primary has stepped down in favour of this node. It asks again until it hears the answer: a second time changes nothing.
     pub(super) fn take_over(
         self: &Arc<Self>,
         id: VeId,
@@ -249,7 +262,12 @@ impl Inner {
                 return Err(cannot(format!("there is no VE {id} here")));
             }
             let ve = self.store.ve(id)?;
-            let policy = ve.policy()?;
+            let (policy, role) = (ve.policy()?, ve.role());
+            let took =
+                (role.fork.txn, role.fork.epoch, role.fork.chain) == (position.txn, position.epoch, position.chain);
+            if ve.is_writer() && took && role.epoch > epoch {
+                return Ok(role.epoch);
+            }
             if policy.writer != from.0 {
                 self.strangers.count(Word::TakeOver, from, Some(id));
                 return Err(cannot(format!("node {from} is not the writer of VE {id}, as far as is known here")));
@@ -257,13 +275,21 @@ impl Inner {
             if !policy.replicas.iter().any(|r| r.node == self.me().0) {
                 return Err(cannot(format!("this node is no replica of VE {id}")));
             }
+            // Somebody was promoted in a higher one, and writes.
+            if ve.epoch() > epoch {
+                return Err(cannot(format!("VE {id} is in epoch {} here, not {}", ve.epoch().0, epoch.0)));
+            }
             let here = ve.durable_position();
             if ve.is_writer() || here != position {
                 return Err(cannot(format!("VE {id} is at transaction {} here, not {}", here.txn, position.txn)));
             }
             // With an arbiter it is this node's already, by the same rule.
-            let next = next_epoch(epoch.max(ve.epoch()), self.me());
-            self.begin_writing(&ve, next, Some(from))?;
+            let next = next_epoch(epoch, self.me());
+            match self.begin_writing(&ve, next, Some(from)) {
+                // The role is durable: an answer that it did not take over would make a second writer of the one who asks.
+                Err(e) if ve.is_writer() => tracing::error!(ve = %id, error = %e, "took over, and cannot go on"),
+                begun => _ = begun?,
+            }
             Ok(next)
         })
     }

@@ -44,7 +44,7 @@ impl Hostile {
         })
     }
 
-    fn ask(&self, to: NodeId, question: Question) -> Reply {
+    pub(super) fn ask(&self, to: NodeId, question: Question) -> Reply {
         Reply::decode(&self.request(to, question.encode())).unwrap()
     }
 

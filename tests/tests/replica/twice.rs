@@ -1,14 +1,15 @@
-//! A VE that is not here, whose writer greets again before its state has come.
+//! What is said twice, since the answer was slow or lost.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use aspfs_replica::runtime::with_replica;
+use aspfs_replica::runtime::{Question, Reply, with_replica};
 use aspfs_replica::wire::{Message, Refusal};
 use aspfs_tests::harness::empty_tree;
-use vefs::change::{Policy, ReplicaOf, Settings};
+use vefs::change::{AtWindow, Policy, ReplicaOf, Settings};
+use vefs::ids::{Epoch, Position, TxnNo};
 
-use super::nodes::{VE, file, nodes, wait};
+use super::nodes::{VE, file, nodes, replicated, wait};
 use super::strangers::Hostile;
 
 /// Whoever greets is told that the VE is not here, and a moment later its state is pulled. A second greeting within that moment pulled it again when
@@ -39,4 +40,31 @@ fn a_second_greeting_pulls_no_second_state() {
     let first = b.ve();
     std::thread::sleep(Duration::from_secs(2));
     assert!(Arc::ptr_eq(&first, &b.ve()), "what had come was replaced");
+}
+
+/// A primary that had stepped down asked its successor once to take over, for three seconds. On a slow disk that was not enough: the successor wrote,
+/// the administrator was told that none did, and asking again would have been refused, upon which the old primary wrote, too (checks G18, G19).
+#[test]
+fn a_second_request_to_take_over_changes_nothing() {
+    let [mut a, b] = nodes();
+    let ve = replicated(&a, &[&b], AtWindow::Degrade);
+    file(&ve, "one", b"1").unwrap();
+    ve.commit().unwrap();
+    wait("the replica", || a.acked(b.id()));
+    let (epoch, position) = (ve.epoch(), ve.durable_position());
+    drop(ve);
+    a.stop();
+    let writer = Hostile::new(&a.cluster);
+    let ask = |position: Position, epoch: Epoch| writer.ask(b.id(), Question::TakeOver { ve: VE, position, epoch });
+    let Reply::Taken(taken) = ask(position, epoch) else { panic!("it did not take over") };
+    assert_eq!(taken.term(), epoch.term() + 1);
+    assert!(matches!(ask(position, epoch), Reply::Taken(e) if e == taken));
+    file(&b.ve(), "two", b"2").unwrap();
+    b.ve().commit().unwrap();
+    assert!(matches!(ask(position, epoch), Reply::Taken(e) if e == taken));
+    // What is not the position that it took over at is another matter.
+    let other = Position { txn: TxnNo(position.txn.0 - 1), ..position };
+    assert!(matches!(ask(other, epoch), Reply::No(_)));
+    assert!(matches!(ask(position, taken), Reply::No(_)));
+    assert!(b.ve().is_writer() && b.ve().epoch() == taken && b.ve().fenced().is_none());
 }
