@@ -125,15 +125,19 @@ impl Question {
     /// Reads one.
     pub fn decode(bytes: &[u8]) -> Result<(VeId, Question), BlobError> {
         let About { ve, what } = blob::open::<About<Question>>(Kind::Question, LEN_MAX, bytes)?;
-        let (epoch, rest) = match &what {
+        if what.is_sane() { Ok((ve, what)) } else { Err(BlobError::Field("number")) }
+    }
+
+    /// Whether its numbers are in their bounds.
+    pub fn is_sane(&self) -> bool {
+        let (epoch, rest) = match self {
             Question::Standing { .. } | Question::Over => (Epoch(0), true),
             Question::At(txn) => (Epoch(0), txn.0 <= COUNTER_MAX),
             Question::Join(epoch) | Question::Lagging(epoch, _) => (*epoch, true),
             Question::Lease(epoch, ms) => (*epoch, *ms <= MS_MAX),
             Question::Take(epoch, p) | Question::Promoted(epoch, p) => (*epoch, position_is_sane(p)),
         };
-        let sane = rest && epoch.0 <= COUNTER_MAX;
-        if sane { Ok((ve, what)) } else { Err(BlobError::Field("number")) }
+        rest && epoch.0 <= COUNTER_MAX
     }
 }
 
@@ -146,14 +150,18 @@ impl Reply {
     /// Reads one.
     pub fn decode(bytes: &[u8]) -> Result<(VeId, Reply), BlobError> {
         let About { ve, what } = blob::open::<About<Reply>>(Kind::Reply, LEN_MAX, bytes)?;
-        let sane = match &what {
+        if what.is_sane() { Ok((ve, what)) } else { Err(BlobError::Field("number")) }
+    }
+
+    /// Whether its numbers are in their bounds.
+    pub fn is_sane(&self) -> bool {
+        match self {
             Reply::Standing(s) => position_is_sane(&s.position) && s.epoch.0 <= COUNTER_MAX,
             Reply::At { position, fork, .. } => position.iter().chain([fork]).all(position_is_sane),
             Reply::Joined(p, _) => position_is_sane(p),
             Reply::No(No::Epoch(e)) => e.0 <= COUNTER_MAX,
             Reply::No(No::NotYet(ms)) => *ms <= MS_MAX,
             Reply::Done | Reply::No(_) => true,
-        };
-        if sane { Ok((ve, what)) } else { Err(BlobError::Field("number")) }
+        }
     }
 }

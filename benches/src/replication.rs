@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use aspfs_replica::cluster::Cluster;
 use aspfs_replica::node::NodeId;
-use aspfs_replica::runtime::{Runtime, with_replica};
+use aspfs_replica::runtime::{Runtime, Writers, with_replica};
 use bytes::Bytes;
 use vefs::change::{AtWindow, Policy, ReplicaOf, Settings};
 use vefs::clock::SystemClock;
@@ -159,7 +159,7 @@ fn node(dir: &Path, cluster: Arc<Cluster>) -> Result<Node> {
     let background = Background::start(store.clone(), Duration::from_secs(1))?;
     let id = cluster.node();
     let clock = Arc::new(SystemClock);
-    let runtime = Runtime::start(store.clone(), cluster.clone(), "127.0.0.1:0".parse()?, clock, None)?;
+    let runtime = Runtime::start(store.clone(), cluster.clone(), "127.0.0.1:0".parse()?, clock, &Writers::default())?;
     let address = runtime.local_addr().context("an address")?.to_string();
     if cluster.has_authority() {
         cluster.set_addresses(&id.to_string(), &[address.parse()?])?;

@@ -7,6 +7,7 @@ use vefs::codec;
 use vefs::content::ExtentPlace;
 use vefs::format::extent::ExtentHeader;
 use vefs::format::identity::Identity;
+use vefs::format::note::{self, Note};
 use vefs::format::record::{self, FrameKind, Parts};
 use vefs::format::role::{Fork, Role, RoleKind};
 use vefs::format::segment::SegmentHeader;
@@ -153,6 +154,12 @@ fn policy() -> Policy {
     let replica = ReplicaOf { node: counting(0x51), required: true, bandwidth: 1 << 20 };
     let (replicas, writer) = (vec![replica], counting(0x71));
     Policy { window_ms: 2000, at_window: AtWindow::Stall, weight: 7, recorded: true, replicas, writer }
+}
+
+/// The sample note.
+pub fn note() -> Note {
+    let body = (1..=60).collect();
+    Note { store: [7; 16], lineage: Lineage([3; 16]), kind: note::Kind::Promises, body }
 }
 
 /// The sample role.
@@ -323,6 +330,7 @@ pub fn encoded() -> Vec<(&'static str, String, Vec<u8>)> {
     add("headers", "superblock", superblock().to_bytes().to_vec());
     add("headers", "identity", identity().to_bytes().to_vec());
     add("headers", "role", role().to_bytes().to_vec());
+    add("headers", "note", note().to_bytes().expect("a short body").to_vec());
     add("headers", "segment", segment().to_bytes().to_vec());
     add("headers", "extent-file", extent_header().to_bytes().to_vec());
     add("headers", "template", label().to_bytes().expect("a valid label").to_vec());

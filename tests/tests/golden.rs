@@ -16,6 +16,7 @@ use vefs::codec;
 use vefs::content::ExtentPlace;
 use vefs::format::extent::ExtentHeader;
 use vefs::format::identity::Identity;
+use vefs::format::note::Note;
 use vefs::format::record::{self, FrameKind};
 use vefs::format::segment::SegmentHeader;
 use vefs::format::stack::Stack;
@@ -57,6 +58,7 @@ fn same<T: Decode<()> + Encode + PartialEq + Debug>(file: &str, name: &str, want
 #[test]
 fn golden_headers_are_read() {
     assert_eq!(Superblock::parse(&golden("headers", "superblock")), Ok(samples::superblock()));
+    assert_eq!(Note::parse(&golden("headers", "note")), Ok(samples::note()));
     assert_eq!(Identity::parse(&golden("headers", "identity")), Ok(samples::identity()));
     assert_eq!(SegmentHeader::parse(&golden("headers", "segment")), Ok(samples::segment()));
     assert_eq!(ExtentHeader::parse(&golden("headers", "extent-file")), Ok(samples::extent_header()));

@@ -37,6 +37,7 @@ struct Inner {
     primary: Option<NodeId>,
     refusal: Option<Refusal>,
     since: Option<Duration>,
+    heard: Option<Duration>,
     /// The last comparison with the primary, and how many found a difference.
     compared: Option<(TxnNo, bool)>,
     differences: u64,
@@ -58,6 +59,8 @@ pub struct FollowFigures {
     pub primary: Option<NodeId>,
     /// Whether it is connected.
     pub connected: bool,
+    /// When it was heard last in this run, in time since boot.
+    pub heard: Option<Duration>,
     /// What it has, durably.
     pub durable: Position,
     /// The last refusal of a stream.
@@ -95,6 +98,7 @@ impl Following {
             primary: None,
             refusal: None,
             since: None,
+            heard: None,
             compared: None,
             differences: 0,
         };
@@ -115,12 +119,22 @@ impl Following {
         inner.follower = VeFollower::new(ve);
     }
 
+    /// Takes note of an epoch that this node has joined. Nothing of a lower one is taken in behind what is here when this returns.
+    pub(super) fn note_epoch(&self, epoch: vefs::ids::Epoch) -> vefs::Result<Arc<Ve>> {
+        // Frames are taken with this lock held.
+        let inner = self.inner.lock();
+        let ve = inner.follower.ve().clone();
+        ve.note_epoch(epoch)?;
+        Ok(ve)
+    }
+
     /// How it is.
     pub fn figures(&self) -> FollowFigures {
         let inner = self.inner.lock();
         FollowFigures {
             primary: inner.primary,
             connected: inner.since.is_some(),
+            heard: inner.heard,
             durable: inner.follower.durable(),
             refusal: inner.refusal,
             refusals: inner.machine.refusals().clone(),
@@ -213,6 +227,10 @@ impl Following {
             return true;
         }
         let actions = inner.machine.receive(&mut inner.follower, envelope, message, now);
+        // A word of somebody in a lower epoch, which has just been refused, is none of the primary.
+        if envelope.epoch >= inner.follower.highest_epoch() {
+            inner.heard = Some(now);
+        }
         inner.say(now);
         let over = inner.settle(self.id, session, &actions);
         if actions.contains(&Action::Sync) {

@@ -7,6 +7,7 @@ mod compare;
 mod exposed;
 mod follow;
 mod govern;
+mod leases;
 mod operate;
 mod pace;
 mod peers;
@@ -28,9 +29,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use vefs::change::Policy;
 use vefs::clock::Clock;
-use vefs::ids::{TxnNo, VeId};
+use vefs::ids::{Epoch, TxnNo, VeId};
 use vefs::{Store, Ve};
 
+use crate::arbiter::lease::Terms;
 use crate::cluster::Cluster;
 use crate::local::HeldStates;
 use crate::net::{NetError, PeerStats, Settings, Transport};
@@ -57,6 +59,34 @@ pub(crate) struct Led {
     pub ve: Arc<Ve>,
     pub exposed: Arc<Exposed>,
     pub links: Mutex<BTreeMap<NodeId, Arc<Link>>>,
+    /// The promises that it is written by, where replicas give them.
+    pub lease: leases::Lease,
+}
+
+/// Who says which node writes a VE.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum NamedBy {
+    /// People.
+    #[default]
+    People,
+    /// The required replicas: a lease of theirs is so long.
+    Replicas(Duration),
+    /// An etcd.
+    Etcd(ArbiterSettings),
+}
+
+/// Whoever is told that this node was promoted by itself, and in which epoch.
+pub type OnPromotion = Arc<dyn Fn(VeId, Epoch) + Send + Sync>;
+
+/// How VEs get their writers. The same on every node of a cluster.
+#[derive(Clone, Default)]
+pub struct Writers {
+    /// Who names them.
+    pub by: NamedBy,
+    /// Whether a replica that hears of no primary asks to become it by itself. People have to be asked.
+    pub fail_over: bool,
+    /// Is told of it.
+    pub on_promotion: Option<OnPromotion>,
 }
 
 pub(crate) struct Inner {
@@ -76,8 +106,17 @@ pub(crate) struct Inner {
     repairs: Mutex<BTreeMap<vefs::ids::Hash, Duration>>,
     /// VEs of which a whole state is being pulled.
     pub pulls: Mutex<std::collections::BTreeSet<VeId>>,
-    /// Held by whoever promotes, hands over or rewinds: one at a time.
-    operating: tokio::sync::Mutex<()>,
+    /// Held by whoever promotes or hands over a VE: one at a time.
+    operating: Mutex<BTreeMap<VeId, Arc<tokio::sync::Mutex<()>>>>,
+    /// Held by whoever changes which replicas a VE has.
+    policies: Mutex<()>,
+    /// VEs that this node is to be promoted for, and whether a person has said that the former primary is off.
+    claims: Mutex<BTreeMap<VeId, bool>>,
+    /// What this node promised primaries.
+    lessors: leases::Lessors,
+    /// The leases of required replicas, if they name writers.
+    terms: Option<Terms>,
+    promoted: Option<OnPromotion>,
     /// Held by whoever begins or ends to lead or follow a VE.
     refreshing: Mutex<()>,
     /// The arbiter outside, if there is one.
@@ -104,13 +143,13 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// Listens for other nodes, and goes on with every VE that is replicated. `arbiter`: who gives epochs and leases, if not people.
+    /// Listens for other nodes, and goes on with every VE that is replicated.
     pub fn start(
         store: Arc<Store>,
         cluster: Arc<Cluster>,
         listen: SocketAddr,
         clock: Arc<dyn Clock>,
-        arbiter: Option<&ArbiterSettings>,
+        writers: &Writers,
     ) -> Result<Runtime, StartError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(THREADS)
@@ -118,7 +157,18 @@ impl Runtime {
             .enable_all()
             .build()
             .map_err(StartError::Threads)?;
+        let (arbiter, terms) = match &writers.by {
+            NamedBy::People => (None, None),
+            NamedBy::Replicas(lease) => (None, Some(Terms::new(*lease))),
+            NamedBy::Etcd(settings) => (Some(settings), None),
+        };
+        let lease = terms.or(arbiter.map(|a| Terms::new(a.lease))).filter(|_| writers.fail_over);
         let inner = Arc::new(Inner {
+            lessors: leases::Lessors::new(store.clone(), clock.clone()),
+            policies: Mutex::default(),
+            claims: Mutex::default(),
+            terms,
+            promoted: writers.on_promotion.clone(),
             store,
             cluster: cluster.clone(),
             clock,
@@ -131,7 +181,7 @@ impl Runtime {
             repaired: Default::default(),
             repairs: Mutex::default(),
             pulls: Mutex::default(),
-            operating: tokio::sync::Mutex::default(),
+            operating: Mutex::default(),
             rooting: tokio::sync::Mutex::default(),
             refreshing: Mutex::default(),
             arbitration: arbiter.map(|settings| Arc::new(govern::Arbitration::new(settings))),
@@ -151,6 +201,9 @@ impl Runtime {
                 led.iter().for_each(|l| l.exposed.tick());
             }
         });
+        if let Some(terms) = lease {
+            runtime.spawn(leases::fail_over(Arc::downgrade(&inner), terms));
+        }
         let resumed = inner.clone();
         let inquiring = Arc::downgrade(&inner);
         runtime.spawn(async move {
@@ -255,14 +308,17 @@ impl Inner {
         }
         let mut policy = ve.policy()?;
         // A replica that was removed has a copy, and may ask the arbiter for the VE: it is not to be had while it is written here.
-        let was_shared = self.arbitration.is_some() && policy.writer != [0; 16];
+        let was_shared = (self.arbitration.is_some() || self.terms.is_some()) && policy.writer != [0; 16];
         if policy.replicas.is_empty() && !was_shared {
             self.stop_leading(ve.id());
             return Ok(());
         }
-        // Before anything is shipped: the others know by it whom they follow (promise G30).
-        if policy.writer != self.cluster.node().0 {
-            policy.writer = self.cluster.node().0;
+        // Before anything is shipped: the others know by it whom they follow (promise G30). A node that was promoted may have died before it had
+        // said that it is no replica any more.
+        let me = self.cluster.node().0;
+        if policy.writer != me || policy.replicas.iter().any(|r| r.node == me) {
+            policy.writer = me;
+            policy.replicas.retain(|r| r.node != me);
             ve.set_policy(policy.clone())?;
             ve.commit()?;
         }
@@ -276,16 +332,22 @@ impl Inner {
         }
         // Sessions are told apart by the epoch: the next run of this daemon must have another one, whatever it writes.
         ve.note_epoch(ve.epoch())?;
-        let exposed = Exposed::watch(ve, policy, self.clock.clone(), self.arbitration.is_some());
-        let led = Arc::new(Led { ve: ve.clone(), exposed, links: Mutex::default() });
+        let governed = self.arbitration.is_some() || self.terms.is_some();
+        let exposed = Exposed::watch(ve, policy, self.clock.clone(), governed);
+        let led = Arc::new(Led { ve: ve.clone(), exposed, links: Mutex::default(), lease: leases::Lease::default() });
+        led.set_lessors(policy);
         self.led.lock().insert(ve.id(), led.clone());
         if let Some(arbitration) = self.arbitration.clone() {
             self.runtime.spawn(govern::govern(Arc::downgrade(self), led.clone(), arbitration));
+        }
+        if let Some(terms) = self.terms {
+            self.runtime.spawn(leases::hold(Arc::downgrade(self), led.clone(), terms));
         }
         Ok(led)
     }
 
     fn ship(self: &Arc<Self>, led: &Arc<Led>, policy: &Policy) -> vefs::Result<()> {
+        led.set_lessors(policy);
         let cursors = led.ve.cursors();
         let mut acked = BTreeMap::new();
         for (node, cursor, _) in &cursors {
@@ -319,6 +381,11 @@ impl Inner {
             self.runtime.spawn(shipping.run());
         }
         Ok(())
+    }
+
+    /// What whoever promotes or hands over a VE holds.
+    pub(crate) fn operating(&self, ve: VeId) -> Arc<tokio::sync::Mutex<()>> {
+        self.operating.lock().entry(ve).or_default().clone()
     }
 
     /// This node ships a VE no more.

@@ -61,7 +61,8 @@ impl Runtime {
     pub fn promote(&self, ve: VeId, old_primary_is_off: bool, force: bool) -> Result<Promoted, OperateError> {
         let inner = self.inner().clone();
         self.block_on(async move {
-            let _one = inner.operating.lock().await;
+            let operating = inner.operating(ve);
+            let _one = operating.lock().await;
             inner.promote(ve, Insists { old_primary_is_off, force }).await
         })
     }
@@ -70,7 +71,8 @@ impl Runtime {
     pub fn switchover(&self, ve: VeId, to: NodeId) -> Result<Epoch, OperateError> {
         let inner = self.inner().clone();
         self.block_on(async move {
-            let _one = inner.operating.lock().await;
+            let operating = inner.operating(ve);
+            let _one = operating.lock().await;
             inner.switchover(ve, to).await
         })
     }
@@ -181,6 +183,7 @@ impl Inner {
             return Err(cannot(format!("node {to} is no replica of VE {id}")));
         }
         self.arbiter_answers(&led.ve).await?;
+        self.majority_answers(&led).await?;
         // Writers wait from here on; what was accepted is drained.
         led.exposed.hold(true);
         let drained = self.drain(&led, to).await;
@@ -200,12 +203,12 @@ impl Inner {
         })?;
         self.stop_leading(id);
         self.hand_epoch_over(&ve, epoch, to).await?;
+        self.end_promises(&led).await?;
         match self.taken(to, &Question::TakeOver { ve: id, position, epoch }).await {
             Ok(epoch) => Ok(epoch),
             Err(Some(why)) => {
                 // It did not: this node goes on, in a term of its own.
-                let next = self.epoch_for(&ve, epoch, &Insists::default()).await?;
-                block_in_place(|| self.begin_writing(&ve, next, None))?;
+                self.write_again(&led, epoch).await?;
                 Err(cannot(format!("node {to} did not take VE {id} over: {why}")))
             }
             Err(None) => {

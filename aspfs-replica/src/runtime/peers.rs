@@ -35,12 +35,14 @@ pub enum Word {
     Member,
     /// A whole state, or parts of one.
     State,
+    /// That this node promises, or joins an epoch.
+    Right,
 }
 
 impl Word {
     /// All of them.
-    pub const ALL: [Word; 6] =
-        [Word::Hello, Word::Position, Word::TakeOver, Word::Destroyed, Word::Member, Word::State];
+    pub const ALL: [Word; 7] =
+        [Word::Hello, Word::Position, Word::TakeOver, Word::Destroyed, Word::Member, Word::State, Word::Right];
 
     /// Its name, as logs and metrics have it.
     pub fn name(self) -> &'static str {
@@ -51,6 +53,7 @@ impl Word {
             Word::Destroyed => "destroyed",
             Word::Member => "member",
             Word::State => "state",
+            Word::Right => "right",
         }
     }
 }

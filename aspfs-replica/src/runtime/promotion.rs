@@ -16,7 +16,8 @@ use vefs::format::role::RoleKind;
 use vefs::ids::{Epoch, Position, VeId};
 
 use super::Inner;
-use super::govern::{Asker, PATIENCE};
+use super::govern::Asker;
+pub(super) use super::govern::PATIENCE;
 use super::operate::{ASKED, OperateError, Promoted, cannot};
 use super::peers::{Word, named};
 use super::talk::{Question, Reply};
@@ -61,12 +62,25 @@ impl Others {
 
 impl Inner {
     pub(super) async fn promote(self: &Arc<Self>, id: VeId, insists: Insists) -> Result<Promoted, OperateError> {
+        self.promote_unless_heard(id, insists, false).await
+    }
+
+    /// As [`Inner::promote`]. `by_itself`: nobody asked for it; a primary that is heard meanwhile may end it.
+    pub(super) async fn promote_unless_heard(
+        self: &Arc<Self>,
+        id: VeId,
+        insists: Insists,
+        by_itself: bool,
+    ) -> Result<Promoted, OperateError> {
         if !self.store.has_ve(id) {
             return Err(cannot(format!("there is no VE {id} here")));
         }
         let ve = self.store.ve(id)?;
         if ve.is_writer() && ve.fenced().is_none() {
             return Err(cannot(format!("VE {id} is written here already, in epoch {}", ve.epoch().0)));
+        }
+        if let Some(terms) = self.terms {
+            return self.claim(ve, terms, insists, by_itself).await;
         }
         if self.arbitration.is_none() && !insists.old_primary_is_off {
             let text = "this node cannot know that the old primary is off; say so with --old-primary-is-off";
@@ -231,6 +245,9 @@ impl Inner {
         if ve.role().kind != RoleKind::Replica {
             ve.step_down(RoleKind::Replica, ve.epoch())?;
         }
+        if self.terms.is_some() {
+            self.note_promotion(ve, former)?;
+        }
         // Two nodes that did not hear of each other do not meet in one epoch (promise G13).
         let role = ve.promote(epoch)?;
         ve.unfence();
@@ -239,7 +256,9 @@ impl Inner {
         let was_required = policy.replicas.iter().find(|r| r.node == me.0).is_some_and(|r| r.required);
         policy.replicas.retain(|r| r.node != me.0);
         if let Some(former) = former.filter(|f| !policy.replicas.iter().any(|r| r.node == f.0)) {
-            policy.replicas.push(ReplicaOf { node: former.0, required: was_required, bandwidth: 0 });
+            // Where replicas name writers, it would have to promise at once, and is away.
+            let required = was_required && self.terms.is_none();
+            policy.replicas.push(ReplicaOf { node: former.0, required, bandwidth: 0 });
         }
         policy.writer = me.0;
         ve.set_policy(policy)?;
@@ -250,53 +269,68 @@ impl Inner {
     }
 
     /// The former primary has stepped down in favour of this node. It asks again until it hears the answer: a second time changes nothing.
-    pub(super) fn take_over(
+    pub(super) async fn take_over(
         self: &Arc<Self>,
         id: VeId,
         from: NodeId,
         position: Position,
         epoch: Epoch,
     ) -> Result<Epoch, OperateError> {
-        block_in_place(|| {
-            if !self.store.has_ve(id) {
-                return Err(cannot(format!("there is no VE {id} here")));
-            }
-            let ve = self.store.ve(id)?;
-            let (policy, role) = (ve.policy()?, ve.role());
-            let took =
-                (role.fork.txn, role.fork.epoch, role.fork.chain) == (position.txn, position.epoch, position.chain);
-            if ve.is_writer() && took && role.epoch > epoch {
-                return Ok(role.epoch);
-            }
-            if policy.writer != from.0 {
-                self.strangers.count(Word::TakeOver, from, Some(id));
-                return Err(cannot(format!("node {from} is not the writer of VE {id}, as far as is known here")));
-            }
-            if !policy.replicas.iter().any(|r| r.node == self.me().0) {
-                return Err(cannot(format!("this node is no replica of VE {id}")));
-            }
-            // Somebody was promoted in a higher one, and writes.
-            if ve.epoch() > epoch {
-                return Err(cannot(format!("VE {id} is in epoch {} here, not {}", ve.epoch().0, epoch.0)));
-            }
-            let here = ve.durable_position();
-            if ve.is_writer() || here != position {
-                return Err(cannot(format!("VE {id} is at transaction {} here, not {}", here.txn, position.txn)));
-            }
+        let (ve, named) = block_in_place(|| self.may_take_over(id, from, &position, epoch))?;
+        if ve.is_writer() {
+            return Ok(ve.role().epoch);
+        }
+        let begun = match self.terms.filter(|_| named) {
+            Some(terms) => self.claim(ve.clone(), terms, Insists::default(), false).await.map(|_| ()),
             // With an arbiter it is this node's already, by the same rule.
-            let next = next_epoch(epoch, self.me());
-            match self.begin_writing(&ve, next, Some(from)) {
-                // The role is durable: an answer that it did not take over would make a second writer of the one who asks.
-                Err(e) if ve.is_writer() => tracing::error!(ve = %id, error = %e, "took over, and cannot go on"),
-                begun => _ = begun?,
-            }
-            Ok(next)
-        })
+            None => block_in_place(|| self.begin_writing(&ve, next_epoch(epoch, self.me()), Some(from)).map(|_| ())),
+        };
+        match begun {
+            // The role is durable: an answer that it did not take over would make a second writer of the one who asks.
+            Err(e) if ve.is_writer() => tracing::error!(ve = %id, error = %e, "took over, and cannot go on"),
+            begun => begun?,
+        }
+        Ok(ve.role().epoch)
+    }
+
+    /// The VE that this node may take over, or took over just so before; and whether required replicas have a say in it.
+    fn may_take_over(
+        &self,
+        id: VeId,
+        from: NodeId,
+        position: &Position,
+        epoch: Epoch,
+    ) -> Result<(Arc<Ve>, bool), OperateError> {
+        if !self.store.has_ve(id) {
+            return Err(cannot(format!("there is no VE {id} here")));
+        }
+        let ve = self.store.ve(id)?;
+        let (policy, role) = (ve.policy()?, ve.role());
+        let took = (role.fork.txn, role.fork.epoch, role.fork.chain) == (position.txn, position.epoch, position.chain);
+        if ve.is_writer() && took && role.epoch > epoch {
+            return Ok((ve, true));
+        }
+        if policy.writer != from.0 {
+            self.strangers.count(Word::TakeOver, from, Some(id));
+            return Err(cannot(format!("node {from} is not the writer of VE {id}, as far as is known here")));
+        }
+        if !policy.replicas.iter().any(|r| r.node == self.me().0) {
+            return Err(cannot(format!("this node is no replica of VE {id}")));
+        }
+        // Somebody was promoted in a higher one, and writes.
+        if ve.epoch() > epoch {
+            return Err(cannot(format!("VE {id} is in epoch {} here, not {}", ve.epoch().0, epoch.0)));
+        }
+        let here = ve.durable_position();
+        if ve.is_writer() || here != *position {
+            return Err(cannot(format!("VE {id} is at transaction {} here, not {}", here.txn, position.txn)));
+        }
+        Ok((ve, policy.replicas.iter().any(|r| r.required)))
     }
 }
 
 /// Refuses where an object of the state is not here (promise G21).
-fn whole(ve: &Ve) -> Result<(), OperateError> {
+pub(super) fn whole(ve: &Ve) -> Result<(), OperateError> {
     let missing = ve.missing_objects()?;
     let Some(hash) = missing.first() else { return Ok(()) };
     let text = format!("{} objects that its files consist of are missing, {hash} for one", missing.len());

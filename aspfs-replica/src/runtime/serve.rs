@@ -84,7 +84,8 @@ impl Inner {
             return Greeted::Refuse(Refusal::Destroyed, epoch);
         }
         if !self.store.has_ve(ve) {
-            return Greeted::Absent;
+            let voted = self.lessors.voted(lineage);
+            return if epoch < voted { Greeted::Refuse(Refusal::OldEpoch, voted) } else { Greeted::Absent };
         }
         let found = match self.store.ve(ve) {
             Ok(found) => found,
@@ -265,6 +266,7 @@ impl Inner {
         if let Some(following) = gone {
             following.disconnect();
         }
+        self.lessors.forget(lineage);
         block_in_place(|| self.store.bury_ve(ve, lineage))
     }
 
@@ -283,6 +285,7 @@ impl Inner {
             Question::TakeOver { ve, position, .. } => (Word::TakeOver, *ve, position.lineage),
             Question::Root { ve, position } => (Word::State, *ve, position.lineage),
             Question::Beyond { ve, position } => (Word::Position, *ve, position.lineage),
+            Question::Right { ve, lineage, .. } => (Word::Right, *ve, *lineage),
         };
         match (self.of_lineage(ve, lineage), word) {
             (Some(found), _) => !self.members(&found).contains(&from),
@@ -314,9 +317,13 @@ impl Inner {
             }),
             Question::Root { ve, position } => self.root_of(ve, position).await,
             Question::Beyond { ve, position } => self.beyond(ve, position).await,
+            Question::Right { ve, lineage, what } => {
+                Reply::Right(block_in_place(|| self.answer_about_right((from, ve, lineage), what)))
+            }
             Question::TakeOver { ve, position, epoch } => {
-                let _one = self.operating.lock().await;
-                match self.take_over(ve, from, position, epoch) {
+                let operating = self.operating(ve);
+                let _one = operating.lock().await;
+                match self.take_over(ve, from, position, epoch).await {
                     Ok(epoch) => Reply::Taken(epoch),
                     Err(e) => Reply::No(e.to_string().chars().take(500).collect()),
                 }

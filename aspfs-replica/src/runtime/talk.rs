@@ -7,6 +7,7 @@ use vefs::ids::{Epoch, Hash, Lineage, Position, VeId};
 use vefs::limits::COUNTER_MAX;
 
 use super::stake::Beyond;
+use crate::member;
 use crate::node::NodeId;
 
 /// Magic bytes of a question and its answer.
@@ -65,6 +66,15 @@ pub enum Question {
         /// My position.
         position: Position,
     },
+    /// Who may write it, where the required replicas say so.
+    Right {
+        /// Which VE.
+        ve: VeId,
+        /// Of this history.
+        lineage: Lineage,
+        /// The question.
+        what: member::Question,
+    },
 }
 
 /// An answer.
@@ -93,6 +103,8 @@ pub enum Reply {
     Root(Hash),
     /// So much.
     Beyond(Beyond),
+    /// To a question about who may write.
+    Right(member::Reply),
 }
 
 /// Why bytes are no question or answer.
@@ -133,7 +145,8 @@ impl Question {
             | Question::Destroyed { ve, .. }
             | Question::Member { ve, .. }
             | Question::Root { ve, .. }
-            | Question::Beyond { ve, .. } => *ve,
+            | Question::Beyond { ve, .. }
+            | Question::Right { ve, .. } => *ve,
         }
     }
 
@@ -154,7 +167,8 @@ impl Question {
             Question::TakeOver { position, epoch, .. } => sane(position, *epoch)?,
             Question::Member { epoch, .. } => sane(&Position::default(), *epoch)?,
             Question::Root { position, .. } | Question::Beyond { position, .. } => sane(position, position.epoch)?,
-            Question::Position { .. } | Question::Destroyed { .. } => {}
+            Question::Right { what, .. } if !what.is_sane() => return Err(TalkError::Number),
+            Question::Position { .. } | Question::Destroyed { .. } | Question::Right { .. } => {}
         }
         Ok(question)
     }
@@ -172,6 +186,8 @@ impl Reply {
         match &reply {
             Reply::At { position, epoch, .. } => sane(position, *epoch)?,
             Reply::Taken(epoch) => sane(&Position::default(), *epoch)?,
+            Reply::Right(what) if !what.is_sane() => return Err(TalkError::Number),
+            Reply::Right(_) => {}
             Reply::Done | Reply::Destroyed | Reply::Stranger | Reply::No(_) | Reply::Root(_) | Reply::Beyond(_) => {}
         }
         Ok(reply)
@@ -193,6 +209,7 @@ mod tests {
             Question::Member { ve, lineage, node: NodeId([9; 16]), epoch: Epoch(1 << 33) },
             Question::Root { ve, position },
             Question::Beyond { ve, position },
+            Question::Right { ve, lineage, what: member::Question::Lease(Epoch(1 << 33), 3000) },
         ] {
             assert!(Question::is(&q.encode()));
             assert_eq!(Question::decode(&q.encode()).unwrap(), q);
@@ -205,6 +222,7 @@ mod tests {
             Reply::Stranger,
             Reply::Root(Hash([4; 32])),
             Reply::Beyond(Beyond { txns: 3, files: 2, bytes: 1 << 40, whole: true, diverged: false }),
+            Reply::Right(member::Reply::Joined(position, Some(NodeId([9; 16])))),
         ] {
             assert_eq!(Reply::decode(&r.encode()).unwrap(), r);
         }
@@ -214,6 +232,7 @@ mod tests {
             Question::Member { ve, lineage, node: NodeId([9; 16]), epoch: Epoch(u64::MAX) },
             Question::Root { ve, position: far },
             Question::Beyond { ve, position: far },
+            Question::Right { ve, lineage, what: member::Question::Join(Epoch(u64::MAX)) },
         ] {
             assert!(matches!(Question::decode(&over.encode()), Err(TalkError::Number)));
         }

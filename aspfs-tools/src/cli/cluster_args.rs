@@ -104,6 +104,10 @@ pub enum ReplicaCommand {
         ve: VeId,
         /// The node
         node: String,
+        /// The administrator's word that the node does not run, and is not promoted as it is. Needed where the required replicas say who writes
+        /// and too few of the others are there
+        #[arg(long)]
+        node_is_off: bool,
     },
     /// Show how VEs are replicated: state, exposure (E) against the window (W), and what each replica lacks
     Status {
@@ -122,7 +126,7 @@ pub struct PromoteArgs {
     /// The VE
     #[arg(value_name = "VEID")]
     pub ve: VeId,
-    /// The administrator's word that the node that wrote the VE so far does not run. Not needed where an arbiter is configured: then its lease is waited for
+    /// The administrator's word that the node that wrote the VE so far does not run. Not needed where replicas or etcd say who writes: then the lease is waited for
     #[arg(long)]
     pub old_primary_is_off: bool,
     /// Also where another replica has more, or the old primary seems to live: what is beyond is lost. It is listed first, and you are asked

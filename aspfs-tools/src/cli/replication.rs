@@ -97,8 +97,9 @@ pub fn replicas(node: &Node<'_>, command: &ReplicaCommand) -> Result<(), Failure
             let rows: Vec<ReplicaRow> = node.call(&request)?;
             Ok(node.out.table(&rows, REPLICA_HEAD, replica_line)?)
         }
-        ReplicaCommand::Remove { ve, node: which } => {
-            let done: Done = node.call(&Request::ReplicaRemove { ve: Id(*ve), node: which.clone() })?;
+        ReplicaCommand::Remove { ve, node: which, node_is_off } => {
+            let (which, node_is_off) = (which.clone(), *node_is_off);
+            let done: Done = node.call(&Request::ReplicaRemove { ve: Id(*ve), node: which, node_is_off })?;
             Ok(node.out.print(&done, String::new)?)
         }
         ReplicaCommand::Status { ve, watch } => loop {
@@ -123,7 +124,9 @@ fn age(ms: Option<u64>) -> String {
 fn replica_line(r: &ReplicaRow) -> Vec<String> {
     let follows = r.role == "replica";
     let remark = match () {
-        () if r.lease_ms == Some(0) && r.state != "fenced" => "no lease: the arbiter does not answer".into(),
+        () if r.lease_ms == Some(0) && r.state != "fenced" => {
+            "no lease: etcd, or too many required replicas, do not answer".into()
+        }
         () if r.pulling => "pulling a whole state".into(),
         () if r.compared_equal == Some(false) => "it was not what its primary had: replaced, see aspfs branch".into(),
         () if !r.connected => r.reason.clone().unwrap_or_else(|| "not connected".into()),

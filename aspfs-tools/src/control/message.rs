@@ -170,7 +170,7 @@ pub enum Request {
     /// A replica more, or another way of having it. Answer: list of [`ReplicaRow`](super::replication::ReplicaRow).
     ReplicaAdd { ve: Id, node: String, required: bool, bandwidth: u64 },
     /// A replica less. Answer: nothing.
-    ReplicaRemove { ve: Id, node: String },
+    ReplicaRemove { ve: Id, node: String, node_is_off: bool },
     /// How a VE, or every one, is replicated. Answer: list of [`ReplicaRow`](super::replication::ReplicaRow).
     ReplicaStatus { ve: Option<Id> },
     /// This node writes a VE that it followed. Answer: [`PromotedRow`](super::replication::PromotedRow).

@@ -1,14 +1,17 @@
 //! The daemon's configuration: command line over file over defaults. The doc comments of [`Settings`] are the help text, the comments of
 //! `aspfsd config`, and the reference in `docs/operations.md`, which a test compares.
 
+mod writers;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use aspfs_replica::runtime::ArbiterSettings;
 use clap::{Args, CommandFactory};
 use serde::Deserialize;
 use vefs::ve::Retention;
+
+pub use writers::Naming;
 
 use crate::units::{self, UnitError};
 
@@ -55,13 +58,22 @@ pub struct Settings {
     /// Where figures for Prometheus are to be had over HTTP, as 127.0.0.1:PORT; empty: nowhere
     #[arg(long, value_name = "ADDRESS")]
     pub metrics: Option<String>,
-    /// The arbiter that names each VE's writer: etcd servers, like http://10.0.0.1:2379, with commas between; empty: people are. The same on every node of a cluster
+    /// Who says which node writes a VE: people (by the word that the old one is off), replicas (the required ones, by a majority) or etcd. The same on every node of a cluster
+    #[arg(long, value_name = "WHO")]
+    pub writers: Option<String>,
+    /// Whether a replica that hears of no primary is promoted by-itself, by the replicas' or etcd's leave, or by-hand
+    #[arg(long, value_name = "HOW")]
+    pub fail_over: Option<String>,
+    /// A program that is run when this node was promoted by itself, with the VE's identifier and the epoch; empty: none
+    #[arg(long, value_name = "PROGRAM")]
+    pub on_promotion: Option<String>,
+    /// etcd's servers, like http://10.0.0.1:2379, with commas between: where they are named, they say who writes a VE
     #[arg(long, value_name = "URLS")]
     pub etcd: Option<String>,
-    /// What the arbiter's keys begin with
+    /// What etcd's keys begin with
     #[arg(long, value_name = "PREFIX")]
     pub etcd_prefix: Option<String>,
-    /// How long the arbiter lets a writer write at a time, 1s to 60s: a promotion waits for so long, and writers stop where the arbiter is away for longer
+    /// How long replicas or etcd let a writer write at a time, 1s to 60s: a promotion waits for so long, and writers stop where too few of them answer for longer
     #[arg(long, value_name = "DURATION")]
     pub lease: Option<String>,
     /// Most clients at a time
@@ -125,6 +137,9 @@ impl Settings {
             checkpoint_every: s("512M"),
             listen: s(""),
             metrics: s(""),
+            writers: s("people"),
+            fail_over: s("by-hand"),
+            on_promotion: s(""),
             etcd: s(""),
             etcd_prefix: s("/aspfs"),
             lease: s("10s"),
@@ -160,6 +175,9 @@ impl Settings {
             checkpoint_every: self.checkpoint_every.or(below.checkpoint_every),
             listen: self.listen.or(below.listen),
             metrics: self.metrics.or(below.metrics),
+            writers: self.writers.or(below.writers),
+            fail_over: self.fail_over.or(below.fail_over),
+            on_promotion: self.on_promotion.or(below.on_promotion),
             etcd: self.etcd.or(below.etcd),
             etcd_prefix: self.etcd_prefix.or(below.etcd_prefix),
             lease: self.lease.or(below.lease),
@@ -184,6 +202,9 @@ impl Settings {
             ("checkpoint-every", &self.checkpoint_every),
             ("listen", &self.listen),
             ("metrics", &self.metrics),
+            ("writers", &self.writers),
+            ("fail-over", &self.fail_over),
+            ("on-promotion", &self.on_promotion),
             ("etcd", &self.etcd),
             ("etcd-prefix", &self.etcd_prefix),
             ("lease", &self.lease),
@@ -261,8 +282,8 @@ pub struct Config {
     pub listen: Option<std::net::SocketAddr>,
     /// Where figures are to be had.
     pub metrics: Option<std::net::SocketAddr>,
-    /// Who names writers, if not people.
-    pub arbiter: Option<ArbiterSettings>,
+    /// Who names writers.
+    pub naming: Naming,
     /// Most clients at a time.
     pub connections: usize,
     /// What is logged.
@@ -323,36 +344,11 @@ impl Config {
             options,
             listen: address("listen", &settings.listen)?,
             metrics: address("metrics", &settings.metrics)?,
-            arbiter: arbiter(&settings)?,
+            naming: Naming::new(&settings)?,
             connections,
             log,
         })
     }
-}
-
-/// The arbiter, if servers are named.
-fn arbiter(settings: &Settings) -> Result<Option<ArbiterSettings>, ConfigError> {
-    let text = |value: &Option<String>| value.clone().unwrap_or_default();
-    let bad = |name, why| Err(ConfigError::Value { name, why });
-    let (prefix, lease) = (text(&settings.etcd_prefix), text(&settings.lease));
-    if !prefix.starts_with('/') || prefix.ends_with('/') || prefix.len() > 200 {
-        return bad("etcd-prefix", format!("{prefix:?} does not begin with / and end with a name"));
-    }
-    let lease = match units::parse_duration(&lease) {
-        Ok(ms) if (1_000..=60_000).contains(&ms) => std::time::Duration::from_millis(ms),
-        Ok(_) => return bad("lease", "must be from 1s to 60s".into()),
-        Err(e) => return bad("lease", e.to_string()),
-    };
-    let mut servers = Vec::new();
-    for server in text(&settings.etcd).split(',').map(str::trim).filter(|s| !s.is_empty()) {
-        let server = server.trim_end_matches('/');
-        let host = server.strip_prefix("http://").filter(|host| !host.is_empty() && !host.contains(['/', ' ', '@']));
-        if host.is_none() {
-            return bad("etcd", format!("{server:?} is no server like http://10.0.0.1:2379"));
-        }
-        servers.push(server.to_owned());
-    }
-    Ok((!servers.is_empty()).then_some(ArbiterSettings { servers, prefix, lease }))
 }
 
 /// The holder's program: the one named, or the one beside this program. The program may have been replaced since it was started; its folder

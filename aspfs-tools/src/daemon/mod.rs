@@ -19,6 +19,7 @@ mod metrics;
 mod mounting;
 mod mounts;
 mod pages;
+mod promoted;
 mod refuse;
 mod replicas;
 mod replication;

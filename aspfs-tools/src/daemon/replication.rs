@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use aspfs_replica::cluster::{Address, Bundle, Cluster, ClusterError};
 use aspfs_replica::node::NodeId;
-use aspfs_replica::runtime::{Beyond, OperateError, Runtime, with_replica};
+use aspfs_replica::runtime::{Beyond, NamedBy, OperateError, Runtime, Writers, with_replica};
 use vefs::Ve;
 use vefs::change::{self, Policy, ReplicaOf};
 use vefs::clock::{SystemClock, Timestamp};
@@ -70,26 +70,27 @@ impl Daemon {
                 SocketAddr::from(([0, 0, 0, 0], port))
             }
         };
-        let arbiter = self.config.arbiter.as_ref();
-        let runtime = Runtime::start(self.store.clone(), cluster, listen, Arc::new(SystemClock), arbiter);
+        let naming = &self.config.naming;
+        let on_promotion = naming.on_promotion.clone().map(super::promoted::program);
+        let writers = Writers { by: naming.by.clone(), fail_over: naming.fail_over, on_promotion };
+        let runtime = Runtime::start(self.store.clone(), cluster, listen, Arc::new(SystemClock), &writers);
         let runtime = runtime.map_err(failed)?;
         tracing::info!(%listen, "replication has started");
         *self.replication.lock() = Some(Arc::new(runtime));
         Ok(())
     }
 
-    /// Begins to lead a VE that is about to be mounted, if others follow it. With an arbiter nothing is written that it did not allow: where
+    /// Begins to lead a VE that is about to be mounted, if others follow it. Nothing is written that whoever names writers did not allow: where
     /// replication did not start, such a VE is not mounted (promise G18).
     pub fn lead(&self, ve: &Arc<Ve>) -> Result<(), String> {
         let replication = self.replication.lock().clone();
         match replication {
             Some(replication) => replication.refresh(ve).map_err(|e| e.to_string()),
-            None if self.config.arbiter.is_none() => Ok(()),
+            None if self.config.naming.by == NamedBy::People => Ok(()),
             None => match ve.policy().map_err(|e| e.to_string())?.writer == [0; 16] {
                 true => Ok(()),
                 false => {
-                    Err("other nodes follow it, and replication did not start: the arbiter cannot allow its writes"
-                        .into())
+                    Err("other nodes follow it, and replication did not start: nobody can allow its writes".into())
                 }
             },
         }
@@ -191,13 +192,13 @@ impl Daemon {
 
     /// Changes how a VE is replicated; durable when it returns, and in force.
     pub fn set_policy(&self, ve: &Arc<Ve>, policy: Policy) -> Answer<()> {
+        let runtime = self.replication.lock().clone();
+        if let Some(runtime) = runtime {
+            return Ok(runtime.change_policy(ve, policy)?);
+        }
         let at = || about(format!("policy of VE {}", ve.id()));
         ve.set_policy(policy).map_err(at())?;
-        ve.sync().map_err(at())?;
-        if let Some(runtime) = &*self.replication.lock() {
-            runtime.refresh(ve).map_err(at())?;
-        }
-        Ok(())
+        ve.sync().map_err(at())
     }
 
     pub fn replica_add(&self, id: Id, node: &str, required: bool, bandwidth: u64) -> Answer<Vec<ReplicaRow>> {
@@ -218,17 +219,15 @@ impl Daemon {
         self.replica_status(Some(id))
     }
 
-    pub fn replica_remove(&self, id: Id, node: &str) -> Answer<()> {
+    pub fn replica_remove(&self, id: Id, node: &str, is_off: bool) -> Answer<()> {
         let runtime = self.replication()?;
         let ve = self.ve(id.0)?;
         let node = self.node_of(&runtime, node)?;
-        let mut policy = ve.policy().map_err(about(format!("VE {id}")))?;
-        let before = policy.replicas.len();
-        policy.replicas.retain(|r| r.node != node.0);
-        if policy.replicas.len() == before {
+        let policy = ve.policy().map_err(about(format!("VE {id}")))?;
+        if !policy.replicas.iter().any(|r| r.node == node.0) {
             return Err(refusal(Why::NotFound, format!("{} is no replica of VE {id}", Self::name_of(&runtime, node))));
         }
-        self.set_policy(&ve, policy)
+        Ok(runtime.remove_replica(&ve, node, is_off)?)
     }
 
     pub fn replica_status(&self, id: Option<Id>) -> Answer<Vec<ReplicaRow>> {

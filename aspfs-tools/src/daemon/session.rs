@@ -203,8 +203,8 @@ fn replicated(session: &mut Session<'_>, daemon: &Daemon, request: Request) -> A
         Request::ReplicaAdd { ve, node, required, bandwidth } => {
             session.answer(&daemon.replica_add(ve, &node, required, bandwidth)?)
         }
-        Request::ReplicaRemove { ve, node } => {
-            daemon.replica_remove(ve, &node)?;
+        Request::ReplicaRemove { ve, node, node_is_off } => {
+            daemon.replica_remove(ve, &node, node_is_off)?;
             session.answer(&Done {})
         }
         Request::ReplicaStatus { ve } => session.answer(&daemon.replica_status(ve)?),

@@ -5,6 +5,7 @@
 mod arbiter;
 mod diff;
 mod failover;
+mod leases;
 mod repair;
 mod setup;
 mod versions;

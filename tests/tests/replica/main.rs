@@ -6,6 +6,7 @@ mod alike;
 mod compared;
 mod follow;
 mod install;
+mod leases;
 mod lives;
 mod mounted;
 mod nodes;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use aspfs_replica::cluster::Cluster;
 use aspfs_replica::node::NodeId;
-use aspfs_replica::runtime::{OperateError, Runtime, with_replica};
+use aspfs_replica::runtime::{OperateError, Runtime, Writers, with_replica};
 use aspfs_replica::window::State;
 use aspfs_tests::harness::empty_tree;
 use bytes::Bytes;
@@ -37,6 +37,7 @@ pub(super) struct Node {
     pub(super) dir: tempfile::TempDir,
     pub(super) cluster: Arc<Cluster>,
     up: Option<Up>,
+    pub(super) writers: Writers,
 }
 
 struct Up {
@@ -75,7 +76,7 @@ impl Node {
         let listen = me.addresses.first().map_or("127.0.0.1:0".into(), |a| a.as_str().to_owned());
         let clock = Arc::new(SystemClock);
         let runtime =
-            Runtime::start(store.clone(), self.cluster.clone(), listen.parse().unwrap(), clock, None).unwrap();
+            Runtime::start(store.clone(), self.cluster.clone(), listen.parse().unwrap(), clock, &self.writers).unwrap();
         self.up = Some(Up { runtime, background, store });
     }
 
@@ -102,6 +103,10 @@ impl Node {
 }
 
 pub(super) fn nodes<const N: usize>() -> [Node; N] {
+    nodes_with(&Writers::default())
+}
+
+pub(super) fn nodes_with<const N: usize>(writers: &Writers) -> [Node; N] {
     let clock = Arc::new(SystemClock);
     let dirs: [tempfile::TempDir; N] = std::array::from_fn(|_| tempfile::tempdir().unwrap());
     let names: [String; N] = std::array::from_fn(|n| format!("node-{n}"));
@@ -127,7 +132,7 @@ pub(super) fn nodes<const N: usize>() -> [Node; N] {
             n => Arc::new(Cluster::join(&dir.path().join("cluster"), &bundles[n - 1], clock.clone()).unwrap()),
         };
         at += 1;
-        let mut node = Node { dir, cluster, up: None };
+        let mut node = Node { dir, cluster, up: None, writers: writers.clone() };
         node.start();
         node
     })

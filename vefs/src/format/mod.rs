@@ -6,6 +6,7 @@
 pub mod extent;
 pub mod identity;
 pub mod incoming;
+pub mod note;
 pub mod record;
 pub mod role;
 mod sealed;

@@ -104,6 +104,7 @@ mod tests {
     use crate::format::extent::ExtentHeader;
     use crate::format::identity::Identity;
     use crate::format::incoming::{Incoming, Manifest};
+    use crate::format::note::{Kind, Note};
     use crate::format::role::{Role, RoleKind};
     use crate::format::segment::SegmentHeader;
     use crate::format::stack::{Part, Stack};
@@ -113,7 +114,7 @@ mod tests {
 
     type Parse = fn(&[u8]) -> Option<FormatError>;
 
-    fn all() -> [(&'static str, Vec<u8>, Parse); 8] {
+    fn all() -> [(&'static str, Vec<u8>, Parse); 9] {
         let (store, ve, lineage, epoch) = ([7; 16], VeId(3), Lineage([1; 16]), Epoch(1));
         let (root, created) = (Hash([2; 32]), Default::default());
         let segment = SegmentHeader { store, ve, incarnation: 1, order: 2, base: 3, first_seq: 4, capacity: 4096 };
@@ -125,6 +126,7 @@ mod tests {
         let (name, source) = ("t".to_owned(), String::new());
         let part = Part { name: name.clone(), root };
         let label = Label { store, name, root, created, inodes: 8, bytes: 9, source };
+        let note = Note { store, lineage, kind: Kind::Promises, body: vec![4; 40] };
         let stack = Stack { store, root, parts: vec![part.clone(), part] };
         [
             ("superblock", Superblock { store, created }.to_bytes().to_vec(), |b| Superblock::parse(b).err()),
@@ -136,6 +138,7 @@ mod tests {
                 ExtentHeader::parse(b).err()
             }),
             ("label", label.to_bytes().unwrap().to_vec(), |b| Label::parse(b).err()),
+            ("note", note.to_bytes().unwrap().to_vec(), |b| Note::parse(b).err()),
             ("stack", stack.to_bytes().unwrap().to_vec(), |b| Stack::parse(b).err()),
         ]
     }

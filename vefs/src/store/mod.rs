@@ -9,6 +9,7 @@ mod copies;
 pub(crate) mod files;
 mod install;
 mod mounted;
+mod notes;
 mod reclaim;
 pub mod scrub;
 mod shared;

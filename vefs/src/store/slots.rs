@@ -12,6 +12,7 @@ use super::mounted::branch_for_mounts;
 use super::{Store, identity_path};
 use crate::error::{Error, Result};
 use crate::format::identity::{self, Identity};
+use crate::format::note::Kind;
 use crate::format::role::{Fork, Role, RoleKind};
 use crate::ids::{Epoch, Hash, Lineage, VeId};
 use crate::limits;
@@ -187,7 +188,8 @@ impl Store {
 
     /// Remembers that the VE of a lineage was destroyed, so that no node that comes back revives it (promise G34).
     pub(super) fn bury(&self, lineage: Lineage) -> Result<()> {
-        write_whole(&*self.shared.storage, &tombstone(lineage), &[])
+        write_whole(&*self.shared.storage, &tombstone(lineage), &[])?;
+        Kind::ALL.into_iter().try_for_each(|kind| self.drop_note(lineage, kind))
     }
 
     /// Whether the VE of this lineage was destroyed.

@@ -102,12 +102,13 @@ impl Ve {
     }
 
     /// Begins to write, in this epoch, behind what is here: durable before the first new change (promise G21). EINVAL where the
-    /// epoch is not above every one seen.
+    /// epoch is not above every one seen. A replica may have seen it already, as the one that is to be its own: whoever gives it says so.
     pub fn promote(&self, epoch: Epoch) -> Result<Role> {
         self.sync()?;
         let mut s = self.state.lock();
         s.journal.check()?;
-        if epoch <= s.role.epoch.max(s.head.epoch) {
+        let noted = epoch == s.role.epoch && s.role.kind != RoleKind::Primary;
+        if (epoch <= s.role.epoch && !noted) || epoch <= s.head.epoch {
             return Err(crate::errno::Errno::EINVAL.into());
         }
         let fork = Fork { txn: s.head.txn, epoch: s.head.epoch, chain: s.head.chain };

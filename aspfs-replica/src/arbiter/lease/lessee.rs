@@ -63,6 +63,16 @@ struct Lease {
 struct Config {
     lessors: BTreeSet<NodeId>,
     from: TxnNo,
+    /// Whether others may have another set still, one node more or less: see [`Lessee::unsettled`].
+    alone: bool,
+}
+
+impl Config {
+    /// How many promises keep every candidate from a majority; where others have another set, how many keep it from a majority of that one, too.
+    fn need(&self) -> usize {
+        let n = self.lessors.len();
+        if self.alone && n > 0 { n / 2 + 1 } else { n - n / 2 }
+    }
 }
 
 /// The machine, for one VE in one epoch.
@@ -112,6 +122,27 @@ impl Lessee {
         lessee
     }
 
+    /// The required replicas are those that its history has up to here, but it is not known whether enough of them have heard so: this node has just
+    /// been promoted, or it stopped while a change of them was new. Until a majority has acknowledged this position, a majority has to promise: two
+    /// sets that differ by one node have no majorities without a common node, while the fewer promises that are enough otherwise may all
+    /// come from nodes that the other set does not have.
+    pub fn unsettled(&mut self, head: TxnNo) {
+        let Some(config) = self.configs.pop() else { return };
+        self.configs = vec![Config { alone: true, ..config.clone() }, Config { from: head, ..config }];
+        self.settle();
+    }
+
+    /// Whether enough nodes know who the required replicas are. Before, they are not to be changed once more.
+    pub fn is_settled(&self) -> bool {
+        self.configs.len() == 1
+    }
+
+    /// A person says that a node is off, and will not be promoted as it is: nothing is asked of it.
+    pub fn excuse(&mut self, node: NodeId) {
+        self.configs.iter_mut().for_each(|c| _ = c.lessors.remove(&node));
+        self.settle();
+    }
+
     /// The epoch in which it writes.
     pub fn epoch(&self) -> Epoch {
         self.epoch
@@ -121,7 +152,7 @@ impl Lessee {
     /// does not know asks them.
     pub fn set_required(&mut self, required: BTreeSet<NodeId>, from: TxnNo) {
         if self.configs.last().is_none_or(|c| c.lessors != required) {
-            self.configs.push(Config { lessors: required, from });
+            self.configs.push(Config { lessors: required, from, alone: false });
         }
         self.settle();
     }
@@ -151,8 +182,7 @@ impl Lessee {
 
     /// The time that so many lessors reach that no majority is without one of them. This node is one of them, if it is a lessor.
     fn quorum(&self, config: &Config, of: impl Fn(&NodeId) -> Option<Duration>) -> Option<Duration> {
-        let n = config.lessors.len();
-        let need = n - n / 2 - usize::from(config.lessors.contains(&self.me) && n > 0);
+        let need = config.need() - usize::from(config.lessors.contains(&self.me));
         let mut times: Vec<Duration> = config.lessors.iter().filter(|l| **l != self.me).filter_map(of).collect();
         times.sort_unstable_by(|a, b| b.cmp(a));
         if need == 0 { Some(Duration::MAX) } else { times.get(need - 1).copied() }

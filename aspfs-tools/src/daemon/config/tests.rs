@@ -1,3 +1,5 @@
+use aspfs_replica::runtime::NamedBy;
+
 use super::*;
 
 fn with(change: impl FnOnce(&mut Settings)) -> Result<Config, ConfigError> {
@@ -42,10 +44,28 @@ fn bad_values_are_named() {
 }
 
 #[test]
-fn an_arbiter_is_there_where_servers_are_named() {
-    assert!(with(|_| ()).unwrap().arbiter.is_none());
+fn writers_are_named_by_whom_is_set() {
+    let naming = with(|_| ()).unwrap().naming;
+    assert_eq!((naming.by, naming.fail_over, naming.on_promotion), (NamedBy::People, false, None));
     let config = with(|s| s.etcd = Some("http://10.0.0.1:2379, http://10.0.0.2:2379/".into())).unwrap();
-    let arbiter = config.arbiter.unwrap();
+    let NamedBy::Etcd(arbiter) = config.naming.by else { panic!("no etcd") };
     assert_eq!(arbiter.servers, ["http://10.0.0.1:2379", "http://10.0.0.2:2379"]);
     assert_eq!((arbiter.prefix.as_str(), arbiter.lease.as_secs()), ("/aspfs", 10));
+    let by_itself = |s: &mut Settings| {
+        (s.writers, s.fail_over) = (Some("replicas".into()), Some("by-itself".into()));
+        s.on_promotion = Some("/usr/local/sbin/start-ve".into());
+    };
+    let naming = with(by_itself).unwrap().naming;
+    assert_eq!((naming.by, naming.fail_over), (NamedBy::Replicas(std::time::Duration::from_secs(10)), true));
+    assert_eq!(naming.on_promotion.unwrap().to_str(), Some("/usr/local/sbin/start-ve"));
+    let said = |change: fn(&mut Settings)| with(change).unwrap_err().to_string();
+    assert!(said(|s| s.writers = Some("nobody".into())).starts_with("writers: \"nobody\""));
+    assert!(said(|s| s.writers = Some("etcd".into())).starts_with("writers: no etcd"));
+    assert!(
+        said(|s| (s.writers, s.etcd) = (Some("replicas".into()), Some("http://a:1".into())))
+            .starts_with("writers: either")
+    );
+    assert!(said(|s| s.fail_over = Some("by-itself".into())).starts_with("fail-over: people"));
+    assert!(said(|s| s.fail_over = Some("soon".into())).starts_with("fail-over: \"soon\""));
+    assert!(said(|s| s.on_promotion = Some("start".into())).starts_with("on-promotion: "));
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use aspfs_replica::window::State;
-use vefs::ids::{Epoch, Hash, Position};
+use vefs::ids::{Epoch, Hash, Position, TxnNo};
 
 use super::store::Store;
 
@@ -161,10 +161,10 @@ impl Oracle {
     }
 
     /// A node was promoted: what its history lacks is not older than the window allows. `strict`: it was a required replica.
-    /// How many operations it lacks.
-    pub fn promoted(&mut self, ve: usize, node: usize, store: &Store, window: Duration, strict: bool) -> u64 {
+    /// How many operations it lacks, and how many of them a power cut of the former primary had not taken before.
+    pub fn promoted(&mut self, ve: usize, node: usize, store: &Store, window: Duration, strict: bool) -> (u64, u64) {
         let known = &self.ves[ve];
-        let Some(epoch) = known.done.last().map(|d| d.epoch) else { return 0 };
+        let Some(epoch) = known.done.last().map(|d| d.epoch) else { return (0, 0) };
         let ours: Vec<&Done> = known.done.iter().filter(|d| d.epoch == epoch).collect();
         let protected = ours.iter().filter(|d| d.state == State::Protected).map(|d| d.completed).max();
         let has = |d: &Done| {
@@ -176,16 +176,28 @@ impl Oracle {
             }
         };
         let missing: Vec<&&Done> = ours.iter().filter(|d| !has(d)).collect();
+        let was_durable = |d: &Done| {
+            let chain = known.chains.get(&(d.epoch, d.txn));
+            chain.is_some_and(|c| {
+                known.durable.contains(&Position { epoch: d.epoch, txn: TxnNo(d.txn), chain: *c, ..store.head() })
+            })
+        };
+        let durable = missing.iter().filter(|d| was_durable(d)).count() as u64;
         let (count, oldest) = (missing.len() as u64, missing.iter().map(|d| d.accepted).min());
+        // What is lost now is not lost once more by the next promotion.
+        let here: Vec<bool> = known.done.iter().map(|d| d.epoch != epoch || has(d)).collect();
         if let (Some(last), Some(oldest), true) = (protected, oldest, strict) {
             let age = last.saturating_sub(oldest);
             self.must(age <= window, "G14", || {
                 format!("node {node} lacks what was accepted {age:?} before the last completion")
             });
         }
-        self.ves[ve].lost += count;
-        self.ves[ve].promotions += 1;
-        count
+        let known = &mut self.ves[ve];
+        let mut here = here.into_iter();
+        known.done.retain(|_| here.next() == Some(true));
+        known.lost += count;
+        known.promotions += 1;
+        (count, durable)
     }
 
     /// Whether the VE lags, as its primary had it last.

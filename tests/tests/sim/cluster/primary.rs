@@ -74,10 +74,12 @@ impl Primary {
         };
         let needs = ctx.config.mode.needs();
         let epoch = store.writing;
+        let mut lessee = Lessee::new((epoch, ctx.id()), needs, ctx.config.terms, nodes_of(required), ctx.clock);
+        lessee.unsettled(store.head().txn);
         Primary {
             window,
             links: others.iter().map(link).collect(),
-            lessee: Lessee::new((epoch, ctx.id()), needs, ctx.config.terms, nodes_of(required), ctx.clock),
+            lessee,
             boot: None,
             open: false,
             frozen: false,
@@ -383,7 +385,11 @@ impl Seat {
         ctx.oracle.opened(ctx.ve, ctx.me, epoch, ctx.config.mode == Mode::Statement);
         let mut primary = Primary::new(&self.store, ctx);
         primary.open = true;
+        // A power cut may have taken what it wrote first when it was promoted.
+        let required = self.store.state.required();
+        primary.require = (required >> ctx.me & 1 == 1).then_some(required & !(1 << ctx.me));
         self.run = Run::Primary(Box::new(primary));
+        self.commit(ctx);
         self.flush_soon(ctx);
         ctx.net.after(Duration::ZERO, What::Write(ctx.me, ctx.ve));
     }
@@ -463,8 +469,9 @@ impl Seat {
                 && acked.is_some_and(|a| a.txn.0 + 3 >= head.txn.0 && a.epoch.term() == head.epoch.term())
         };
         let bits: u64 = ctx.others().iter().filter(|n| back(n)).map(|n| 1 << n).sum();
-        if bits != 0 && p.require.is_none() && p.open && !p.stalls() {
-            p.require = Some(now | bits);
+        // One at a time, and the next when the last is known: two sets that differ by more may have majorities without a common node.
+        if bits != 0 && p.require.is_none() && p.open && !p.stalls() && p.lessee.is_settled() {
+            p.require = Some(now | bits & bits.wrapping_neg());
         }
     }
 

@@ -98,6 +98,11 @@ impl Replica {
     pub fn promotes(&self) -> bool {
         self.promotion.is_some()
     }
+
+    /// It is to be the primary since the former one does not run.
+    pub fn is_sure(&self) -> bool {
+        self.promotion.as_ref().is_some_and(|p| matches!(p.grounds, Grounds::Statement { .. }))
+    }
 }
 
 impl Seat {
@@ -136,16 +141,20 @@ impl Seat {
             Run::Replica(r) if self.store.role.kind == RoleKind::Superseded => {
                 if envelope.epoch >= self.store.role.epoch {
                     r.back = Some((from, Duration::ZERO));
+                } else {
+                    // It takes part in an epoch that nobody writes in, maybe: the one who writes has to take a higher one.
+                    self.turn_away(ctx, from, &envelope, &message);
                 }
             }
             Run::Replica(_) => self.receive(ctx, from, &envelope, message),
         }
     }
 
-    /// A node that writes tells one that writes in a lower epoch.
+    /// A node that writes, or has heard of a higher epoch, tells one that writes in a lower one.
     fn turn_away(&mut self, ctx: &mut Ctx<'_>, from: usize, envelope: &Envelope, message: &Message) {
         if let Message::Hello(_) = message {
-            let answer = Envelope { epoch: self.store.writing, seq: 0, ..*envelope };
+            let epoch = self.store.writing.max(self.store.role.epoch);
+            let answer = Envelope { epoch, seq: 0, ..*envelope };
             let refused = Message::Refused(Refusal::OldEpoch, self.store.head().txn);
             ctx.frame(from, wire::encode(&refused, answer, false));
         }
@@ -166,6 +175,13 @@ impl Seat {
         if self.store.history.txns.len() > before.0 {
             let root = ctx.random.one_in(4);
             ctx.oracle.received(ctx.ve, ctx.me, &self.store, envelope.epoch, root);
+        }
+        // There is a primary: a promotion that goes on would take other nodes into an epoch that nobody writes in.
+        if let Run::Replica(r) = &mut self.run
+            && envelope.epoch >= self.store.role.epoch
+            && !r.is_sure()
+        {
+            r.promotion = None;
         }
         self.receiver_did(ctx, from, actions);
     }
@@ -414,7 +430,7 @@ impl Seat {
         let by_itself = matches!(running.grounds, Grounds::Leases | Grounds::Arbiter);
         let lags = ctx.oracle.lags(ctx.ve) && ctx.config.policy[ctx.ve].recorded;
         let window = ctx.config.policy[ctx.ve].window;
-        let lost = ctx.oracle.promoted(ctx.ve, ctx.me, &self.store, window, required && !running.forced);
+        let (_, lost) = ctx.oracle.promoted(ctx.ve, ctx.me, &self.store, window, required && !running.forced);
         let me = ctx.me;
         ctx.oracle.must(!(by_itself && lags && lost > 0), "G16", || {
             format!("node {me} was promoted by itself while the VE lags, and lacks {lost} operations")

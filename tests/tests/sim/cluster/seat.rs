@@ -284,6 +284,8 @@ impl Seat {
         let is_primary = matches!(self.run, Run::Primary(_));
         let (highest, node) = (self.store.role.epoch, from);
         match question {
+            // Whoever starts and asks whether it may write must not take this for a yes.
+            Question::Standing { .. } if matches!(&self.run, Run::Replica(r) if r.is_sure()) => Reply::No(No::Failed),
             Question::Standing { lineage } if lineage == self.store.lineage() => Reply::Standing(self.standing()),
             Question::Standing { .. } => Reply::No(No::Stranger),
             Question::At(txn) if is_primary => {

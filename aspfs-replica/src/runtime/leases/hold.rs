@@ -1,0 +1,297 @@
+//! A primary that writes by the promises of its required replicas: they are asked again and again, and told when the VE may lag. What follows from their
+//! answers is the [`Lessee`]'s to say. Nodes that were required before a promotion and are back are required again.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::{block_in_place, spawn_blocking};
+use vefs::codec;
+use vefs::format::note::Kind;
+use vefs::ids::{Epoch, Lineage, TxnNo, VeId};
+
+use super::super::operate::OperateError;
+use super::super::talk::{Question as Talk, Reply as Said};
+use super::super::{Inner, Led};
+use super::lessors_of;
+use crate::arbiter::lease::{Action, Lessee, Needs, Terms, Whom};
+use crate::member::{No, Question, Reply};
+use crate::node::NodeId;
+use crate::window::State;
+
+/// A replica that lacks at most so many transactions has everything, so to speak: it is required again.
+const NEAR: u64 = 8;
+
+/// What a lessor was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Lease(u64),
+    Tell(Option<u64>),
+}
+
+/// A lessor, what it was asked, and what it said, if it did.
+type Answer = (NodeId, Asked, Option<Reply>);
+
+struct Holding {
+    inner: Weak<Inner>,
+    led: Arc<Led>,
+    ve: VeId,
+    lineage: Lineage,
+    epoch: Epoch,
+    terms: Terms,
+    lessee: Lessee,
+    /// The required replicas that the lessee knows.
+    lessors: BTreeSet<NodeId>,
+    /// What the lessee was told last about lagging.
+    said: Option<Option<u64>>,
+    /// Who is being told something.
+    telling: BTreeSet<NodeId>,
+    /// The note about it is on disk.
+    unsettled: bool,
+    /// Who is to be required again.
+    back: BTreeSet<NodeId>,
+    answers: mpsc::UnboundedSender<Answer>,
+}
+
+/// Asks for promises until the VE is led no more, or a higher epoch is met.
+pub(in crate::runtime) async fn hold(inner: Weak<Inner>, led: Arc<Led>, terms: Terms) {
+    let (answers, mut answered) = mpsc::unbounded_channel();
+    let Some(mut this) = Holding::new(inner, led.clone(), terms, answers) else { return };
+    let (right, now) = (led.exposed.right(), || led.exposed.now());
+    let period = (terms.ttl / 12).clamp(Duration::from_millis(20), Duration::from_millis(500));
+    let mut actions = vec![];
+    while this.goes_on() {
+        this.follow_policy();
+        this.follow_window();
+        actions.extend(this.lessee.tick(now()));
+        right.set_until(this.lessee.until());
+        for action in actions.drain(..) {
+            if let Some(epoch) = this.act(action) {
+                return this.fence(epoch);
+            }
+        }
+        this.require_who_is_back().await;
+        let answer = tokio::select! {
+            answer = answered.recv() => answer,
+            () = right.changed() => None,
+            () = tokio::time::sleep(period) => None,
+        };
+        if let Some(answer) = answer {
+            actions = this.answered(answer, now());
+        }
+    }
+}
+
+impl Holding {
+    fn new(inner: Weak<Inner>, led: Arc<Led>, terms: Terms, answers: mpsc::UnboundedSender<Answer>) -> Option<Holding> {
+        let strong = inner.upgrade()?;
+        let (ve, lineage, epoch) = (led.ve.id(), led.ve.identity().lineage, led.ve.epoch());
+        let note = |kind| {
+            block_in_place(|| strong.store.note(lineage, kind)).unwrap_or_else(|e| {
+                tracing::error!(%ve, error = %e, "reading a note");
+                // The careful way: nothing is known to be settled.
+                (kind == Kind::Unsettled).then(Vec::new)
+            })
+        };
+        let (unsettled, back) = (note(Kind::Unsettled).is_some(), note(Kind::Back));
+        let lessors = led.lease.state.lock().lessors.0.clone();
+        let me = strong.cluster.node();
+        let mut lessee = Lessee::new((epoch, me), Needs::Replicas, terms, lessors.clone(), led.exposed.now());
+        if unsettled {
+            lessee.unsettled(led.ve.position().txn);
+        }
+        let back = back.and_then(|b| codec::decode::<Vec<[u8; 16]>>(&b).ok()).unwrap_or_default();
+        let back = back.into_iter().map(NodeId).collect();
+        let (said, telling) = (None, BTreeSet::new());
+        Some(Holding {
+            inner,
+            led,
+            ve,
+            lineage,
+            epoch,
+            terms,
+            lessee,
+            lessors,
+            said,
+            telling,
+            unsettled,
+            back,
+            answers,
+        })
+    }
+
+    /// Whether this node leads the VE still, in this very way.
+    fn goes_on(&self) -> bool {
+        let leads = |inner: Arc<Inner>| inner.led.lock().get(&self.ve).is_some_and(|l| Arc::ptr_eq(l, &self.led));
+        self.inner.upgrade().is_some_and(leads)
+    }
+
+    /// Who is required by now, who is excused, and who has acknowledged what.
+    fn follow_policy(&mut self) {
+        let wanted = self.led.lease.state.lock().clone();
+        for node in &wanted.excused {
+            if self.lessors.remove(node) {
+                tracing::warn!(ve = %self.ve, %node, "its promise is not asked for any more, on an administrator's word");
+                self.lessee.excuse(*node);
+            }
+        }
+        let lessors: BTreeSet<NodeId> = wanted.lessors.0.difference(&wanted.excused).copied().collect();
+        if lessors != self.lessors {
+            self.lessee.set_required(lessors.clone(), wanted.lessors.1);
+            self.lessors = lessors;
+            self.unsettled = true;
+        }
+        let links = self.led.links.lock().clone();
+        for (node, link) in links {
+            if let Some(acked) = link.figures().acked {
+                self.lessee.acked(node, acked.txn);
+            }
+        }
+        let settled = self.lessee.is_settled();
+        let mut state = self.led.lease.state.lock();
+        if state.lessors == wanted.lessors && state.excused == wanted.excused {
+            state.settled = settled;
+        }
+        drop(state);
+        if settled && std::mem::take(&mut self.unsettled) {
+            let (inner, lineage, ve) = (self.inner.upgrade(), self.lineage, self.ve);
+            spawn_blocking(move || {
+                if let Some(Err(e)) = inner.map(|i| i.store.drop_note(lineage, Kind::Unsettled)) {
+                    tracing::warn!(%ve, error = %e, "removing a note");
+                }
+            });
+        }
+    }
+
+    /// What the window wants recorded. A former epoch's record stays until all that was required to be elsewhere is.
+    fn follow_window(&mut self) {
+        let wanted = self.led.exposed.right().wanted();
+        let known = wanted.is_some() || self.led.exposed.standing().state == State::Protected;
+        if known && self.said != Some(wanted) {
+            self.said = Some(wanted);
+            self.lessee.set_lagging(wanted);
+        }
+    }
+
+    /// Does what the lessee says; the epoch by which this node is superseded.
+    fn act(&mut self, action: Action) -> Option<Epoch> {
+        match action {
+            Action::Ask(Whom::Replica(node), number) => {
+                let ms = self.terms.ttl.as_millis() as u64;
+                self.ask(node, Asked::Lease(number), Question::Lease(self.epoch, ms));
+            }
+            Action::Tell(Whom::Replica(node), number) => {
+                if self.telling.insert(node) {
+                    self.ask(node, Asked::Tell(number), Question::Lagging(self.epoch, number.is_some()));
+                }
+            }
+            // There is no arbiter.
+            Action::Ask(Whom::Arbiter, _) | Action::Tell(Whom::Arbiter, _) => {}
+            Action::Lapsed => {
+                tracing::error!(ve = %self.ve, "ALARM: too few required replicas answer: writers wait");
+            }
+            Action::Renewed => {
+                tracing::info!(ve = %self.ve, epoch = self.epoch.0, "the required replicas let it be written");
+                self.led.ve.wake_writers();
+            }
+            Action::Permitted(number) => self.led.exposed.permitted(number),
+            Action::Superseded(epoch) => return Some(epoch),
+        }
+        None
+    }
+
+    fn ask(&self, node: NodeId, asked: Asked, what: Question) {
+        let Some(inner) = self.inner.upgrade() else { return };
+        let (answers, patience) = (self.answers.clone(), self.terms.ttl / 2);
+        let question = Talk::Right { ve: self.ve, lineage: self.lineage, what };
+        tokio::spawn(async move {
+            let reply = match inner.ask_for(patience, node, question).await {
+                Ok(Said::Right(reply)) => Some(reply),
+                _ => None,
+            };
+            // Nobody waits for it when the VE is led no more.
+            let _ = answers.send((node, asked, reply));
+        });
+    }
+
+    fn answered(&mut self, (node, asked, reply): Answer, now: Duration) -> Vec<Action> {
+        if let Asked::Tell(_) = asked {
+            self.telling.remove(&node);
+        }
+        match (reply, asked) {
+            (Some(Reply::Done), Asked::Lease(number)) => self.lessee.granted(Whom::Replica(node), number, now),
+            (Some(Reply::Done), Asked::Tell(number)) => self.lessee.told(Whom::Replica(node), number),
+            (Some(Reply::No(No::Epoch(epoch))), _) => self.lessee.refused(epoch),
+            _ => vec![],
+        }
+    }
+
+    /// A node that is to be required, and has everything, is required again: one at a time, and only while this node may write.
+    async fn require_who_is_back(&mut self) {
+        if self.back.is_empty() || self.unsettled || !self.led.exposed.may_write() {
+            return;
+        }
+        let head = self.led.ve.durable_position().txn.0;
+        let links = self.led.links.lock().clone();
+        let is_back = |node: &&NodeId| {
+            let figures = links.get(node).map(|l| l.figures());
+            figures.is_some_and(|f| {
+                f.connected.is_some()
+                    && f.acked.is_some_and(|p| p.epoch.term() == self.epoch.term() && p.txn.0 + NEAR >= head)
+            })
+        };
+        let Some(node) = self.back.iter().find(is_back).copied() else { return };
+        let Some(inner) = self.inner.upgrade() else { return };
+        self.back.remove(&node);
+        let (led, left, lineage) = (self.led.clone(), self.back.clone(), self.lineage);
+        let done = spawn_blocking(move || require(&inner, &led, node, &left, lineage)).await;
+        if let Ok(Err(e)) = done {
+            tracing::error!(ve = %self.ve, %node, error = %e, "requiring a replica again");
+        }
+    }
+
+    /// A majority of the required replicas has joined a higher epoch: nothing is written here any more.
+    fn fence(&self, epoch: Epoch) {
+        if !self.goes_on() {
+            return;
+        }
+        tracing::error!(ve = %self.ve, epoch = epoch.0, "ALARM: a required replica has joined a higher epoch: fenced");
+        self.led.exposed.right().set_until(None);
+        self.led.ve.fence("its required replicas joined a higher epoch");
+        self.led.exposed.set_fenced(true);
+    }
+}
+
+fn require(
+    inner: &Arc<Inner>,
+    led: &Led,
+    node: NodeId,
+    left: &BTreeSet<NodeId>,
+    lineage: Lineage,
+) -> Result<(), OperateError> {
+    let mut policy = led.ve.policy()?;
+    if let Some(replica) = policy.replicas.iter_mut().find(|r| r.node == node.0 && !r.required) {
+        replica.required = true;
+        inner.change_policy(&led.ve, policy)?;
+        tracing::info!(ve = %led.ve.id(), %node, "is back, and required again");
+    }
+    Ok(note_back(inner, lineage, left)?)
+}
+
+/// These nodes are to be required again when they are back.
+pub(super) fn note_back(inner: &Inner, lineage: Lineage, nodes: &BTreeSet<NodeId>) -> vefs::Result<()> {
+    if nodes.is_empty() {
+        return inner.store.drop_note(lineage, Kind::Back);
+    }
+    let nodes: Vec<[u8; 16]> = nodes.iter().map(|n| n.0).collect();
+    inner.store.put_note(lineage, Kind::Back, &codec::encode(&nodes))
+}
+
+impl Led {
+    /// The policy says who is required; it is the VE's as of its present position.
+    pub(in crate::runtime) fn set_lessors(&self, policy: &vefs::change::Policy) {
+        let from: TxnNo = self.ve.position().txn;
+        self.lease.set(lessors_of(policy), from);
+    }
+}

@@ -1,0 +1,149 @@
+//! Writers named by the required replicas: no arbiter outside, no person's word (promises G16, G18, G19). The machines are those of
+//! [`lease`](crate::arbiter::lease) and [`promote`](crate::promote); here are their shells.
+//!
+//! - [`answer`]: what this node promises others, durably, before it says so.
+//! - [`hold`]: a primary asks its required replicas for promises, again and again.
+//! - [`claim`]: a replica has a majority of them join an epoch, and writes.
+//! - [`hand`]: a primary hands the VE over, and its promises with it.
+//! - [`change`]: the required replicas change, one at a time.
+//! - [`fail_over`]: a replica that hears of no primary does so by itself.
+//!
+//! What has to be remembered beside a VE is in notes of the store ([`Kind`]): a replica promises before it has the VE's state, so that a first copy does
+//! not stop the writers.
+
+mod answer;
+mod change;
+mod claim;
+mod fail_over;
+mod hand;
+mod hold;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use vefs::change::Policy;
+use vefs::clock::Clock;
+use vefs::format::note::Kind;
+use vefs::ids::{Epoch, Lineage, TxnNo};
+use vefs::{Store, codec};
+
+pub(super) use fail_over::fail_over;
+pub(super) use hold::hold;
+
+use crate::arbiter::lease::{Lessor, Promised, Promises};
+use crate::node::NodeId;
+
+/// Most histories that are promised about: a peer that asks for ever more of them fills nothing.
+const HISTORIES_MAX: usize = 100_000;
+
+/// The nodes that have a say in who writes: the required replicas.
+pub(super) fn lessors_of(policy: &Policy) -> BTreeSet<NodeId> {
+    policy.replicas.iter().filter(|r| r.required).map(|r| NodeId(r.node)).collect()
+}
+
+/// What this node promised about each history.
+pub(super) struct Lessors {
+    store: Arc<Store>,
+    clock: Arc<dyn Clock>,
+    known: Mutex<BTreeMap<Lineage, Arc<Mutex<Lessor>>>>,
+}
+
+impl Lessors {
+    pub fn new(store: Arc<Store>, clock: Arc<dyn Clock>) -> Lessors {
+        Lessors { store, clock, known: Mutex::default() }
+    }
+
+    /// Of one history. What is on disk is read when it is asked for first; a promise that may run is taken as given then.
+    pub fn of(&self, lineage: Lineage) -> Result<Arc<Mutex<Lessor>>, String> {
+        let mut known = self.known.lock();
+        if let Some(lessor) = known.get(&lineage) {
+            return Ok(lessor.clone());
+        }
+        if known.len() >= HISTORIES_MAX {
+            return Err(format!("promises about {HISTORIES_MAX} histories are the most"));
+        }
+        let body = self.store.note(lineage, Kind::Promises).map_err(|e| e.to_string())?;
+        let promised: Promised = match body {
+            Some(body) => codec::decode(&body).map_err(|e| format!("note of promises: {e}"))?,
+            None => Promised::default(),
+        };
+        let lessor = Arc::new(Mutex::new(Lessor::new(promised, self.clock.boot())));
+        known.insert(lineage, lessor.clone());
+        Ok(lessor)
+    }
+
+    /// The history is no more.
+    pub fn forget(&self, lineage: Lineage) {
+        self.known.lock().remove(&lineage);
+    }
+
+    /// The highest epoch that was joined about a history whose VE may not be here.
+    pub fn voted(&self, lineage: Lineage) -> Epoch {
+        let lessor = self.of(lineage).inspect_err(|why| tracing::error!(why, "reading promises"));
+        lessor.ok().and_then(|l| l.lock().promised().vote).map_or(Epoch(0), |(epoch, _)| epoch)
+    }
+
+    pub fn now(&self) -> Duration {
+        self.clock.boot()
+    }
+
+    pub fn disk(&self, lineage: Lineage) -> Disk<'_> {
+        Disk { store: &self.store, lineage }
+    }
+}
+
+/// Where the promises about a history are kept.
+pub(super) struct Disk<'a> {
+    store: &'a Store,
+    lineage: Lineage,
+}
+
+impl Promises for Disk<'_> {
+    fn save(&mut self, promised: &Promised) -> Result<(), String> {
+        self.store.put_note(self.lineage, Kind::Promises, &codec::encode(promised)).map_err(|e| {
+            tracing::error!(error = %e, "noting a promise");
+            e.to_string()
+        })
+    }
+}
+
+/// What a led VE's promises rest on, as its policy has it, and as whoever asks for them has found.
+#[derive(Default)]
+pub(crate) struct Lease {
+    state: Mutex<State>,
+}
+
+#[derive(Clone, Default)]
+struct State {
+    /// The required replicas, and the transaction from which on they are.
+    lessors: (BTreeSet<NodeId>, TxnNo),
+    /// Nodes that a person says are off, for as long as the policy names them.
+    excused: BTreeSet<NodeId>,
+    /// Enough nodes know who the required replicas are.
+    settled: bool,
+}
+
+impl Lease {
+    /// The required replicas are these from a transaction on.
+    pub fn set(&self, lessors: BTreeSet<NodeId>, from: TxnNo) {
+        let mut state = self.state.lock();
+        state.excused.retain(|n| lessors.contains(n));
+        if state.lessors.0 != lessors {
+            (state.lessors, state.settled) = ((lessors, from), false);
+        }
+    }
+
+    /// A person says that a node is off.
+    pub fn excuse(&self, node: NodeId) {
+        let mut state = self.state.lock();
+        state.excused.insert(node);
+        state.settled = false;
+    }
+
+    /// Whether the required replicas may change once more.
+    pub fn is_settled(&self) -> bool {
+        self.state.lock().settled
+    }
+}

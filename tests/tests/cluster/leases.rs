@@ -1,0 +1,137 @@
+//! The required replicas name the writer, by themselves: real daemons, no arbiter, nothing said by people.
+
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::setup::{Cluster, VE, Writer, boot, records};
+
+/// How long a lease is in these tests.
+const LEASE: Duration = Duration::from_secs(3);
+
+/// Three nodes, and the file in which each writes down that it was promoted.
+fn bed() -> Option<(Cluster<3>, tempfile::TempDir)> {
+    let dir = tempfile::tempdir().unwrap();
+    let program = dir.path().join("promoted");
+    let script = format!("#!/bin/sh\nprintf '%s %s\\n' \"$1\" \"$2\" >> {}\n", dir.path().join("said").display());
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let flags = ["--writers", "replicas", "--lease", "3s", "--fail-over", "by-itself", "--on-promotion"];
+    let mut flags: Vec<String> = flags.map(str::to_owned).to_vec();
+    flags.push(program.to_str().unwrap().to_owned());
+    let made = Cluster::<3>::network(3).and_then(|network| Cluster::with(network, &flags));
+    made.inspect_err(|why| eprintln!("skipped: {why}")).ok().map(|cluster| (cluster, dir))
+}
+
+/// Waits until one of the other nodes writes the VE; which one.
+fn successor(cluster: &Cluster<3>) -> usize {
+    let begin = boot();
+    loop {
+        let writes = |n: &usize| cluster.status(*n).iter().any(|r| r.role == "primary" && r.state != "stalled");
+        if let Some(n) = [1, 2].into_iter().find(writes) {
+            return n;
+        }
+        assert!(boot() - begin < Duration::from_secs(60), "nobody was promoted");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn protected(cluster: &Cluster<3>, node: usize) {
+    cluster.wait(node, "protection", |rows| {
+        rows.len() == 2 && rows.iter().all(|r| r.state == "protected" && r.connected && r.required)
+    });
+}
+
+/// The primary is killed with its host: another node writes when the lease is over and not before, its program is run, and the old one follows and
+/// has a say again when it is back (checks G9, G14, G18, G20, G22).
+#[test]
+fn a_killed_primary_is_replaced_by_itself() {
+    let Some((mut cluster, dir)) = bed() else { return };
+    let root = cluster.replicated(&["--window", "5s"]);
+    protected(&cluster, 0);
+    let writer = Writer::start(&root.join("stamps"), 64);
+    std::thread::sleep(Duration::from_secs(2));
+    protected(&cluster, 0);
+    cluster.network.set_link(1, false);
+    cluster.nodes[0].kill();
+    let killed = boot();
+    let next = successor(&cluster);
+    // The lease was renewed no more than a third of it before the kill. It cannot be over earlier.
+    assert!(boot() - killed >= LEASE - LEASE / 3 - Duration::from_millis(500), "promoted under a lease");
+    let there = cluster.mount(next);
+    let newest = records(&there.join("stamps")).last().copied().expect("something was shipped");
+    assert!(killed.saturating_sub(newest).as_secs() < 5, "the newest change is {:?} old", killed - newest);
+    std::fs::write(there.join("after"), "written by another node").unwrap();
+    cluster.wait(next, "the program that is told", |_| dir.path().join("said").exists());
+    let said = std::fs::read_to_string(dir.path().join("said")).unwrap();
+    assert!(said.starts_with(&format!("{VE} ")) && said.lines().count() == 1, "{said}");
+
+    cluster.network.set_link(1, true);
+    cluster.nodes[0].up();
+    let answered = writer.end();
+    assert!(answered.iter().all(|(_, at)| *at <= killed), "the old primary wrote after it was superseded");
+    protected(&cluster, next);
+    assert!(std::fs::write(root.join("mine"), "no").is_err(), "the old mount takes no changes");
+    assert_eq!(cluster.nodes[0].aspfs(&["cat", VE, "/after"]).ok(), "written by another node");
+}
+
+/// A primary that nobody hears, and that hears nobody, completes nothing once another one may write; and so does one that was stopped for longer than
+/// its lease (checks G18, G19).
+#[test]
+fn a_primary_that_is_cut_off_completes_nothing() {
+    for stopped in [false, true] {
+        let Some((cluster, _dir)) = bed() else { return };
+        let root = cluster.replicated(&["--window", "60s"]);
+        let writer = Writer::start(&root.join("stamps"), 64);
+        std::thread::sleep(Duration::from_secs(1));
+        protected(&cluster, 0);
+        cluster.network.set_link(1, false);
+        let pid = Pid::from_raw(cluster.nodes[0].pid() as i32).unwrap();
+        if stopped {
+            kill_process(pid, Signal::STOP).unwrap();
+        }
+        let next = successor(&cluster);
+        let there = cluster.mount(next);
+        std::fs::write(there.join("after"), "written by another node").unwrap();
+        let promoted = boot();
+        if stopped {
+            kill_process(pid, Signal::CONT).unwrap();
+        }
+        cluster
+            .wait(0, "the end of the lease", |rows| rows.iter().all(|r| r.lease_ms == Some(0) && r.state == "stalled"));
+        std::thread::sleep(Duration::from_secs(1));
+        cluster.network.set_link(1, true);
+        let answered = writer.end();
+        let late = answered.iter().find(|(_, at)| *at > promoted);
+        assert!(late.is_none(), "stopped {stopped}: {late:?} was answered after {promoted:?}");
+        protected(&cluster, next);
+        let survived = records(&there.join("stamps")).len();
+        assert!(survived > 0 && survived <= answered.len() + 1, "{survived} of {}", answered.len());
+        assert_eq!(cluster.nodes[0].aspfs(&["cat", VE, "/after"]).ok(), "written by another node");
+    }
+}
+
+/// One of three is away: writing goes on. The daemon of the primary starts anew: it writes on, and nobody was promoted. A second one goes: writers wait
+/// until a person says that it is off.
+#[test]
+fn one_may_be_away_and_a_word_stands_for_the_second() {
+    let Some((mut cluster, dir)) = bed() else { return };
+    let root = cluster.replicated(&["--window", "60s"]);
+    protected(&cluster, 0);
+    cluster.network.set_link(3, false);
+    std::thread::sleep(LEASE + Duration::from_secs(1));
+    std::fs::write(root.join("with-two"), "written").unwrap();
+    cluster.nodes[0].kill();
+    cluster.nodes[0].up();
+    std::fs::write(root.join("after-a-restart"), "written").unwrap();
+    cluster.network.set_link(2, false);
+    cluster.wait(0, "the end of the lease", |rows| rows.iter().all(|r| r.lease_ms == Some(0) && r.state == "stalled"));
+    let told = cluster.nodes[0].aspfs(&["replica", "status", VE]).ok();
+    assert!(told.contains("no lease"), "{told}");
+    assert_eq!(std::fs::read_to_string(root.join("with-two")).unwrap(), "written", "reads go on");
+    cluster.nodes[0].aspfs(&["replica", "remove", VE, "node-3", "--node-is-off"]).ok();
+    cluster.nodes[0].aspfs(&["replica", "remove", VE, "node-2", "--node-is-off"]).ok();
+    std::fs::write(root.join("alone"), "written").unwrap();
+    assert!(!dir.path().join("said").exists(), "somebody was promoted");
+}
