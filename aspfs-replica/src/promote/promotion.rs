@@ -194,6 +194,11 @@ impl Promotion {
         }
     }
 
+    /// The epoch that others are asked to join now. Who wants a lower one is told of it; and whoever joins another's higher one gives its own up.
+    pub fn epoch(&self) -> Option<Epoch> {
+        (self.phase == Phase::Join).then_some(self.epoch)
+    }
+
     /// What came of something; what is to be done.
     pub fn step(&mut self, event: Event, now: Duration) -> Vec<Action> {
         let began = *self.began.get_or_insert(now);

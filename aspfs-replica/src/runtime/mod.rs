@@ -20,10 +20,11 @@ mod ship;
 mod stake;
 mod status;
 mod talk;
+mod writers;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -46,6 +47,7 @@ pub use peers::{Strangers, Word};
 pub use stake::{Beyond, Stakes};
 pub use status::{Link, LinkFigures, ReplicaFigures, VeFigures};
 pub use talk::{LEN_MAX, Question, Reply, TalkError};
+pub use writers::{NamedBy, OnPromotion, Writers};
 
 /// How often windows are looked at when nothing happens: an alarm is raised within a second (promise G17).
 const TICK: Duration = Duration::from_millis(200);
@@ -61,32 +63,6 @@ pub(crate) struct Led {
     pub links: Mutex<BTreeMap<NodeId, Arc<Link>>>,
     /// The promises that it is written by, where replicas give them.
     pub lease: leases::Lease,
-}
-
-/// Who says which node writes a VE.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum NamedBy {
-    /// People.
-    #[default]
-    People,
-    /// The required replicas: a lease of theirs is so long.
-    Replicas(Duration),
-    /// An etcd.
-    Etcd(ArbiterSettings),
-}
-
-/// Whoever is told that this node was promoted by itself, and in which epoch.
-pub type OnPromotion = Arc<dyn Fn(VeId, Epoch) + Send + Sync>;
-
-/// How VEs get their writers. The same on every node of a cluster.
-#[derive(Clone, Default)]
-pub struct Writers {
-    /// Who names them.
-    pub by: NamedBy,
-    /// Whether a replica that hears of no primary asks to become it by itself. People have to be asked.
-    pub fail_over: bool,
-    /// Is told of it.
-    pub on_promotion: Option<OnPromotion>,
 }
 
 pub(crate) struct Inner {
@@ -110,8 +86,8 @@ pub(crate) struct Inner {
     operating: Mutex<BTreeMap<VeId, Arc<tokio::sync::Mutex<()>>>>,
     /// Held by whoever changes which replicas a VE has.
     policies: Mutex<()>,
-    /// VEs that this node is to be promoted for, and whether a person has said that the former primary is off.
-    claims: Mutex<BTreeMap<VeId, bool>>,
+    /// VEs that this node is to be promoted for.
+    claims: Mutex<BTreeMap<VeId, leases::Claimed>>,
     /// What this node promised primaries.
     lessors: leases::Lessors,
     /// The leases of required replicas, if they name writers.
@@ -191,16 +167,7 @@ impl Runtime {
         let settings = Settings { patience: Duration::from_secs(3), ..Settings::default() };
         let transport = Transport::start(runtime.handle(), cluster, listen, handler, settings)?;
         let _ = inner.transport.set(transport);
-        let weak = Arc::downgrade(&inner);
-        runtime.spawn(async move {
-            let mut tick = tokio::time::interval(TICK);
-            loop {
-                tick.tick().await;
-                let Some(inner) = weak.upgrade() else { return };
-                let led: Vec<_> = inner.led.lock().values().cloned().collect();
-                led.iter().for_each(|l| l.exposed.tick());
-            }
-        });
+        runtime.spawn(tick(Arc::downgrade(&inner)));
         if let Some(terms) = lease {
             runtime.spawn(leases::fail_over(Arc::downgrade(&inner), terms));
         }
@@ -257,6 +224,17 @@ impl Runtime {
 
     pub(crate) fn inner(&self) -> &Arc<Inner> {
         &self.inner
+    }
+}
+
+/// Has windows looked at for as long as there is somebody who leads.
+async fn tick(inner: Weak<Inner>) {
+    let mut tick = tokio::time::interval(TICK);
+    loop {
+        tick.tick().await;
+        let Some(inner) = inner.upgrade() else { return };
+        let led: Vec<_> = inner.led.lock().values().cloned().collect();
+        led.iter().for_each(|l| l.exposed.tick());
     }
 }
 

@@ -57,6 +57,7 @@ fn a_killed_primary_is_replaced_by_itself() {
     cluster.nodes[0].kill();
     let killed = boot();
     let next = successor(&cluster);
+    eprintln!("promoted by itself {:?} after the kill, with a lease of {LEASE:?}", boot() - killed);
     // The lease was renewed no more than a third of it before the kill. It cannot be over earlier.
     assert!(boot() - killed >= LEASE - LEASE / 3 - Duration::from_millis(500), "promoted under a lease");
     let there = cluster.mount(next);

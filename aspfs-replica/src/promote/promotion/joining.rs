@@ -8,10 +8,13 @@ use crate::node::NodeId;
 use crate::promote::{is_later, next_epoch};
 
 impl Promotion {
-    /// Asks all lessors that have not joined yet.
+    /// Asks all lessors that have not joined yet; this node itself when it makes the majority. An epoch that it joined and does not get would keep it from
+    /// the one who gets his.
     pub(super) fn ask_to_join(&mut self, now: Duration) -> Vec<Action> {
         let (epoch, me, mut out) = (self.epoch, self.me, vec![]);
-        for node in &self.lessors {
+        let joined = self.lessors.iter().filter(|n| self.members.get(n).is_some_and(|m| m.joined)).count();
+        let last = (joined + 1) * 2 > self.lessors.len();
+        for node in self.lessors.iter().filter(|n| **n != me || last) {
             let member = self.members.entry(*node).or_default();
             let due = member.asked.is_none_or(|at| now >= at + AGAIN) && now >= member.not_before;
             if !member.joined && due {

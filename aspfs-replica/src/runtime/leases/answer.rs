@@ -48,7 +48,17 @@ impl Inner {
             (Question::Join(_) | Question::Lease(..) | Question::Lagging(..), Some(epoch)) => {
                 Reply::No(No::Epoch(epoch))
             }
-            (Question::Join(epoch), None) => self.join((found.as_ref(), lineage), &mut lessor.lock(), epoch, from),
+            (Question::Join(epoch), None) => {
+                let claims = || self.claims.lock().get(&ve).copied().unwrap_or_default();
+                if let Some(own) = claims().epoch.filter(|own| *own > epoch) {
+                    return Reply::No(No::Epoch(own));
+                }
+                let reply = self.join((found.as_ref(), lineage), &mut lessor.lock(), epoch, from);
+                if let (Reply::Joined(..), Some(claim)) = (reply, self.claims.lock().get_mut(&ve)) {
+                    claim.gave_way = !claim.sure;
+                }
+                reply
+            }
             (Question::Lease(epoch, ms), None) => {
                 let wanted = (epoch, from, Duration::from_millis(ms));
                 let highest = found.as_ref().map_or(Epoch(0), |f| f.epoch());
@@ -71,7 +81,7 @@ impl Inner {
 
     /// How a VE stands here; `None` while a statement of a person is about to make this node its writer.
     pub(in crate::runtime) fn standing_of(&self, ve: &Ve, lessor: &Lessor) -> Option<Standing> {
-        if self.claims.lock().get(&ve.id()) == Some(&true) {
+        if self.claims.lock().get(&ve.id()).is_some_and(|c| c.sure) {
             return None;
         }
         let part = match ve.role().kind {

@@ -19,7 +19,7 @@ use super::super::peers::named;
 use super::super::promotion::{Insists, PATIENCE, whole};
 use super::super::talk::{Question as Talk, Reply as Said};
 use super::hold::note_back;
-use super::lessors_of;
+use super::{Claimed, lessors_of};
 use crate::arbiter::lease::Terms;
 use crate::member::{No, Question, Reply};
 use crate::node::NodeId;
@@ -64,14 +64,14 @@ impl Inner {
         let me = self.cluster.node();
         let former = Some(NodeId(policy.writer)).filter(|n| *n != NodeId::default() && *n != me);
         let stated = insists.old_primary_is_off;
-        if self.claims.lock().insert(id, false).is_some() {
+        if self.claims.lock().insert(id, Claimed::default()).is_some() {
             return Err(cannot(format!("VE {id} is being promoted here already")));
         }
         let _ends = Claiming { inner: self, ve: id };
         let lessor = self.lessors.of(ve.identity().lineage).map_err(cannot)?;
         let mine = self.standing_of(&ve, &lessor.lock()).ok_or_else(|| cannot("it is being promoted"))?;
         if stated {
-            self.claims.lock().insert(id, true);
+            self.claims.lock().insert(id, Claimed { sure: true, ..Claimed::default() });
         }
         let grounds = match stated {
             true => Grounds::Statement { old: former.unwrap_or_default(), above: Epoch(0) },
@@ -95,6 +95,12 @@ impl Inner {
                         return over;
                     }
                 }
+                if let Some(own) = self.claims.lock().get_mut(&id) {
+                    own.epoch = claim.machine.epoch();
+                }
+            }
+            if self.claims.lock().get(&id).is_some_and(|c| c.gave_way) {
+                return Err(cannot(format!("VE {id}: another node asks for it as well, and is faster")));
             }
             if by_itself && self.is_heard_since(id, began) {
                 return Err(cannot(format!("VE {id} has a primary")));

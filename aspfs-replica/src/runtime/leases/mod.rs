@@ -43,6 +43,17 @@ pub(super) fn lessors_of(policy: &Policy) -> BTreeSet<NodeId> {
     policy.replicas.iter().filter(|r| r.required).map(|r| NodeId(r.node)).collect()
 }
 
+/// A promotion of this node that is under way.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Claimed {
+    /// A person has said that the former primary is off.
+    sure: bool,
+    /// What others are asked to join.
+    epoch: Option<Epoch>,
+    /// Another node's higher epoch was joined here: this one's is given up.
+    gave_way: bool,
+}
+
 /// What this node promised about each history.
 pub(super) struct Lessors {
     store: Arc<Store>,

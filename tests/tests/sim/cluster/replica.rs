@@ -99,6 +99,18 @@ impl Replica {
         self.promotion.is_some()
     }
 
+    /// The epoch that others are asked to join.
+    pub fn claims(&self) -> Option<Epoch> {
+        self.promotion.as_ref().and_then(|p| p.machine.epoch())
+    }
+
+    /// Another one's epoch was joined here.
+    pub fn give_way(&mut self) {
+        if !self.is_sure() {
+            self.promotion = None;
+        }
+    }
+
     /// It is to be the primary since the former one does not run.
     pub fn is_sure(&self) -> bool {
         self.promotion.as_ref().is_some_and(|p| matches!(p.grounds, Grounds::Statement { .. }))
@@ -360,6 +372,11 @@ impl Seat {
     pub fn promote(&mut self, ctx: &mut Ctx<'_>, grounds: Grounds, forced: bool) {
         let mine = self.standing();
         ctx.say(|| format!("stands {mine:?} required {:b}", self.store.state.required()));
+        let mut lessors = nodes_of(self.store.state.required());
+        if lessors.is_empty() && mine.part == Part::Superseded {
+            // It wrote last, alone: whoever was promoted since had this node join.
+            lessors.insert(ctx.id());
+        }
         let Run::Replica(r) = &mut self.run else { return };
         if mine.part == Part::Primary || r.is_busy() {
             return;
@@ -373,7 +390,7 @@ impl Seat {
             me: ctx.id(),
             mine: aspfs_replica::member::Standing { position: self.store.durable_head(), ..mine },
             members: ctx.config.members[ctx.ve].iter().map(|n| id(*n)).collect(),
-            lessors: nodes_of(self.store.state.required()),
+            lessors,
             known: None,
             leases: ctx.config.mode == Mode::Leases,
         };

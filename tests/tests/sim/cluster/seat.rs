@@ -221,6 +221,9 @@ impl Seat {
     /// Joins a candidate's epoch: what is here is durable, and nothing of a lower one comes behind it.
     pub fn join(&mut self, ctx: &mut Ctx<'_>, epoch: Epoch, node: NodeId) -> Reply {
         let highest = self.store.role.epoch;
+        if let Some(own) = self.claims().filter(|own| node != ctx.id() && *own > epoch) {
+            return Reply::No(No::Epoch(own));
+        }
         let mut disk = Disk(&mut self.promised, self.store.full);
         match self.lessor.join(&mut disk, epoch, node, highest, ctx.clock) {
             Join::Refused(epoch) => Reply::No(No::Epoch(epoch)),
@@ -228,10 +231,17 @@ impl Seat {
             Join::Failed => Reply::No(No::Failed),
             Join::Joined if self.note(ctx, epoch) => {
                 self.store.flush();
+                if let (Run::Replica(r), true) = (&mut self.run, node != ctx.id()) {
+                    r.give_way();
+                }
                 Reply::Joined(self.store.durable_head(), self.promised.lagging)
             }
             Join::Joined => Reply::No(No::Failed),
         }
+    }
+
+    fn claims(&self) -> Option<Epoch> {
+        if let Run::Replica(r) = &self.run { r.claims() } else { None }
     }
 
     pub fn note(&mut self, ctx: &mut Ctx<'_>, epoch: Epoch) -> bool {
