@@ -30,7 +30,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use vefs::change::Policy;
 use vefs::clock::Clock;
-use vefs::ids::{Epoch, TxnNo, VeId};
+use vefs::ids::{TxnNo, VeId};
 use vefs::{Store, Ve};
 
 use crate::arbiter::lease::Terms;
