@@ -28,7 +28,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use vefs::change::Policy;
+use vefs::change::{Policy, ReplicaOf};
 use vefs::clock::Clock;
 use vefs::ids::{TxnNo, VeId};
 use vefs::{Store, Ve};
@@ -294,9 +294,15 @@ impl Inner {
         // Before anything is shipped: the others know by it whom they follow (promise G30). A node that was promoted may have died before it had
         // said that it is no replica any more.
         let me = self.cluster.node().0;
-        if policy.writer != me || policy.replicas.iter().any(|r| r.node == me) {
-            policy.writer = me;
+        let mine = policy.replicas.iter().find(|r| r.node == me).copied();
+        if policy.writer != me || mine.is_some() {
+            let former = (policy.writer != [0; 16] && policy.writer != me).then_some(policy.writer);
             policy.replicas.retain(|r| r.node != me);
+            if let Some(node) = former.filter(|f| !policy.replicas.iter().any(|r| r.node == *f)) {
+                let required = self.terms.is_none() && mine.is_some_and(|r| r.required);
+                policy.replicas.push(ReplicaOf { node, required, bandwidth: 0 });
+            }
+            policy.writer = me;
             ve.set_policy(policy.clone())?;
             ve.commit()?;
         }

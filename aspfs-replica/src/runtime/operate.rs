@@ -201,7 +201,8 @@ impl Inner {
             ve.fence("it was handed over to another node");
             ve.step_down(RoleKind::Replica, epoch)
         })?;
-        self.stop_leading(id);
+        // It follows, whoever writes from now on.
+        self.refresh(&ve)?;
         self.hand_epoch_over(&ve, epoch, to).await?;
         self.end_promises(&led).await?;
         match self.taken(to, &Question::TakeOver { ve: id, position, epoch }).await {

@@ -234,6 +234,20 @@ impl Inner {
         epoch: Epoch,
         former: Option<NodeId>,
     ) -> Result<Position, OperateError> {
+        let begun = self.try_to_write(ve, epoch, former);
+        if begun.is_err() && !ve.is_writer() {
+            // It follows on.
+            self.refresh(ve)?;
+        }
+        begun
+    }
+
+    fn try_to_write(
+        self: &Arc<Self>,
+        ve: &Arc<Ve>,
+        epoch: Epoch,
+        former: Option<NodeId>,
+    ) -> Result<Position, OperateError> {
         if let Some(following) = self.followed.lock().remove(&ve.id()) {
             following.disconnect();
         }

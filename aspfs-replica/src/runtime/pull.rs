@@ -28,12 +28,16 @@ pub(super) struct Pull {
     pub branch: Option<String>,
 }
 
+/// After so long without an answer a node is taken for gone.
+const GONE: Duration = Duration::from_secs(20);
+
 impl Pull {
     /// Pulls until the state is in place, or it cannot be had. The VE that is there then.
     pub async fn run(self) -> Result<Arc<Ve>, GiveUp> {
         let mut machine = Puller::new(self.ve, self.lineage, self.have);
         let mut install = LocalInstall::new(self.store.clone(), self.ve, self.epoch, self.branch.clone());
         let mut stream: Option<(u64, Answers)> = None;
+        let mut heard = self.clock.boot();
         loop {
             match block_in_place(|| machine.poll(&mut install, self.clock.boot())) {
                 Action::Ask(number, ask) => {
@@ -50,7 +54,15 @@ impl Pull {
                         }
                     }
                 }
-                Action::Wait(until) => self.wait(&mut machine, &mut install, &mut stream, until).await,
+                // Whoever writes now greets, and what has come so far is not lost.
+                Action::Wait(_) if self.clock.boot() > heard + GONE => {
+                    return Err(GiveUp::Store(format!("node {} does not answer", self.from)));
+                }
+                Action::Wait(until) => {
+                    if self.wait(&mut machine, &mut install, &mut stream, until).await {
+                        heard = self.clock.boot();
+                    }
+                }
                 Action::Again => tokio::task::yield_now().await,
                 Action::Installed(position) => {
                     tracing::info!(ve = %self.ve, txn = %position.txn, "a whole state is in place");
@@ -62,39 +74,43 @@ impl Pull {
         self.store.ve(self.ve).map_err(|e| GiveUp::Store(e.to_string()))
     }
 
-    /// Waits for the next answer, or a time.
+    /// Waits for the next answer, or a time; whether the other node was heard.
     async fn wait(
         &self,
         machine: &mut Puller,
         install: &mut LocalInstall,
         stream: &mut Option<(u64, Answers)>,
         until: Duration,
-    ) {
+    ) -> bool {
         let patience = until.saturating_sub(self.clock.boot());
         let Some((number, answers)) = stream else {
             tokio::time::sleep(patience).await;
-            return;
+            return false;
         };
         let number = *number;
         match tokio::time::timeout(patience, answers.next()).await {
             // The machine notices that the time has come.
-            Err(_) => {}
+            Err(_) => false,
             Ok(Ok(Some(blob))) => match Answer::decode(&blob) {
                 Ok(answer) => {
                     block_in_place(|| machine.answer(install, number, answer, self.clock.boot()));
+                    true
                 }
                 Err(e) => {
                     tracing::warn!(ve = %self.ve, from = %self.from, error = %e, "an answer that is none");
                     *stream = None;
                     machine.ended(install, number, self.clock.boot());
+                    true
                 }
             },
             Ok(other) => {
+                let ended = other.is_ok();
                 if let Err(e) = other {
                     tracing::debug!(ve = %self.ve, from = %self.from, error = %e, "a state's stream");
                 }
                 *stream = None;
                 machine.ended(install, number, self.clock.boot());
+                ended
             }
         }
     }

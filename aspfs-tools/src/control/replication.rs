@@ -83,7 +83,7 @@ pub struct ReplicaRow {
     pub compared_equal: Option<bool>,
     /// How many comparisons found a difference.
     pub differences: u64,
-    /// What is left of the arbiter's lease; none: there is no arbiter, or it is written elsewhere.
+    /// What is left of the lease that replicas or etcd gave; none: nobody has to give one, or it is written elsewhere.
     pub lease_ms: Option<u64>,
 }
 

@@ -114,7 +114,7 @@ const FAMILIES: &[Family] = &[
     family(
         "aspfs_ve_lease_seconds",
         "gauge",
-        "What is left of the arbiter's lease; absent: there is no arbiter",
+        "What is left of the lease that replicas or etcd gave; absent: nobody has to",
         false,
         |r| r.lease_ms.map(seconds),
     ),

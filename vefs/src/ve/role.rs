@@ -76,11 +76,15 @@ impl Ve {
         }
     }
 
-    /// Takes note of an epoch. Durable when this returns; lower ones change nothing (promise G10).
+    /// Takes note of an epoch. Durable when this returns; lower ones change nothing (promise G10). EINVAL at a writer for one above its own: noted
+    /// there, its next start would take it for the one that it wrote in.
     pub fn note_epoch(&self, epoch: Epoch) -> Result<()> {
         let mut s = self.state.lock();
         if epoch <= s.role.epoch {
             return Ok(());
+        }
+        if s.role.kind == RoleKind::Primary && epoch > s.epoch {
+            return Err(crate::errno::Errno::EINVAL.into());
         }
         let role = Role { epoch, ..s.role };
         store(&self.shared, &role)?;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use vefs::ids::{Epoch, TxnNo};
+use vefs::limits::COUNTER_MAX;
 
 use super::Terms;
 use crate::node::NodeId;
@@ -148,11 +149,14 @@ impl Lessee {
         self.epoch
     }
 
-    /// From transaction `from` on other replicas are required. Those before count as well, until enough of them know: a candidate that
+    /// From transaction `from` on other replicas are required; the highest there is, where it is not known yet. Those before count as well, until enough of them know: a candidate that
     /// does not know asks them.
     pub fn set_required(&mut self, required: BTreeSet<NodeId>, from: TxnNo) {
-        if self.configs.last().is_none_or(|c| c.lessors != required) {
-            self.configs.push(Config { lessors: required, from, alone: false });
+        match self.configs.last_mut() {
+            // Announced before it had a transaction.
+            Some(last) if last.lessors == required && last.from == TxnNo(COUNTER_MAX) => last.from = from,
+            Some(last) if last.lessors == required => {}
+            _ => self.configs.push(Config { lessors: required, from, alone: false }),
         }
         self.settle();
     }

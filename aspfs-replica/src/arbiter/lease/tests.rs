@@ -143,3 +143,73 @@ fn a_lessor_keeps_its_word() {
     l.over(&mut disk, A).unwrap();
     assert_eq!(l.join(&mut disk, Epoch(12), B, Epoch(9), s(2)), Join::Joined);
 }
+
+fn grant(l: &mut Lessee, node: NodeId, at: u64) {
+    let number = number_for(&l.tick(s(at)), node).unwrap();
+    l.granted(Whom::Replica(node), number, s(at));
+}
+
+/// {B} became {B, C}, and it is not known whether B has heard of it: with C's promise alone B could be promoted by itself, and both would write
+/// (checks G18).
+#[test]
+fn a_set_that_others_may_not_know_needs_a_majority() {
+    let mut l = lessee(&[B, C]);
+    l.unsettled(TxnNo(7));
+    grant(&mut l, C, 1);
+    assert!(!l.may_write(s(2)) && !l.is_settled());
+    grant(&mut l, B, 6);
+    assert!(l.may_write(s(7)));
+    // When both have what says so, one is enough.
+    l.acked(B, TxnNo(7));
+    l.acked(C, TxnNo(7));
+    assert!(l.is_settled());
+    grant(&mut l, C, 12);
+    assert!(l.may_write(s(19)), "B's lease ended at 14");
+}
+
+/// A primary that had its only required replica removed started again before that one had heard of it. Nobody has to promise any more, it was told, while
+/// the replica could be promoted by itself (checks G18).
+#[test]
+fn the_last_one_that_was_removed_promises_until_it_knows() {
+    let mut l = lessee(&[B]);
+    l.unsettled(TxnNo(7));
+    l.set_required(set(&[]), TxnNo(7));
+    assert!(!l.may_write(s(1)));
+    grant(&mut l, B, 1);
+    assert!(l.may_write(s(2)) && !l.may_write(s(10)));
+    // A person says that it is off.
+    l.excuse(B);
+    assert!(l.may_write(s(1000)) && l.is_settled());
+}
+
+/// A node that was promoted is one of the three that had a say, and counts itself: with one of the others it writes, though the third is away (checks G18).
+#[test]
+fn a_promoted_node_counts_itself() {
+    let mut l = lessee(&[P, A, B]);
+    l.unsettled(TxnNo(7));
+    l.set_required(set(&[A, B]), TxnNo(8));
+    assert!(!l.may_write(s(1)));
+    grant(&mut l, A, 1);
+    assert!(l.may_write(s(2)));
+    l.acked(A, TxnNo(8));
+    assert!(l.is_settled() && l.may_write(s(2)));
+}
+
+/// A set is announced before it is journalled: from then on it promises, and only what is journalled can be known (checks G19).
+#[test]
+fn an_announced_set_promises_at_once() {
+    let mut l = lessee(&[]);
+    assert!(l.may_write(s(1)));
+    l.set_required(set(&[A]), TxnNo(vefs::limits::COUNTER_MAX));
+    assert!(!l.may_write(s(1)));
+    l.set_required(set(&[A]), TxnNo(4));
+    grant(&mut l, A, 2);
+    assert!(l.may_write(s(3)));
+    let mut l = lessee(&[B]);
+    l.set_required(set(&[B, C]), TxnNo(vefs::limits::COUNTER_MAX));
+    l.acked(B, TxnNo(9));
+    assert!(!l.is_settled(), "nobody knows it yet");
+    l.set_required(set(&[B, C]), TxnNo(10));
+    l.acked(B, TxnNo(10));
+    assert!(l.is_settled());
+}

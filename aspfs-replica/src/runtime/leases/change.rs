@@ -12,9 +12,12 @@ use vefs::format::note::Kind;
 use super::super::operate::{OperateError, cannot};
 use super::super::talk::{Question as Talk, Reply as Said};
 use super::super::{Inner, Led, Runtime};
+use super::hold::as_note;
 use super::lessors_of;
 use crate::member::Question;
 use crate::node::NodeId;
+
+const ONE_BY_ONE: &str = "one required replica at a time, since they say who writes it";
 
 /// How long it takes at most until enough nodes have heard of a change, if they are there.
 const HEARD: Duration = Duration::from_secs(15);
@@ -58,13 +61,10 @@ impl Runtime {
             return Ok(());
         }
         if now.symmetric_difference(next).count() > 1 {
-            return Err(cannot(format!("VE {id}: one required replica at a time, since they say who writes it")));
+            return Err(cannot(format!("VE {id}: {ONE_BY_ONE}")));
         }
         let led = self.inner().led.lock().get(&id).cloned();
-        if led.is_some_and(|l| !is_heard(&l)) {
-            let text = "too few of its required replicas have heard of the last change of them; try again";
-            return Err(cannot(format!("VE {id}: {text}")));
-        }
+        led.inspect(|l| _ = is_heard(l));
         let lineage = ve.identity().lineage;
         for node in next.difference(now) {
             let question = Talk::Right { ve: id, lineage, what: Question::Standing { lineage } };
@@ -84,28 +84,62 @@ impl Runtime {
     }
 }
 
-/// Waits until enough nodes know who is required.
-fn is_heard(led: &Led) -> bool {
+/// Waits until something is so, for as long as a change may take to be heard of.
+fn wait_until(mut is_so: impl FnMut() -> bool) -> bool {
     let until = Instant::now() + HEARD;
-    while !led.lease.is_settled() {
+    while !is_so() {
         if Instant::now() >= until {
             return false;
         }
-        std::thread::sleep(Duration::from_millis(10));
+        std::thread::sleep(Duration::from_millis(5));
     }
     true
+}
+
+/// Waits until enough nodes know who is required.
+fn is_heard(led: &Led) -> bool {
+    wait_until(|| led.lease.is_settled())
 }
 
 impl Inner {
     /// Another policy, with what has to be noted before where it changes who has to promise.
     pub(super) fn change_policy(self: &Arc<Self>, ve: &Arc<Ve>, policy: Policy) -> Result<(), OperateError> {
         let _one = self.policies.lock();
-        if self.terms.is_some() && lessors_of(&ve.policy()?) != lessors_of(&policy) {
-            self.store.put_note(ve.identity().lineage, Kind::Unsettled, b"")?;
+        self.write_policy(ve, policy)
+    }
+
+    /// As [`Inner::change_policy`], by whoever holds the lock of policies. In this order: what has to promise is noted, counts for the right to write, and
+    /// is journalled: nobody can act on it before.
+    pub(super) fn write_policy(self: &Arc<Self>, ve: &Arc<Ve>, policy: Policy) -> Result<(), OperateError> {
+        let (now, next) = (lessors_of(&ve.policy()?), lessors_of(&policy));
+        if self.terms.is_some() && now != next {
+            let led = self.led.lock().get(&ve.id()).cloned();
+            let excused = led.as_ref().map(|l| l.lease.excused()).unwrap_or_default();
+            let gone = now.symmetric_difference(&next).all(|n| excused.contains(n));
+            let text = match now.symmetric_difference(&next).count() {
+                _ if gone => None,
+                1 if led.as_ref().is_none_or(|l| l.lease.is_settled()) => None,
+                1 => Some("too few of its required replicas have heard of the last change of them; try again"),
+                _ => Some(ONE_BY_ONE),
+            };
+            if let Some(text) = text {
+                return Err(cannot(format!("VE {}: {text}", ve.id())));
+            }
+            let former = now.difference(&excused).copied().collect();
+            self.store.put_note(ve.identity().lineage, Kind::Unsettled, &as_note(&former))?;
+            if let Some(led) = &led {
+                led.lease.announce(next);
+                wait_until(|| led.lease.is_applied() || !self.leads(led));
+            }
         }
         ve.set_policy(policy)?;
-        ve.sync()?;
+        // Sealed: the transaction that is acknowledged has it.
+        ve.commit()?;
         self.refresh(ve)?;
         Ok(())
+    }
+
+    fn leads(&self, led: &Arc<Led>) -> bool {
+        self.led.lock().get(&led.ve.id()).is_some_and(|l| Arc::ptr_eq(l, led))
     }
 }

@@ -18,7 +18,7 @@ use super::super::operate::{ASKED, OperateError, Promoted, cannot};
 use super::super::peers::named;
 use super::super::promotion::{Insists, PATIENCE, whole};
 use super::super::talk::{Question as Talk, Reply as Said};
-use super::hold::note_back;
+use super::hold::{as_note, nodes_of, note_back};
 use super::{Claimed, lessors_of};
 use crate::arbiter::lease::Terms;
 use crate::member::{No, Question, Reply};
@@ -40,13 +40,16 @@ impl Drop for Claiming<'_> {
     }
 }
 
+/// A member, the epoch that it was asked to join, and what it said.
+type Replied = (NodeId, Option<Epoch>, Option<Reply>);
+
 struct Claim {
     inner: Arc<Inner>,
     ve: Arc<Ve>,
     former: Option<NodeId>,
     machine: Promotion,
     events: VecDeque<Event>,
-    replies: mpsc::UnboundedSender<Event>,
+    replies: mpsc::UnboundedSender<Replied>,
     positions: BTreeMap<NodeId, Option<Position>>,
 }
 
@@ -109,7 +112,7 @@ impl Inner {
                 return Err(claim.refused(Refused::NoMajority));
             }
             tokio::select! {
-                Some(event) = replied.recv() => claim.heard(event),
+                Some(reply) = replied.recv() => claim.heard(reply),
                 () = tokio::time::sleep(TICK) => claim.events.push_back(Event::Tick),
             }
         }
@@ -124,13 +127,11 @@ impl Inner {
     /// whether the former primary is required from the beginning: it does not answer.
     pub(in crate::runtime) fn note_promotion(&self, ve: &Ve, former: Option<NodeId>) -> vefs::Result<()> {
         let lineage = ve.identity().lineage;
-        self.store.put_note(lineage, Kind::Unsettled, b"")?;
         let policy = ve.policy()?;
+        self.store.put_note(lineage, Kind::Unsettled, &as_note(&lessors_of(&policy)))?;
         let me = self.cluster.node();
         let was_required = policy.replicas.iter().any(|r| r.node == me.0 && r.required);
-        let noted = self.store.note(lineage, Kind::Back)?;
-        let noted: Vec<[u8; 16]> = noted.and_then(|b| vefs::codec::decode(&b).ok()).unwrap_or_default();
-        let mut back: BTreeSet<NodeId> = noted.into_iter().map(NodeId).collect();
+        let mut back = self.store.note(lineage, Kind::Back)?.map(|b| nodes_of(&b)).unwrap_or_default();
         back.extend(former.filter(|_| was_required));
         back.remove(&me);
         note_back(self, lineage, &back)
@@ -138,8 +139,9 @@ impl Inner {
 }
 
 impl Claim {
-    fn heard(&mut self, event: Event) {
-        if let Event::Replied(node, reply) = event {
+    fn heard(&mut self, (node, asked, reply): Replied) {
+        // What was said of another epoch than the one that is asked for now counts for nothing: who joined it may have joined another one's since.
+        if asked.is_none() || asked == self.machine.epoch() {
             let position = match reply {
                 Some(Reply::Standing(s)) => Some(s.position),
                 Some(Reply::Joined(position, _)) => Some(position),
@@ -147,8 +149,8 @@ impl Claim {
             };
             let known = self.positions.entry(node).or_default();
             *known = position.or(*known);
+            self.events.push_back(Event::Replied(node, reply));
         }
-        self.events.push_back(event);
     }
 
     /// Does what the machine says; how it ended, if it did.
@@ -192,6 +194,7 @@ impl Claim {
         let gone = Some(node) == self.former && matches!(what, Question::Standing { .. });
         let patience = if gone { ASKED } else { PATIENCE };
         let question = Talk::Right { ve: self.ve.id(), lineage: self.ve.identity().lineage, what };
+        let asked = if let Question::Join(epoch) = what { Some(epoch) } else { None };
         // By its greeting it is heard of, too.
         if let Question::Promoted(..) = what {
             return;
@@ -202,7 +205,7 @@ impl Claim {
                 Ok(Said::Stranger) => Some(Reply::No(No::Stranger)),
                 _ => None,
             };
-            let _ = replies.send(Event::Replied(node, reply));
+            let _ = replies.send((node, asked, reply));
         });
     }
 

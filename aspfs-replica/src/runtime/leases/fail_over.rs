@@ -16,7 +16,7 @@ use super::lessors_of;
 use crate::arbiter::lease::Terms;
 
 /// Promotions that go on at a time: a node that dies may have been the primary of a thousand VEs.
-const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 64;
 
 /// Since when a primary is silent, and how long that is borne.
 struct Wait {
@@ -41,6 +41,7 @@ pub(in crate::runtime) async fn fail_over(inner: Weak<Inner>, terms: Terms) {
     loop {
         tokio::time::sleep(period).await;
         let Some(inner) = inner.upgrade() else { return };
+        inner.follow_what_was_led();
         let followed = inner.followed.lock().clone();
         waits.retain(|ve, _| followed.contains_key(ve));
         for (id, following) in followed {
@@ -68,6 +69,16 @@ pub(in crate::runtime) async fn fail_over(inner: Weak<Inner>, terms: Terms) {
 }
 
 impl Inner {
+    /// A primary that another one's stream has told that it is superseded may be the one with the last word, and is promoted again then.
+    fn follow_what_was_led(self: &Arc<Self>) {
+        let led: Vec<_> = self.led.lock().values().filter(|l| !l.ve.is_writer()).cloned().collect();
+        for led in led {
+            if let Err(e) = block_in_place(|| self.refresh(&led.ve)) {
+                tracing::error!(ve = %led.ve.id(), error = %e, "following a VE that was written here");
+            }
+        }
+    }
+
     /// Whether this node is one that may try: those that are not required wait twice as long, since they may lack something.
     fn is_due(&self, following: &Following, silent: Duration, patience: Duration) -> bool {
         let me = self.cluster.node();

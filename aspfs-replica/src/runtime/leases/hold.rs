@@ -6,9 +6,10 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::{block_in_place, spawn_blocking};
+use tokio::task::{JoinHandle, block_in_place, spawn_blocking};
 use vefs::codec;
 use vefs::format::note::Kind;
+use vefs::format::role::RoleKind;
 use vefs::ids::{Epoch, Lineage, TxnNo, VeId};
 
 use super::super::operate::OperateError;
@@ -41,8 +42,9 @@ struct Holding {
     epoch: Epoch,
     terms: Terms,
     lessee: Lessee,
-    /// The required replicas that the lessee knows.
-    lessors: BTreeSet<NodeId>,
+    /// The required replicas that the lessee knows, as they were set.
+    lessors: (BTreeSet<NodeId>, TxnNo),
+    excused: BTreeSet<NodeId>,
     /// What the lessee was told last about lagging.
     said: Option<Option<u64>>,
     /// Who is being told something.
@@ -51,6 +53,8 @@ struct Holding {
     unsettled: bool,
     /// Who is to be required again.
     back: BTreeSet<NodeId>,
+    /// One of them is being required. It waits for this loop, so that this loop must not wait for it.
+    requiring: Option<JoinHandle<()>>,
     answers: mpsc::UnboundedSender<Answer>,
 }
 
@@ -66,12 +70,13 @@ pub(in crate::runtime) async fn hold(inner: Weak<Inner>, led: Arc<Led>, terms: T
         this.follow_window();
         actions.extend(this.lessee.tick(now()));
         right.set_until(this.lessee.until());
+        this.say_applied();
         for action in actions.drain(..) {
             if let Some(epoch) = this.act(action) {
                 return this.fence(epoch);
             }
         }
-        this.require_who_is_back().await;
+        this.require_who_is_back();
         let answer = tokio::select! {
             answer = answered.recv() => answer,
             () = right.changed() => None,
@@ -90,35 +95,29 @@ impl Holding {
         let note = |kind| {
             block_in_place(|| strong.store.note(lineage, kind)).unwrap_or_else(|e| {
                 tracing::error!(%ve, error = %e, "reading a note");
-                // The careful way: nothing is known to be settled.
-                (kind == Kind::Unsettled).then(Vec::new)
+                // The careful way: nothing is known to be settled, and those of now are those of before.
+                (kind == Kind::Unsettled).then(|| as_note(&led.lease.state.lock().lessors.0))
             })
         };
-        let (unsettled, back) = (note(Kind::Unsettled).is_some(), note(Kind::Back));
-        let lessors = led.lease.state.lock().lessors.0.clone();
-        let me = strong.cluster.node();
-        let mut lessee = Lessee::new((epoch, me), Needs::Replicas, terms, lessors.clone(), led.exposed.now());
+        let (former, back) = (note(Kind::Unsettled), note(Kind::Back));
+        let unsettled = former.is_some();
+        let lessors = led.lease.state.lock().lessors.clone();
+        let (me, now) = (strong.cluster.node(), led.exposed.now());
+        let began = former.map_or_else(|| lessors.0.clone(), |f| nodes_of(&f));
+        let mut lessee = Lessee::new((epoch, me), Needs::Replicas, terms, began, now);
         if unsettled {
-            lessee.unsettled(led.ve.position().txn);
+            let head = led.ve.position().txn;
+            lessee.unsettled(head);
+            lessee.set_required(lessors.0.clone(), head);
         }
-        let back = back.and_then(|b| codec::decode::<Vec<[u8; 16]>>(&b).ok()).unwrap_or_default();
-        let back = back.into_iter().map(NodeId).collect();
-        let (said, telling) = (None, BTreeSet::new());
-        Some(Holding {
-            inner,
-            led,
-            ve,
-            lineage,
-            epoch,
-            terms,
-            lessee,
-            lessors,
-            said,
-            telling,
-            unsettled,
-            back,
+        let back = back.map(|b| nodes_of(&b)).unwrap_or_default();
+        let (said, telling, excused) = (None, BTreeSet::new(), BTreeSet::new());
+        #[rustfmt::skip]
+        let this = Holding {
+            inner, led, ve, lineage, epoch, terms, lessee, lessors, excused, said, telling, unsettled, back, requiring: None,
             answers,
-        })
+        };
+        Some(this)
     }
 
     /// Whether this node leads the VE still, in this very way.
@@ -131,15 +130,16 @@ impl Holding {
     fn follow_policy(&mut self) {
         let wanted = self.led.lease.state.lock().clone();
         for node in &wanted.excused {
-            if self.lessors.remove(node) {
+            if self.excused.insert(*node) {
                 tracing::warn!(ve = %self.ve, %node, "its promise is not asked for any more, on an administrator's word");
                 self.lessee.excuse(*node);
             }
         }
-        let lessors: BTreeSet<NodeId> = wanted.lessors.0.difference(&wanted.excused).copied().collect();
-        if lessors != self.lessors {
-            self.lessee.set_required(lessors.clone(), wanted.lessors.1);
-            self.lessors = lessors;
+        self.excused.retain(|n| wanted.excused.contains(n));
+        if wanted.lessors != self.lessors {
+            let lessors = wanted.lessors.0.difference(&wanted.excused).copied().collect();
+            self.lessee.set_required(lessors, wanted.lessors.1);
+            self.lessors = wanted.lessors.clone();
             self.unsettled = true;
         }
         let links = self.led.links.lock().clone();
@@ -155,12 +155,25 @@ impl Holding {
         }
         drop(state);
         if settled && std::mem::take(&mut self.unsettled) {
-            let (inner, lineage, ve) = (self.inner.upgrade(), self.lineage, self.ve);
+            let (inner, lineage, led) = (self.inner.upgrade(), self.lineage, self.led.clone());
             spawn_blocking(move || {
-                if let Some(Err(e)) = inner.map(|i| i.store.drop_note(lineage, Kind::Unsettled)) {
-                    tracing::warn!(%ve, error = %e, "removing a note");
+                let Some(inner) = inner else { return };
+                // Whoever changes the required replicas notes it with this lock held.
+                let _one = inner.policies.lock();
+                if led.lease.is_settled()
+                    && let Err(e) = inner.store.drop_note(lineage, Kind::Unsettled)
+                {
+                    tracing::warn!(ve = %led.ve.id(), error = %e, "removing a note");
                 }
             });
+        }
+    }
+
+    /// What the right to write rests on is what was set last.
+    fn say_applied(&self) {
+        let mut state = self.led.lease.state.lock();
+        if state.lessors == self.lessors && state.excused == self.excused {
+            state.applied = true;
         }
     }
 
@@ -228,8 +241,9 @@ impl Holding {
     }
 
     /// A node that is to be required, and has everything, is required again: one at a time, and only while this node may write.
-    async fn require_who_is_back(&mut self) {
-        if self.back.is_empty() || self.unsettled || !self.led.exposed.may_write() {
+    fn require_who_is_back(&mut self) {
+        let busy = self.requiring.as_ref().is_some_and(|r| !r.is_finished());
+        if busy || self.back.is_empty() || self.unsettled || !self.led.exposed.may_write() {
             return;
         }
         let head = self.led.ve.durable_position().txn.0;
@@ -245,22 +259,40 @@ impl Holding {
         let Some(inner) = self.inner.upgrade() else { return };
         self.back.remove(&node);
         let (led, left, lineage) = (self.led.clone(), self.back.clone(), self.lineage);
-        let done = spawn_blocking(move || require(&inner, &led, node, &left, lineage)).await;
-        if let Ok(Err(e)) = done {
-            tracing::error!(ve = %self.ve, %node, error = %e, "requiring a replica again");
-        }
+        self.requiring = Some(spawn_blocking(move || {
+            if let Err(e) = require(&inner, &led, node, &left, lineage) {
+                tracing::error!(ve = %led.ve.id(), %node, error = %e, "requiring a replica again");
+            }
+        }));
     }
 
-    /// A majority of the required replicas has joined a higher epoch: nothing is written here any more.
+    /// A required replica has joined a higher epoch: nothing is written here any more, and this node is one that may be promoted in a higher one yet.
     fn fence(&self, epoch: Epoch) {
-        if !self.goes_on() {
-            return;
-        }
+        let Some(inner) = self.inner.upgrade().filter(|_| self.goes_on()) else { return };
         tracing::error!(ve = %self.ve, epoch = epoch.0, "ALARM: a required replica has joined a higher epoch: fenced");
         self.led.exposed.right().set_until(None);
         self.led.ve.fence("its required replicas joined a higher epoch");
         self.led.exposed.set_fenced(true);
+        let follows = block_in_place(|| {
+            self.led.ve.step_down(RoleKind::Replica, epoch)?;
+            inner.refresh(&self.led.ve)
+        });
+        if let Err(e) = follows {
+            tracing::error!(ve = %self.ve, error = %e, "stepping down");
+        }
     }
+}
+
+/// The nodes of a note. One that cannot be read names nobody.
+pub(super) fn nodes_of(body: &[u8]) -> BTreeSet<NodeId> {
+    let nodes: Vec<[u8; 16]> = codec::decode(body).unwrap_or_default();
+    nodes.into_iter().map(NodeId).collect()
+}
+
+/// As a note has them.
+pub(super) fn as_note(nodes: &BTreeSet<NodeId>) -> Vec<u8> {
+    let nodes: Vec<[u8; 16]> = nodes.iter().map(|n| n.0).collect();
+    codec::encode(&nodes)
 }
 
 fn require(
@@ -270,10 +302,11 @@ fn require(
     left: &BTreeSet<NodeId>,
     lineage: Lineage,
 ) -> Result<(), OperateError> {
+    let _one = inner.policies.lock();
     let mut policy = led.ve.policy()?;
     if let Some(replica) = policy.replicas.iter_mut().find(|r| r.node == node.0 && !r.required) {
         replica.required = true;
-        inner.change_policy(&led.ve, policy)?;
+        inner.write_policy(&led.ve, policy)?;
         tracing::info!(ve = %led.ve.id(), %node, "is back, and required again");
     }
     Ok(note_back(inner, lineage, left)?)
@@ -284,8 +317,7 @@ pub(super) fn note_back(inner: &Inner, lineage: Lineage, nodes: &BTreeSet<NodeId
     if nodes.is_empty() {
         return inner.store.drop_note(lineage, Kind::Back);
     }
-    let nodes: Vec<[u8; 16]> = nodes.iter().map(|n| n.0).collect();
-    inner.store.put_note(lineage, Kind::Back, &codec::encode(&nodes))
+    inner.store.put_note(lineage, Kind::Back, &as_note(nodes))
 }
 
 impl Led {

@@ -27,6 +27,7 @@ use vefs::change::Policy;
 use vefs::clock::Clock;
 use vefs::format::note::Kind;
 use vefs::ids::{Epoch, Lineage, TxnNo};
+use vefs::limits::COUNTER_MAX;
 use vefs::{Store, codec};
 
 pub(super) use fail_over::fail_over;
@@ -132,6 +133,8 @@ struct State {
     lessors: (BTreeSet<NodeId>, TxnNo),
     /// Nodes that a person says are off, for as long as the policy names them.
     excused: BTreeSet<NodeId>,
+    /// The right to write rests on these already.
+    applied: bool,
     /// Enough nodes know who the required replicas are.
     settled: bool,
 }
@@ -142,15 +145,32 @@ impl Lease {
         let mut state = self.state.lock();
         state.excused.retain(|n| lessors.contains(n));
         if state.lessors.0 != lessors {
-            (state.lessors, state.settled) = ((lessors, from), false);
+            (state.lessors, state.settled, state.applied) = ((lessors, from), false, false);
+        } else if state.lessors.1 == TxnNo(COUNTER_MAX) {
+            state.lessors.1 = from;
         }
+    }
+
+    /// They are about to be these. What they promise has to count before any of them can know of it.
+    pub fn announce(&self, lessors: BTreeSet<NodeId>) {
+        self.set(lessors, TxnNo(COUNTER_MAX));
+    }
+
+    /// Whether the right to write rests on those that were set last.
+    pub fn is_applied(&self) -> bool {
+        self.state.lock().applied
     }
 
     /// A person says that a node is off.
     pub fn excuse(&self, node: NodeId) {
         let mut state = self.state.lock();
         state.excused.insert(node);
-        state.settled = false;
+        (state.settled, state.applied) = (false, false);
+    }
+
+    /// Those of whom a person says that they are off.
+    pub fn excused(&self) -> BTreeSet<NodeId> {
+        self.state.lock().excused.clone()
     }
 
     /// Whether the required replicas may change once more.

@@ -412,6 +412,7 @@ impl Seat {
     fn promote_action(&mut self, ctx: &mut Ctx<'_>, action: PromoteAction, events: &mut VecDeque<Event>) {
         match action {
             PromoteAction::Ask(node, question @ Question::Promoted(..)) => ctx.ask(node, Purpose::Tell(None), question),
+            PromoteAction::Ask(node, question @ Question::Join(e)) => ctx.ask(node, Purpose::Join(e), question),
             PromoteAction::Ask(node, question) => ctx.ask(node, Purpose::Promotion, question),
             PromoteAction::JoinHere(epoch) => {
                 let me = ctx.id();
@@ -459,6 +460,10 @@ impl Seat {
     pub fn replica_replied(&mut self, ctx: &mut Ctx<'_>, from: usize, purpose: Purpose, reply: Option<Reply>) {
         match (purpose, reply) {
             (Purpose::Back, Some(reply)) => self.came_back(ctx, from, reply),
+            // Of another epoch than the one that is asked for now it counts for nothing.
+            (Purpose::Join(e), reply) if self.claims() == Some(e) => {
+                self.promotion(ctx, Event::Replied(id(from), reply));
+            }
             (Purpose::Promotion, reply) => self.promotion(ctx, Event::Replied(id(from), reply)),
             (Purpose::Switchover, _) => self.primary_replied(ctx, from, purpose, reply),
             _ => {}

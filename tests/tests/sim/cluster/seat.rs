@@ -62,6 +62,7 @@ pub enum Purpose {
     Boot,
     BootArbiter,
     Promotion,
+    Join(Epoch),
     PromotionArbiter,
     Switchover,
     SwitchoverArbiter,
@@ -240,7 +241,7 @@ impl Seat {
         }
     }
 
-    fn claims(&self) -> Option<Epoch> {
+    pub fn claims(&self) -> Option<Epoch> {
         if let Run::Replica(r) = &self.run { r.claims() } else { None }
     }
 
