@@ -85,7 +85,9 @@ pub(crate) struct Inner {
     /// Held by whoever promotes or hands over a VE: one at a time.
     operating: Mutex<BTreeMap<VeId, Arc<tokio::sync::Mutex<()>>>>,
     /// Held by whoever changes which replicas a VE has.
-    policies: Mutex<()>,
+    policies: Mutex<BTreeMap<VeId, Arc<Mutex<()>>>>,
+    /// Replicas that are required again, of all VEs: a node that is back may have been one of a thousand.
+    requiring: Arc<tokio::sync::Semaphore>,
     /// VEs that this node is to be promoted for.
     claims: Mutex<BTreeMap<VeId, leases::Claimed>>,
     /// What this node promised primaries.
@@ -142,6 +144,7 @@ impl Runtime {
         let inner = Arc::new(Inner {
             lessors: leases::Lessors::new(store.clone(), clock.clone()),
             policies: Mutex::default(),
+            requiring: Arc::new(tokio::sync::Semaphore::new(leases::REQUIRED_AT_ONCE)),
             claims: Mutex::default(),
             terms,
             promoted: writers.on_promotion.clone(),
@@ -370,6 +373,11 @@ impl Inner {
     /// What whoever promotes or hands over a VE holds.
     pub(crate) fn operating(&self, ve: VeId) -> Arc<tokio::sync::Mutex<()>> {
         self.operating.lock().entry(ve).or_default().clone()
+    }
+
+    /// What whoever changes which replicas a VE has holds.
+    fn policies(&self, ve: VeId) -> Arc<Mutex<()>> {
+        self.policies.lock().entry(ve).or_default().clone()
     }
 
     /// This node ships a VE no more.

@@ -37,7 +37,7 @@ impl Pull {
         let mut machine = Puller::new(self.ve, self.lineage, self.have);
         let mut install = LocalInstall::new(self.store.clone(), self.ve, self.epoch, self.branch.clone());
         let mut stream: Option<(u64, Answers)> = None;
-        let mut heard = self.clock.boot();
+        let (mut silent, mut installed) = (Duration::ZERO, false);
         loop {
             match block_in_place(|| machine.poll(&mut install, self.clock.boot())) {
                 Action::Ask(number, ask) => {
@@ -55,16 +55,19 @@ impl Pull {
                     }
                 }
                 // Whoever writes now greets, and what has come so far is not lost.
-                Action::Wait(_) if self.clock.boot() > heard + GONE => {
+                Action::Wait(_) if silent > GONE && installed => break,
+                Action::Wait(_) if silent > GONE => {
                     return Err(GiveUp::Store(format!("node {} does not answer", self.from)));
                 }
                 Action::Wait(until) => {
-                    if self.wait(&mut machine, &mut install, &mut stream, until).await {
-                        heard = self.clock.boot();
-                    }
+                    // What is done here in between is no silence of the other node.
+                    let began = self.clock.boot();
+                    let heard = self.wait(&mut machine, &mut install, &mut stream, until).await;
+                    silent = if heard { Duration::ZERO } else { silent + (self.clock.boot() - began) };
                 }
                 Action::Again => tokio::task::yield_now().await,
                 Action::Installed(position) => {
+                    installed = true;
                     tracing::info!(ve = %self.ve, txn = %position.txn, "a whole state is in place");
                 }
                 Action::Over => break,

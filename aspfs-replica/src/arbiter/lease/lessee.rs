@@ -152,6 +152,11 @@ impl Lessee {
     /// From transaction `from` on other replicas are required; the highest there is, where it is not known yet. Those before count as well, until enough of them know: a candidate that
     /// does not know asks them.
     pub fn set_required(&mut self, required: BTreeSet<NodeId>, from: TxnNo) {
+        let given_up = |c: &mut Config| c.from == TxnNo(COUNTER_MAX) && c.lessors != required;
+        if self.configs.len() > 1 {
+            // Announced, and not journalled.
+            self.configs.pop_if(given_up);
+        }
         match self.configs.last_mut() {
             // Announced before it had a transaction.
             Some(last) if last.lessors == required && last.from == TxnNo(COUNTER_MAX) => last.from = from,

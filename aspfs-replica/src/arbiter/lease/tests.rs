@@ -212,4 +212,9 @@ fn an_announced_set_promises_at_once() {
     l.set_required(set(&[B, C]), TxnNo(10));
     l.acked(B, TxnNo(10));
     assert!(l.is_settled());
+    // What was announced and then not written down is forgotten.
+    l.set_required(set(&[A, B, C]), TxnNo(vefs::limits::COUNTER_MAX));
+    assert!(!l.is_settled());
+    l.set_required(set(&[B, C]), TxnNo(11));
+    assert!(l.is_settled());
 }

@@ -51,6 +51,8 @@ impl Runtime {
                 return Err(cannot(format!("VE {}: node {node} {text}: {what}", ve.id())));
             }
         }
+        // It may have become another one meanwhile.
+        let mut policy = ve.policy()?;
         policy.replicas.retain(|r| r.node != node.0);
         self.change_policy(ve, policy)
     }
@@ -104,7 +106,8 @@ fn is_heard(led: &Led) -> bool {
 impl Inner {
     /// Another policy, with what has to be noted before where it changes who has to promise.
     pub(super) fn change_policy(self: &Arc<Self>, ve: &Arc<Ve>, policy: Policy) -> Result<(), OperateError> {
-        let _one = self.policies.lock();
+        let policies = self.policies(ve.id());
+        let _one = policies.lock();
         self.write_policy(ve, policy)
     }
 
@@ -128,15 +131,30 @@ impl Inner {
             let former = now.difference(&excused).copied().collect();
             self.store.put_note(ve.identity().lineage, Kind::Unsettled, &as_note(&former))?;
             if let Some(led) = &led {
-                led.lease.announce(next);
-                wait_until(|| led.lease.is_applied() || !self.leads(led));
+                self.announce(led, next)?;
             }
         }
-        ve.set_policy(policy)?;
         // Sealed: the transaction that is acknowledged has it.
-        ve.commit()?;
+        if let Err(e) = ve.set_policy(policy).and_then(|_| ve.commit()) {
+            if let Some(led) = self.led.lock().get(&ve.id()) {
+                led.set_lessors(&ve.policy()?);
+            }
+            return Err(e.into());
+        }
         self.refresh(ve)?;
         Ok(())
+    }
+
+    /// Has those who are about to be required count for the right to write.
+    fn announce(&self, led: &Arc<Led>, next: BTreeSet<NodeId>) -> Result<(), OperateError> {
+        led.lease.announce(next);
+        led.exposed.right().look();
+        wait_until(|| led.lease.is_applied() || !self.leads(led));
+        if led.lease.is_applied() && self.leads(led) {
+            return Ok(());
+        }
+        led.set_lessors(&led.ve.policy()?);
+        Err(cannot(format!("VE {}: whoever asks for its promises does not keep up; try again", led.ve.id())))
     }
 
     fn leads(&self, led: &Arc<Led>) -> bool {

@@ -53,8 +53,8 @@ struct Holding {
     unsettled: bool,
     /// Who is to be required again.
     back: BTreeSet<NodeId>,
-    /// One of them is being required. It waits for this loop, so that this loop must not wait for it.
-    requiring: Option<JoinHandle<()>>,
+    /// The one that is being required, and whether it is.
+    requiring: Option<(NodeId, JoinHandle<bool>)>,
     answers: mpsc::UnboundedSender<Answer>,
 }
 
@@ -73,10 +73,10 @@ pub(in crate::runtime) async fn hold(inner: Weak<Inner>, led: Arc<Led>, terms: T
         this.say_applied();
         for action in actions.drain(..) {
             if let Some(epoch) = this.act(action) {
-                return this.fence(epoch);
+                return this.fence(epoch).await;
             }
         }
-        this.require_who_is_back();
+        this.require_who_is_back().await;
         let answer = tokio::select! {
             answer = answered.recv() => answer,
             () = right.changed() => None,
@@ -159,7 +159,8 @@ impl Holding {
             spawn_blocking(move || {
                 let Some(inner) = inner else { return };
                 // Whoever changes the required replicas notes it with this lock held.
-                let _one = inner.policies.lock();
+                let policies = inner.policies(led.ve.id());
+                let _one = policies.lock();
                 if led.lease.is_settled()
                     && let Err(e) = inner.store.drop_note(lineage, Kind::Unsettled)
                 {
@@ -241,9 +242,17 @@ impl Holding {
     }
 
     /// A node that is to be required, and has everything, is required again: one at a time, and only while this node may write.
-    fn require_who_is_back(&mut self) {
-        let busy = self.requiring.as_ref().is_some_and(|r| !r.is_finished());
-        if busy || self.back.is_empty() || self.unsettled || !self.led.exposed.may_write() {
+    async fn require_who_is_back(&mut self) {
+        // It waits for this loop, which therefore does not wait for it.
+        if self.requiring.as_ref().is_some_and(|(_, running)| !running.is_finished()) {
+            return;
+        }
+        if let Some((node, done)) = self.requiring.take()
+            && done.await.unwrap_or(false)
+        {
+            self.back.remove(&node);
+        }
+        if self.back.is_empty() || self.unsettled || !self.led.exposed.may_write() {
             return;
         }
         let head = self.led.ve.durable_position().txn.0;
@@ -257,28 +266,35 @@ impl Holding {
         };
         let Some(node) = self.back.iter().find(is_back).copied() else { return };
         let Some(inner) = self.inner.upgrade() else { return };
-        self.back.remove(&node);
-        let (led, left, lineage) = (self.led.clone(), self.back.clone(), self.lineage);
-        self.requiring = Some(spawn_blocking(move || {
-            if let Err(e) = require(&inner, &led, node, &left, lineage) {
-                tracing::error!(ve = %led.ve.id(), %node, error = %e, "requiring a replica again");
-            }
-        }));
+        let Ok(permit) = inner.requiring.clone().try_acquire_owned() else { return };
+        let (led, lineage) = (self.led.clone(), self.lineage);
+        let running = spawn_blocking(move || {
+            let _permit = permit;
+            let done = require(&inner, &led, node, lineage);
+            done.inspect_err(|e| tracing::error!(ve = %led.ve.id(), %node, error = %e, "requiring a replica again"))
+                .is_ok()
+        });
+        self.requiring = Some((node, running));
     }
 
     /// A required replica has joined a higher epoch: nothing is written here any more, and this node is one that may be promoted in a higher one yet.
-    fn fence(&self, epoch: Epoch) {
-        let Some(inner) = self.inner.upgrade().filter(|_| self.goes_on()) else { return };
+    async fn fence(&self, epoch: Epoch) {
+        if !self.goes_on() {
+            return;
+        }
         tracing::error!(ve = %self.ve, epoch = epoch.0, "ALARM: a required replica has joined a higher epoch: fenced");
         self.led.exposed.right().set_until(None);
         self.led.ve.fence("its required replicas joined a higher epoch");
         self.led.exposed.set_fenced(true);
-        let follows = block_in_place(|| {
-            self.led.ve.step_down(RoleKind::Replica, epoch)?;
-            inner.refresh(&self.led.ve)
-        });
-        if let Err(e) = follows {
+        while self.goes_on() && self.led.ve.is_writer() {
+            let Some(inner) = self.inner.upgrade() else { return };
+            let follows = block_in_place(|| {
+                self.led.ve.step_down(RoleKind::Replica, epoch)?;
+                inner.refresh(&self.led.ve)
+            });
+            let Err(e) = follows else { return };
             tracing::error!(ve = %self.ve, error = %e, "stepping down");
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
 }
@@ -295,21 +311,18 @@ pub(super) fn as_note(nodes: &BTreeSet<NodeId>) -> Vec<u8> {
     codec::encode(&nodes)
 }
 
-fn require(
-    inner: &Arc<Inner>,
-    led: &Led,
-    node: NodeId,
-    left: &BTreeSet<NodeId>,
-    lineage: Lineage,
-) -> Result<(), OperateError> {
-    let _one = inner.policies.lock();
+fn require(inner: &Arc<Inner>, led: &Led, node: NodeId, lineage: Lineage) -> Result<(), OperateError> {
+    let policies = inner.policies(led.ve.id());
+    let _one = policies.lock();
     let mut policy = led.ve.policy()?;
     if let Some(replica) = policy.replicas.iter_mut().find(|r| r.node == node.0 && !r.required) {
         replica.required = true;
         inner.write_policy(&led.ve, policy)?;
         tracing::info!(ve = %led.ve.id(), %node, "is back, and required again");
     }
-    Ok(note_back(inner, lineage, left)?)
+    let mut left = inner.store.note(lineage, Kind::Back)?.map(|b| nodes_of(&b)).unwrap_or_default();
+    left.remove(&node);
+    Ok(note_back(inner, lineage, &left)?)
 }
 
 /// These nodes are to be required again when they are back.

@@ -39,6 +39,9 @@ use crate::node::NodeId;
 /// Most histories that are promised about: a peer that asks for ever more of them fills nothing.
 const HISTORIES_MAX: usize = 100_000;
 
+/// Most replicas that are required again at a time.
+pub(super) const REQUIRED_AT_ONCE: usize = 16;
+
 /// The nodes that have a say in who writes: the required replicas.
 pub(super) fn lessors_of(policy: &Policy) -> BTreeSet<NodeId> {
     policy.replicas.iter().filter(|r| r.required).map(|r| NodeId(r.node)).collect()
