@@ -263,7 +263,7 @@ impl Inner {
             self.note_promotion(ve, former)?;
         }
         // Two nodes that did not hear of each other do not meet in one epoch (promise G13).
-        let role = ve.promote(epoch)?;
+        let role = if self.terms.is_some() { ve.promote_joined(epoch)? } else { ve.promote(epoch)? };
         ve.unfence();
         let mut policy = ve.policy()?;
         let me = self.me();

@@ -170,6 +170,7 @@ fn a_replica_is_promoted_and_writes_on() {
     assert_eq!(ve.epoch(), Epoch(5));
     let head = ve.position();
     assert!(ve.promote(Epoch(5)).is_err(), "an epoch that was seen");
+    assert!(ve.promote_joined(Epoch(4)).is_err(), "an epoch below one that was seen");
     let role = ve.promote(ve.epoch().promoted()).unwrap();
     assert_eq!(
         (role.kind, role.epoch, role.fork.txn, role.fork.chain),

@@ -55,7 +55,6 @@ fn requires(node: &Node) -> Vec<[u8; 16]> {
 /// the same with the new one (checks G16, G18, G19, G21).
 #[test]
 fn a_silent_primary_is_replaced_by_itself() {
-    let _ = tracing_subscriber::fmt().with_ansi(false).with_writer(std::io::stderr).try_init();
     let told = Arc::new(AtomicU64::new(0));
     let count = told.clone();
     let on_promotion = move |_, _| _ = count.fetch_add(1, Ordering::Relaxed);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use aspfs_replica::catchup::{Answer, Ask, Refused};
 use aspfs_replica::cluster::Cluster;
+use aspfs_replica::member;
 use aspfs_replica::net::{self, AnswerWriter, FrameReader, FrameWriter, Handler, Transport};
 use aspfs_replica::node::NodeId;
 use aspfs_replica::runtime::{OperateError, Question, Reply, Word, with_replica};
@@ -86,6 +87,7 @@ fn a_member_that_is_none_of_the_ves_nodes_changes_nothing() {
             Question::TakeOver { ve: VE, position, epoch },
             Question::Destroyed { ve: VE, lineage },
             Question::Member { ve: VE, lineage, node: hostile.me, epoch: own },
+            Question::Right { ve: VE, lineage, what: member::Question::Join(epoch) },
         ] {
             assert_eq!(hostile.ask(to, question), Reply::Stranger, "{question:?}");
         }
@@ -102,7 +104,7 @@ fn a_member_that_is_none_of_the_ves_nodes_changes_nothing() {
         let answer = hostile.greet(to, epoch, position, base);
         assert_eq!(answer, Message::Refused(Refusal::Stranger, TxnNo(0)));
         let counts: Vec<u64> = Word::ALL.iter().map(|w| turned_away(node, *w)).collect();
-        assert_eq!(counts, [1, 1, 1, 1, 1, 5], "hello, position, take over, destroyed, member, state");
+        assert_eq!(counts, [1, 1, 1, 1, 1, 5, 1], "hello, position, take over, destroyed, member, state, right");
         assert_eq!((node.ve().is_writer(), node.ve().epoch()), (writes, own));
         assert!(node.store().has_ve(VE) && !node.store().is_buried(lineage));
         assert_eq!(node.ve().fenced(), None);

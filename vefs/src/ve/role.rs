@@ -106,12 +106,21 @@ impl Ve {
     }
 
     /// Begins to write, in this epoch, behind what is here: durable before the first new change (promise G21). EINVAL where the
-    /// epoch is not above every one seen. A replica may have seen it already, as the one that is to be its own: whoever gives it says so.
+    /// epoch is not above every one seen.
     pub fn promote(&self, epoch: Epoch) -> Result<Role> {
+        self.promote_in(epoch, false)
+    }
+
+    /// As [`Ve::promote`], in the epoch that a majority joined, this node with them: it is noted here already, and is nobody else's.
+    pub fn promote_joined(&self, epoch: Epoch) -> Result<Role> {
+        self.promote_in(epoch, true)
+    }
+
+    fn promote_in(&self, epoch: Epoch, joined: bool) -> Result<Role> {
         self.sync()?;
         let mut s = self.state.lock();
         s.journal.check()?;
-        let noted = epoch == s.role.epoch && s.role.kind != RoleKind::Primary;
+        let noted = joined && epoch == s.role.epoch && s.role.kind != RoleKind::Primary;
         if (epoch <= s.role.epoch && !noted) || epoch <= s.head.epoch {
             return Err(crate::errno::Errno::EINVAL.into());
         }
