@@ -141,6 +141,15 @@ impl Exposed {
         self.right.holds(self.now())
     }
 
+    /// What the window wants recorded about lagging, where that is not what was `said` last. A former epoch's record stays until all that was
+    /// required to be elsewhere is.
+    pub(super) fn to_record(&self, said: &mut Option<Option<u64>>) -> Option<Option<u64>> {
+        let wanted = self.right.wanted();
+        let known = wanted.is_some() || self.standing().state == State::Protected;
+        let news = known && *said != Some(wanted);
+        news.then(|| *said.insert(wanted))
+    }
+
     /// The arbiter has recorded that the VE may lag.
     pub(super) fn permitted(&self, number: u64) {
         self.with(|window, now| window.permitted(number, now));

@@ -18,7 +18,6 @@ use crate::arbiter::lease::{Action, Lessee, Needs, Terms, Whom};
 use crate::arbiter::{Arbiter, ArbiterError, Refused, Reply, Request};
 use crate::net::HttpClient;
 use crate::node::NodeId;
-use crate::window::State;
 
 /// How long an arbiter may take for one answer, where no lease has to be saved by it.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
@@ -139,8 +138,7 @@ struct Governing {
 impl Governing {
     /// Whether this node leads the VE still, in this very way.
     fn goes_on(&self) -> bool {
-        let leads = |inner: Arc<Inner>| inner.led.lock().get(&self.ve).is_some_and(|l| Arc::ptr_eq(l, &self.led));
-        self.inner.upgrade().is_some_and(leads)
+        self.inner.upgrade().is_some_and(|inner| inner.leads(&self.led))
     }
 
     /// Says what the arbiter does not do, once; or that it does again.
@@ -188,7 +186,9 @@ impl Governing {
         let (mut waiting, mut said, mut actions) = (VecDeque::new(), None, vec![]);
         let mut running: Option<(Question, Answering)> = None;
         while self.goes_on() {
-            self.lagging(&mut lessee, &mut said);
+            if let Some(wanted) = led.exposed.to_record(&mut said) {
+                lessee.set_lagging(wanted);
+            }
             actions.extend(lessee.tick(now()));
             right.set_until(lessee.until());
             for action in actions.drain(..) {
@@ -213,16 +213,6 @@ impl Governing {
             }
         }
         Held::Ended
-    }
-
-    /// What the window wants recorded. A former epoch's record stays until all that was required to be elsewhere is.
-    fn lagging(&self, lessee: &mut Lessee, said: &mut Option<Option<u64>>) {
-        let wanted = self.led.exposed.right().wanted();
-        let known = wanted.is_some() || self.led.exposed.standing().state == State::Protected;
-        if known && *said != Some(wanted) {
-            *said = Some(wanted);
-            lessee.set_lagging(wanted);
-        }
     }
 
     fn request(&self, question: Question) -> Request {

@@ -380,6 +380,11 @@ impl Inner {
         self.policies.lock().entry(ve).or_default().clone()
     }
 
+    /// Whether a VE is led still, in this very way.
+    fn leads(&self, led: &Arc<Led>) -> bool {
+        self.led.lock().get(&led.ve.id()).is_some_and(|l| Arc::ptr_eq(l, led))
+    }
+
     /// This node ships a VE no more.
     pub(crate) fn stop_leading(&self, ve: VeId) {
         let Some(led) = self.led.lock().remove(&ve) else { return };

@@ -320,6 +320,8 @@ impl Inner {
             Question::Right { ve, lineage, what } => {
                 Reply::Right(block_in_place(|| self.answer_about_right((from, ve, lineage), what)))
             }
+            // Before anything is kept for it.
+            Question::TakeOver { ve, .. } if !self.store.has_ve(ve) => Reply::No(format!("there is no VE {ve} here")),
             Question::TakeOver { ve, position, epoch } => {
                 let operating = self.operating(ve);
                 let _one = operating.lock().await;

@@ -71,10 +71,15 @@ struct Bed {
 }
 
 fn bed() -> Option<Bed> {
+    bed_with(&[])
+}
+
+fn bed_with(more: &[&str]) -> Option<Bed> {
     let made = Cluster::<2>::network(3).and_then(|network| {
         let etcd = Etcd::new(&network, 3)?;
         let url = format!("http://{}:2379", etcd.address);
-        let flags = ["--etcd", &url, "--lease", "3s"].map(str::to_owned);
+        let flags: Vec<String> =
+            ["--etcd", &url, "--lease", "3s"].iter().chain(more).map(|s| (*s).to_owned()).collect();
         Ok(Bed { etcd, cluster: Cluster::with(network, &flags)? })
     });
     made.inspect_err(|why| eprintln!("skipped: {why}")).ok()
@@ -112,6 +117,28 @@ fn a_promotion_waits_for_the_lease_and_needs_no_word() {
     assert!(answered.iter().all(|(_, at)| *at <= killed), "the old primary wrote after it was superseded");
     cluster.wait(1, "the old primary to follow", |rows| rows.iter().all(|r| r.state == "protected" && r.connected));
     assert!(std::fs::write(root.join("mine"), "no").is_err(), "the old mount takes no changes");
+    assert_eq!(cluster.nodes[0].aspfs(&["cat", VE, "/after"]).ok(), "written by the second node");
+}
+
+/// With etcd, too, a replica is promoted by itself when the lease is over (checks G18, G19).
+#[test]
+fn a_silent_primary_is_replaced_by_itself() {
+    let Some(Bed { etcd: _etcd, mut cluster }) = bed_with(&["--fail-over", "by-itself"]) else { return };
+    let root = cluster.replicated(&["--window", "30s"]);
+    std::fs::write(root.join("before"), "on both").unwrap();
+    cluster.wait(0, "protection", |rows| rows.iter().all(|r| r.state == "protected" && r.behind_txns == Some(0)));
+    cluster.network.set_link(1, false);
+    cluster.nodes[0].kill();
+    let killed = boot();
+    cluster.wait(1, "the promotion", |rows| rows.iter().any(|r| r.role == "primary" && r.lease_ms > Some(0)));
+    eprintln!("promoted by itself {:?} after the kill, with a lease of {LEASE:?}", boot() - killed);
+    assert!(boot() - killed >= LEASE - LEASE / 3 - Duration::from_millis(500), "promoted under a lease");
+    let there = cluster.mount(1);
+    assert_eq!(std::fs::read_to_string(there.join("before")).unwrap(), "on both");
+    std::fs::write(there.join("after"), "written by the second node").unwrap();
+    cluster.network.set_link(1, true);
+    cluster.nodes[0].up();
+    cluster.wait(1, "the old primary to follow", |rows| rows.iter().all(|r| r.state == "protected" && r.connected));
     assert_eq!(cluster.nodes[0].aspfs(&["cat", VE, "/after"]).ok(), "written by the second node");
 }
 

@@ -150,3 +150,28 @@ fn one_may_be_away_and_a_word_stands_for_the_second() {
     std::fs::write(root.join("alone"), "written").unwrap();
     assert!(!dir.path().join("said").exists(), "somebody was promoted");
 }
+
+/// A VE that lags, since one of its replicas is away, is promoted by nobody by itself where the primary that has everything is gone: its required
+/// replicas were told before it lagged. A person may insist (checks G16).
+#[test]
+fn a_ve_that_lags_is_not_promoted_by_itself() {
+    let Some((mut cluster, dir)) = bed() else { return };
+    let root = cluster.replicated(&["--window", "1s", "--at-window", "degrade"]);
+    protected(&cluster, 0);
+    cluster.network.set_link(3, false);
+    let writer = Writer::start(&root.join("stamps"), 64);
+    cluster.wait(0, "lagging", |rows| rows.iter().all(|r| r.state == "lagging"));
+    cluster.network.set_link(1, false);
+    cluster.nodes[0].kill();
+    cluster.network.set_link(3, true);
+    std::thread::sleep(LEASE * 4);
+    assert!(!dir.path().join("said").exists(), "promoted though it lagged");
+    cluster.nodes[1].aspfs(&["promote", VE]).fails(1, &["lags", "--force"]);
+    cluster.nodes[1].aspfs(&["promote", VE, "--force", "--yes"]).ok();
+    let there = cluster.mount(1);
+    std::fs::write(there.join("after"), "written by another node").unwrap();
+    cluster.network.set_link(1, true);
+    cluster.nodes[0].up();
+    writer.end();
+    protected(&cluster, 1);
+}

@@ -115,6 +115,12 @@ fn too_few_promises_stop_the_writers() {
     put(&a, "two");
     b.start();
     wait("both again", || a.acked(b.id()) && a.acked(c.id()));
+    // One that is gone for good is removed without a word: the other one hears of it.
+    c.stop();
+    a.runtime().remove_replica(&ve, c.id(), false).unwrap();
+    assert_eq!(requires(&a), [b.id().0]);
+    put(&a, "three");
+    wait("the other one", || a.acked(b.id()));
 }
 
 /// A person promotes: not while the primary lives, and without a word about it when it is silent. One node of three has no majority (checks G18).

@@ -149,8 +149,8 @@ impl Lessee {
         self.epoch
     }
 
-    /// From transaction `from` on other replicas are required; the highest there is, where it is not known yet. Those before count as well, until enough of them know: a candidate that
-    /// does not know asks them.
+    /// From transaction `from` on other replicas are required; the highest number there is, where it is not known yet. Those before count as well,
+    /// until enough of them know: a candidate that does not know asks them.
     pub fn set_required(&mut self, required: BTreeSet<NodeId>, from: TxnNo) {
         let given_up = |c: &mut Config| c.from == TxnNo(COUNTER_MAX) && c.lessors != required;
         if self.configs.len() > 1 {

@@ -28,17 +28,21 @@ impl Inner {
         (from, ve, lineage): (NodeId, VeId, Lineage),
         question: Question,
     ) -> Reply {
-        let lessor = match self.lessors.of(lineage) {
+        let found = self.of_lineage(ve, lineage);
+        if found.is_none() && (self.store.has_ve(ve) || self.store.is_buried(lineage)) {
+            return Reply::No(No::Stranger);
+        }
+        // Where people or etcd name writers, a primary asks for no promise, and a majority that joins a candidate would make a second one.
+        if self.terms.is_none() {
+            return Reply::No(No::Part);
+        }
+        let lessor = match self.lessors.of(lineage, found.is_some()) {
             Ok(lessor) => lessor,
             Err(why) => {
                 tracing::error!(%ve, why, "promises");
                 return Reply::No(No::Failed);
             }
         };
-        let found = self.of_lineage(ve, lineage);
-        if found.is_none() && (self.store.has_ve(ve) || self.store.is_buried(lineage)) {
-            return Reply::No(No::Stranger);
-        }
         let writes = found.as_ref().filter(|f| f.is_writer()).map(|f| f.epoch());
         match (question, writes) {
             (Question::Standing { .. }, _) => match &found {

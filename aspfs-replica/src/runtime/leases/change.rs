@@ -14,7 +14,7 @@ use super::super::talk::{Question as Talk, Reply as Said};
 use super::super::{Inner, Led, Runtime};
 use super::hold::as_note;
 use super::lessors_of;
-use crate::member::Question;
+use crate::member::{No, Question, Reply};
 use crate::node::NodeId;
 
 const ONE_BY_ONE: &str = "one required replica at a time, since they say who writes it";
@@ -72,6 +72,10 @@ impl Runtime {
             let question = Talk::Right { ve: id, lineage, what: Question::Standing { lineage } };
             let asked = self.inner().clone();
             match self.block_on(async move { asked.ask(*node, question).await }) {
+                Ok(Said::Right(Reply::No(No::Part))) => {
+                    let text = "it promises nothing, as it is configured: its `writers` must be `replicas`, too";
+                    return Err(cannot(format!("VE {id}: node {node} cannot be required: {text}")));
+                }
                 Ok(Said::Right(_)) => {}
                 Ok(_) => return Err(cannot(format!("node {node} does not count this node in as one of VE {id}'s"))),
                 Err(e) => {
@@ -155,9 +159,5 @@ impl Inner {
         }
         led.set_lessors(&led.ve.policy()?);
         Err(cannot(format!("VE {}: whoever asks for its promises does not keep up; try again", led.ve.id())))
-    }
-
-    fn leads(&self, led: &Arc<Led>) -> bool {
-        self.led.lock().get(&led.ve.id()).is_some_and(|l| Arc::ptr_eq(l, led))
     }
 }

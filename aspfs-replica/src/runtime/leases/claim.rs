@@ -71,7 +71,7 @@ impl Inner {
             return Err(cannot(format!("VE {id} is being promoted here already")));
         }
         let _ends = Claiming { inner: self, ve: id };
-        let lessor = self.lessors.of(ve.identity().lineage).map_err(cannot)?;
+        let lessor = block_in_place(|| self.lessors.of(ve.identity().lineage, true)).map_err(cannot)?;
         let mine = self.standing_of(&ve, &lessor.lock()).ok_or_else(|| cannot("it is being promoted"))?;
         if stated {
             self.claims.lock().insert(id, Claimed { sure: true, ..Claimed::default() });
@@ -123,15 +123,15 @@ impl Inner {
         following.and_then(|f| f.figures().heard).is_some_and(|heard| heard > began)
     }
 
-    /// Notes what has to be remembered of a promotion before its role is: who has to promise changes by it, and who is to be required again. Gives
-    /// whether the former primary is required from the beginning: it does not answer.
+    /// Notes what has to be remembered of a promotion before its role is: who has to promise changes by it, and who is to be required
+    /// again.
     pub(in crate::runtime) fn note_promotion(&self, ve: &Ve, former: Option<NodeId>) -> vefs::Result<()> {
         let lineage = ve.identity().lineage;
         let policy = ve.policy()?;
         self.store.put_note(lineage, Kind::Unsettled, &as_note(&lessors_of(&policy)))?;
         let me = self.cluster.node();
         let was_required = policy.replicas.iter().any(|r| r.node == me.0 && r.required);
-        let mut back = self.store.note(lineage, Kind::Back)?.map(|b| nodes_of(&b)).unwrap_or_default();
+        let mut back = self.store.note(lineage, Kind::Back)?.and_then(|b| nodes_of(&b)).unwrap_or_default();
         back.extend(former.filter(|_| was_required));
         back.remove(&me);
         note_back(self, lineage, &back)
@@ -211,7 +211,7 @@ impl Claim {
 
     fn join_here(&self, epoch: Epoch) -> Reply {
         let (lineage, me) = (self.ve.identity().lineage, self.inner.cluster.node());
-        match self.inner.lessors.of(lineage) {
+        match self.inner.lessors.of(lineage, true) {
             Ok(lessor) => self.inner.join((Some(&self.ve), lineage), &mut lessor.lock(), epoch, me),
             Err(_) => Reply::No(No::Failed),
         }
@@ -219,7 +219,7 @@ impl Claim {
 
     fn over(&self, old: NodeId) -> bool {
         let lineage = self.ve.identity().lineage;
-        let lessor = self.inner.lessors.of(lineage);
+        let lessor = self.inner.lessors.of(lineage, true);
         lessor.is_ok_and(|l| l.lock().over(&mut self.inner.lessors.disk(lineage), old).is_ok())
     }
 

@@ -19,7 +19,6 @@ use super::lessors_of;
 use crate::arbiter::lease::{Action, Lessee, Needs, Terms, Whom};
 use crate::member::{No, Question, Reply};
 use crate::node::NodeId;
-use crate::window::State;
 
 /// A replica that lacks at most so many transactions has everything, so to speak: it is required again.
 const NEAR: u64 = 8;
@@ -103,14 +102,14 @@ impl Holding {
         let unsettled = former.is_some();
         let lessors = led.lease.state.lock().lessors.clone();
         let (me, now) = (strong.cluster.node(), led.exposed.now());
-        let began = former.map_or_else(|| lessors.0.clone(), |f| nodes_of(&f));
+        let began = former.and_then(|f| nodes_of(&f)).unwrap_or_else(|| lessors.0.clone());
         let mut lessee = Lessee::new((epoch, me), Needs::Replicas, terms, began, now);
         if unsettled {
             let head = led.ve.position().txn;
             lessee.unsettled(head);
             lessee.set_required(lessors.0.clone(), head);
         }
-        let back = back.map(|b| nodes_of(&b)).unwrap_or_default();
+        let back = back.and_then(|b| nodes_of(&b)).unwrap_or_default();
         let (said, telling, excused) = (None, BTreeSet::new(), BTreeSet::new());
         #[rustfmt::skip]
         let this = Holding {
@@ -122,8 +121,7 @@ impl Holding {
 
     /// Whether this node leads the VE still, in this very way.
     fn goes_on(&self) -> bool {
-        let leads = |inner: Arc<Inner>| inner.led.lock().get(&self.ve).is_some_and(|l| Arc::ptr_eq(l, &self.led));
-        self.inner.upgrade().is_some_and(leads)
+        self.inner.upgrade().is_some_and(|inner| inner.leads(&self.led))
     }
 
     /// Who is required by now, who is excused, and who has acknowledged what.
@@ -178,12 +176,8 @@ impl Holding {
         }
     }
 
-    /// What the window wants recorded. A former epoch's record stays until all that was required to be elsewhere is.
     fn follow_window(&mut self) {
-        let wanted = self.led.exposed.right().wanted();
-        let known = wanted.is_some() || self.led.exposed.standing().state == State::Protected;
-        if known && self.said != Some(wanted) {
-            self.said = Some(wanted);
+        if let Some(wanted) = self.led.exposed.to_record(&mut self.said) {
             self.lessee.set_lagging(wanted);
         }
     }
@@ -299,10 +293,10 @@ impl Holding {
     }
 }
 
-/// The nodes of a note. One that cannot be read names nobody.
-pub(super) fn nodes_of(body: &[u8]) -> BTreeSet<NodeId> {
-    let nodes: Vec<[u8; 16]> = codec::decode(body).unwrap_or_default();
-    nodes.into_iter().map(NodeId).collect()
+/// The nodes of a note, if they can be read.
+pub(super) fn nodes_of(body: &[u8]) -> Option<BTreeSet<NodeId>> {
+    let nodes: Vec<[u8; 16]> = codec::decode(body).inspect_err(|e| tracing::error!(error = %e, "a note")).ok()?;
+    Some(nodes.into_iter().map(NodeId).collect())
 }
 
 /// As a note has them.
@@ -320,7 +314,7 @@ fn require(inner: &Arc<Inner>, led: &Led, node: NodeId, lineage: Lineage) -> Res
         inner.write_policy(&led.ve, policy)?;
         tracing::info!(ve = %led.ve.id(), %node, "is back, and required again");
     }
-    let mut left = inner.store.note(lineage, Kind::Back)?.map(|b| nodes_of(&b)).unwrap_or_default();
+    let mut left = inner.store.note(lineage, Kind::Back)?.and_then(|b| nodes_of(&b)).unwrap_or_default();
     left.remove(&node);
     Ok(note_back(inner, lineage, &left)?)
 }

@@ -36,8 +36,8 @@ pub(super) use hold::hold;
 use crate::arbiter::lease::{Lessor, Promised, Promises};
 use crate::node::NodeId;
 
-/// Most histories that are promised about: a peer that asks for ever more of them fills nothing.
-const HISTORIES_MAX: usize = 100_000;
+/// With so many notes nothing is promised about further histories of which no VE is here: a peer that asks about ever more of them fills nothing.
+const STRANGERS_MAX: usize = 10_000;
 
 /// Most replicas that are required again at a time.
 pub(super) const REQUIRED_AT_ONCE: usize = 16;
@@ -70,23 +70,23 @@ impl Lessors {
         Lessors { store, clock, known: Mutex::default() }
     }
 
-    /// Of one history. What is on disk is read when it is asked for first; a promise that may run is taken as given then.
-    pub fn of(&self, lineage: Lineage) -> Result<Arc<Mutex<Lessor>>, String> {
-        let mut known = self.known.lock();
-        if let Some(lessor) = known.get(&lineage) {
+    /// Of one history. What is on disk is read when it is asked for first; a promise that may run is taken as given then. `here`: a VE of it is;
+    /// of others there is a bound.
+    pub fn of(&self, lineage: Lineage, here: bool) -> Result<Arc<Mutex<Lessor>>, String> {
+        if let Some(lessor) = self.known.lock().get(&lineage) {
             return Ok(lessor.clone());
         }
-        if known.len() >= HISTORIES_MAX {
-            return Err(format!("promises about {HISTORIES_MAX} histories are the most"));
-        }
+        // Read without the table's lock. Whoever comes second takes what the first one made, which may have promised since.
         let body = self.store.note(lineage, Kind::Promises).map_err(|e| e.to_string())?;
         let promised: Promised = match body {
             Some(body) => codec::decode(&body).map_err(|e| format!("note of promises: {e}"))?,
+            None if !here && self.store.notes().map_err(|e| e.to_string())? >= STRANGERS_MAX => {
+                return Err(format!("{STRANGERS_MAX} notes, and no VE of this history here"));
+            }
             None => Promised::default(),
         };
-        let lessor = Arc::new(Mutex::new(Lessor::new(promised, self.clock.boot())));
-        known.insert(lineage, lessor.clone());
-        Ok(lessor)
+        let made = || Arc::new(Mutex::new(Lessor::new(promised, self.clock.boot())));
+        Ok(self.known.lock().entry(lineage).or_insert_with(made).clone())
     }
 
     /// The history is no more.
@@ -96,7 +96,7 @@ impl Lessors {
 
     /// The highest epoch that was joined about a history whose VE may not be here.
     pub fn voted(&self, lineage: Lineage) -> Epoch {
-        let lessor = self.of(lineage).inspect_err(|why| tracing::error!(why, "reading promises"));
+        let lessor = self.of(lineage, false).inspect_err(|why| tracing::error!(why, "reading promises"));
         lessor.ok().and_then(|l| l.lock().promised().vote).map_or(Epoch(0), |(epoch, _)| epoch)
     }
 
