@@ -62,6 +62,8 @@ pub struct CrashState {
     pub at: usize,
     /// How the state came about. Another class may lead to the same bytes; they are not handed out again.
     pub class: CrashClass,
+    /// A hash of all names and bytes: states of one base with the same one are the same disk.
+    pub hash: u64,
     /// What reached the disk and what did not, for the message of a failed check.
     pub description: String,
 }

@@ -333,7 +333,7 @@ impl<'a> CrashStates<'a> {
         let at = self.at.unwrap_or(0);
         new.then(|| {
             let (class, description) = (spec.class(), self.describe(at, spec));
-            CrashState { storage: image.storage(), at, class, description }
+            CrashState { storage: image.storage(), at, class, hash, description }
         })
     }
 

@@ -1,5 +1,7 @@
 //! Holding a state that a power cut may leave against the model.
 
+use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,10 +10,11 @@ use vefs::ids::InodeNo;
 use vefs::op::{Op, Owner};
 use vefs::types::mode;
 
+use super::Mark;
 use super::probe::Probe;
 use super::record::{Demand, How, Recording, Step, demands, record};
 use super::world::{Base, VE, both, open, pattern};
-use crate::crash::{Classes, CrashClass, CrashState};
+use crate::crash::{Classes, CrashClass, CrashState, Event};
 use crate::model::Model;
 
 /// What a sweep did.
@@ -19,7 +22,9 @@ use crate::model::Model;
 pub struct Tally {
     /// Stores opened and compared.
     pub recovered: u64,
-    /// Of these, found during a recovery.
+    /// Not opened, since the same disk with the same metadata had been, and what it recovered to was held against what is demanded.
+    pub again: u64,
+    /// Of the recovered, found during a recovery.
     pub nested: u64,
     /// Disks that were refused as damaged, or whose damage was met by reading.
     pub damaged: u64,
@@ -31,6 +36,7 @@ impl Tally {
     /// Sums up.
     pub fn add(&mut self, other: Tally) {
         self.recovered += other.recovered;
+        self.again += other.again;
         self.nested += other.nested;
         self.damaged += other.damaged;
         self.sampled += other.sampled;
@@ -50,6 +56,11 @@ pub struct Depth {
 
 /// Opens every state that a power cut during the run may leave, with each metadata that may be there.
 pub fn sweep(run: &Recording, depth: Depth) -> Result<Tally, String> {
+    sweep_on(run, depth, &mut Known::default())
+}
+
+/// The same, where it is known what some of the states recover to. What is found is noted there.
+pub fn sweep_on(run: &Recording, depth: Depth, known: &mut Known) -> Result<Tally, String> {
     let demands = demands(&run.log);
     let mut tally = Tally::default();
     let states = run.recorder.states(&run.log).seed(depth.seed);
@@ -61,11 +72,16 @@ pub fn sweep(run: &Recording, depth: Depth) -> Result<Tally, String> {
         let demand = demands[state.at];
         let all = demand.persisted..=demand.batch;
         for batch in if depth.per_class.is_none() { all.collect() } else { batches(demand) } {
+            if known.0.get(&(state.hash, batch)).is_some_and(|k| allowed(&state, demand).contains(k)) {
+                tally.again += 1;
+                continue;
+            }
             // Not the same one of every run: they begin alike.
             let turn = (tally.recovered - tally.nested) + 31 * run.log.len() as u64 + depth.seed;
             let nest = depth.nest_every > 0 && turn.is_multiple_of(depth.nest_every);
             let found = one(run, &state, demand, batch, depth.seed ^ tally.recovered);
             let found = found.map_err(|e| explain(&state, demand, batch, &e))?;
+            known.0.insert((state.hash, batch), found);
             tally.recovered += 1;
             if nest {
                 let deeper = nested(run, &state, batch, found, depth.seed);
@@ -75,6 +91,32 @@ pub fn sweep(run: &Recording, depth: Depth) -> Result<Tally, String> {
     }
     tally.sampled = states.counts().sampled;
     Ok(tally)
+}
+
+/// What states recovered to: by the disk's hash and the metadata's batch, the operation after which the VE stood. A recovery depends on nothing
+/// else, so the same disk met at another point in time is only held against what is demanded there.
+#[derive(Clone, Debug, Default)]
+pub struct Known(HashMap<(u64, usize), usize>);
+
+impl Known {
+    /// Keeps what also counts in a run that begins like this one, up to before its operation `k`.
+    pub fn keep_before(&mut self, run: &Recording, k: usize) {
+        let begins = begin_of(&run.log, k);
+        let batch = demands(&run.log)[begins].batch;
+        self.0.retain(|(_, b), found| *b <= batch && *found < k);
+    }
+}
+
+/// Events before operation `k` begins; all when it does not.
+pub fn begin_of(log: &[Event], k: usize) -> usize {
+    let mark = Event::Mark(Mark::Issued(k).to_number());
+    log.iter().position(|event| *event == mark).unwrap_or(log.len())
+}
+
+/// After which operation the VE of a state may stand.
+fn allowed(state: &CrashState, demand: Demand) -> RangeInclusive<usize> {
+    let low = if state.class == CrashClass::KillDaemon { demand.answered } else { demand.synced };
+    low..=demand.issued
 }
 
 fn explain(state: &CrashState, demand: Demand, batch: usize, what: &str) -> String {
@@ -101,8 +143,8 @@ fn one(run: &Recording, state: &CrashState, demand: Demand, batch: usize, seed: 
     let base = later(&run.base);
     let (store, clock) = open(&base, storage, meta, seed ^ RESTARTED).map_err(|e| format!("opening the store: {e}"))?;
     let ve = store.ve(VE).map_err(|e| format!("opening the VE: {e}"))?;
-    let low = if state.class == CrashClass::KillDaemon { demand.answered } else { demand.synced };
-    let found = which(&run.models, low, demand.issued, &ve)?;
+    let (low, high) = allowed(state, demand).into_inner();
+    let found = which(&run.models, low, high, &ve)?;
     let mut model = run.models[found].clone();
     if run.base.capacity.is_none() {
         go_on(&ve, &mut model, &clock).map_err(|e| format!("after recovery to {found}: {e}"))?;

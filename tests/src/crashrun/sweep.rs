@@ -38,11 +38,12 @@ pub fn all<J: Sync>(what: &str, jobs: &[J], run: impl Fn(&J) -> Result<Tally, St
     let seconds = begin.elapsed().as_secs_f64().max(1e-3);
     let rate = tally.recovered as f64 * 60.0 / seconds;
     println!(
-        "{what}: {} runs, {} states recovered ({} in a recovery, {} damaged), {seconds:.1} s, {rate:.0} a minute",
+        "{what}: {} jobs, {} states recovered ({} in a recovery, {} damaged), {} met again, {seconds:.1} s, {rate:.0} a minute",
         jobs.len(),
         tally.recovered,
         tally.nested,
-        tally.damaged
+        tally.damaged,
+        tally.again
     );
     failure.map_or(Ok(tally), Err)
 }

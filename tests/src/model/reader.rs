@@ -1,6 +1,6 @@
 //! Reading: what the model and a real VE have in common, and the comparison of the two.
 
-use std::fmt::{Debug, Display};
+use std::fmt::Debug;
 
 use vefs::errno::Errno;
 use vefs::ids::{Hash, InodeNo};
@@ -131,7 +131,7 @@ const READ_STEP: u64 = 1 << 20;
 
 /// Walks the whole model and says where `real` first differs: usage, inodes, names, targets, attributes, content.
 pub fn compare(model: &Model, real: &dyn Reader) -> Result<(), String> {
-    same("usage (bytes, inodes)", &model.usage(), &real.usage())?;
+    same(|| "usage (bytes, inodes)".to_owned(), &model.usage(), &real.usage())?;
     if let Some(mut all) = real.all_inodes().map_err(|e| format!("list of all inodes: {e}"))? {
         all.sort();
         let missing = model.nodes.keys().find(|ino| all.binary_search(&InodeNo(**ino)).is_err());
@@ -145,7 +145,7 @@ pub fn compare(model: &Model, real: &dyn Reader) -> Result<(), String> {
     }
     // An inode that went answers ENOENT for ever, and one that has not been made yet as well.
     for ino in (InodeNo::FIRST_PRIVATE.0..=model.next_ino).rev().filter(|i| !model.nodes.contains_key(i)).take(64) {
-        same(format!("inode {ino}, which is gone"), &Ok(None), &real.inode(InodeNo(ino)))?;
+        same(|| format!("inode {ino}, which is gone"), &Ok(None), &real.inode(InodeNo(ino)))?;
     }
     Ok(())
 }
@@ -153,23 +153,25 @@ pub fn compare(model: &Model, real: &dyn Reader) -> Result<(), String> {
 /// Compares one inode: attributes, extended attributes, and names, content or target; or that it is gone on both sides.
 pub fn compare_inode(model: &Model, real: &dyn Reader, ino: InodeNo) -> Result<(), String> {
     let Some(node) = model.nodes.get(&ino.0) else {
-        return same(format!("inode {ino}, which is not there"), &Ok(None), &real.inode(ino));
+        return same(|| format!("inode {ino}, which is not there"), &Ok(None), &real.inode(ino));
     };
     let what = |part: &str| format!("inode {ino} ({}), {part}", describe(model, ino));
-    if real.inode(ino) != Ok(Some(node.attr.clone())) {
-        compare_attr(&what("attributes"), &node.attr, real.inode(ino))?;
+    let attr = real.inode(ino);
+    if !matches!(&attr, Ok(Some(attr)) if *attr == node.attr) {
+        compare_attr(&what("attributes"), &node.attr, attr)?;
     }
     compare_xattrs(model, real, ino, &what)?;
     match &node.body {
         Body::Dir(_) => compare_names(model, real, ino, &what),
         Body::File(_) => compare_content(model, real, ino, &what),
-        Body::Symlink(_) => same(what("target"), &model.target(ino), &real.target(ino)),
+        Body::Symlink(_) => same(|| what("target"), &model.target(ino), &real.target(ino)),
         Body::Special => Ok(()),
     }
 }
 
-fn same<T: PartialEq + Debug>(what: impl Display, model: &T, real: &T) -> Result<(), String> {
-    if model == real { Ok(()) } else { Err(format!("{what}: model {}, real {}", short(model), short(real))) }
+/// `what` is asked only for the message of a difference: most comparisons of a run over millions of states find none.
+fn same<T: PartialEq + Debug>(what: impl FnOnce() -> String, model: &T, real: &T) -> Result<(), String> {
+    if model == real { Ok(()) } else { Err(format!("{}: model {}, real {}", what(), short(model), short(real))) }
 }
 
 fn short(value: &dyn Debug) -> String {
@@ -213,7 +215,7 @@ fn compare_names(model: &Model, real: &dyn Reader, dir: InodeNo, what: &dyn Fn(&
     let (ours, theirs) = (model.entries(dir), real.entries(dir));
     if let (Ok(ours), Ok(theirs)) = (&ours, &theirs) {
         for (i, (a, b)) in ours.iter().zip(theirs).enumerate() {
-            same(what(&format!("entry {i}")), a, b)?;
+            same(|| what(&format!("entry {i}")), a, b)?;
         }
         for (_, name, entry) in ours {
             let found = real.lookup(dir, name);
@@ -225,9 +227,9 @@ fn compare_names(model: &Model, real: &dyn Reader, dir: InodeNo, what: &dyn Fn(&
             }
         }
     }
-    same(what("entries"), &ours, &theirs)?;
+    same(|| what("entries"), &ours, &theirs)?;
     let nobody = b"a name that nobody made".as_slice();
-    same(what("lookup of a missing name"), &model.lookup(dir, nobody), &real.lookup(dir, nobody))
+    same(|| what("lookup of a missing name"), &model.lookup(dir, nobody), &real.lookup(dir, nobody))
 }
 
 fn compare_xattrs(model: &Model, real: &dyn Reader, ino: InodeNo, what: &dyn Fn(&str) -> String) -> Result<(), String> {
@@ -238,10 +240,10 @@ fn compare_xattrs(model: &Model, real: &dyn Reader, ino: InodeNo, what: &dyn Fn(
         })
     };
     let names = sorted(model.xattr_names(ino));
-    same(what("names of extended attributes"), &names, &sorted(real.xattr_names(ino)))?;
+    same(|| what("names of extended attributes"), &names, &sorted(real.xattr_names(ino)))?;
     let missing = [acl::ACCESS, b"user.nobody made this"].map(<[u8]>::to_vec);
     for name in names.into_iter().flatten().chain(missing) {
-        let label = what(&format!("extended attribute {}", String::from_utf8_lossy(&name)));
+        let label = || what(&format!("extended attribute {}", String::from_utf8_lossy(&name)));
         same(label, &model.xattr(ino, &name), &real.xattr(ino, &name))?;
     }
     Ok(())
@@ -254,7 +256,7 @@ fn compare_content(
     what: &dyn Fn(&str) -> String,
 ) -> Result<(), String> {
     let runs = model.mapped_runs(ino);
-    same(what("mapped runs"), &runs, &real.mapped_runs(ino).map(normalize))?;
+    same(|| what("mapped runs"), &runs, &real.mapped_runs(ino).map(normalize))?;
     let size = model.nodes[&ino.0].attr.size;
     let runs: Vec<Run> = runs.into_iter().flatten().collect();
     let mut edges = vec![0, size];
@@ -263,14 +265,14 @@ fn compare_content(
     edges.dedup();
     for &edge in &edges {
         for at in [edge.saturating_sub(1), edge] {
-            same(what(&format!("SEEK_DATA from {at}")), &model.seek_data(ino, at), &real.seek_data(ino, at))?;
-            same(what(&format!("SEEK_HOLE from {at}")), &model.seek_hole(ino, at), &real.seek_hole(ino, at))?;
+            same(|| what(&format!("SEEK_DATA from {at}")), &model.seek_data(ino, at), &real.seek_data(ino, at))?;
+            same(|| what(&format!("SEEK_HOLE from {at}")), &model.seek_hole(ino, at), &real.seek_hole(ino, at))?;
         }
     }
     for pair in edges.windows(2).filter(|p| p[0] < size) {
         compare_bytes(model, real, ino, (pair[0], pair[1].min(size)), what)?;
     }
-    same(what("read at the end"), &model.read(ino, size, 10), &real.read(ino, size, 10))
+    same(|| what("read at the end"), &model.read(ino, size, 10), &real.read(ino, size, 10))
 }
 
 /// The bytes of a range between two edges: all where there is data, both ends where there are only zeros.
