@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let store = Arc::new(Store::open(path, Options::default())?);
     let ve = store.ve(id).or_else(|_| store.create_ve(id, BaseTree::empty().hash(), Settings::default()))?;
     let _background = store::Background::start(store.clone(), Duration::from_secs(1))?;
-    let host = fuse::Host::new(path, &store)?;
+    let host = fuse::Host::new(path, &store, true)?;
     let device = std::fs::OpenOptions::new().read(true).write(true).open("/dev/fuse")?;
     let data = format!("fd={},rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other", device.as_raw_fd());
     let data = std::ffi::CString::new(data)?;

@@ -1,6 +1,7 @@
 //! The daemon's configuration: command line over file over defaults. The doc comments of [`Settings`] are the help text, the comments of
 //! `aspfsd config`, and the reference in `docs/operations.md`, which a test compares.
 
+mod retention;
 mod writers;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,8 @@ use clap::{Args, CommandFactory};
 use serde::Deserialize;
 use vefs::ve::Retention;
 
+pub use retention::parse_retention;
+use retention::show_retention;
 pub use writers::Naming;
 
 use crate::units::{self, UnitError};
@@ -76,6 +79,9 @@ pub struct Settings {
     /// How long replicas or etcd let a writer write at a time, 1s to 60s: a promotion waits for so long, and writers stop where too few of them answer for longer
     #[arg(long, value_name = "DURATION")]
     pub lease: Option<String>,
+    /// Whether the threads that serve mounts look out for the next request for up to 60 µs before they sleep: yes or no
+    #[arg(long, value_name = "WHETHER")]
+    pub linger: Option<String>,
     /// Most clients at a time
     #[arg(long, value_name = "NUMBER")]
     pub connections: Option<String>,
@@ -143,6 +149,7 @@ impl Settings {
             etcd: s(""),
             etcd_prefix: s("/aspfs"),
             lease: s("10s"),
+            linger: s("yes"),
             connections: s("64"),
             log: s("info"),
         }
@@ -181,6 +188,7 @@ impl Settings {
             etcd: self.etcd.or(below.etcd),
             etcd_prefix: self.etcd_prefix.or(below.etcd_prefix),
             lease: self.lease.or(below.lease),
+            linger: self.linger.or(below.linger),
             connections: self.connections.or(below.connections),
             log: self.log.or(below.log),
         }
@@ -208,6 +216,7 @@ impl Settings {
             ("etcd", &self.etcd),
             ("etcd-prefix", &self.etcd_prefix),
             ("lease", &self.lease),
+            ("linger", &self.linger),
             ("connections", &self.connections),
             ("log", &self.log),
         ];
@@ -284,6 +293,8 @@ pub struct Config {
     pub metrics: Option<std::net::SocketAddr>,
     /// Who names writers.
     pub naming: Naming,
+    /// Whether readers of mounts linger.
+    pub linger: bool,
     /// Most clients at a time.
     pub connections: usize,
     /// What is logged.
@@ -314,6 +325,13 @@ impl Config {
         let connections = connections.parse().ok().filter(|n| (1..=1024).contains(n)).ok_or_else(|| {
             ConfigError::Value { name: "connections", why: format!("{connections:?} is not a number from 1 to 1024") }
         })?;
+        let linger = match text(&settings.linger).as_str() {
+            "yes" => true,
+            "no" => false,
+            other => {
+                return Err(ConfigError::Value { name: "linger", why: format!("{other:?} is neither yes nor no") });
+            }
+        };
         let address = |name, value: &Option<String>| match text(value).as_str() {
             "" => Ok(None),
             at => at.parse().map(Some).map_err(|_| ConfigError::Value {
@@ -345,6 +363,7 @@ impl Config {
             listen: address("listen", &settings.listen)?,
             metrics: address("metrics", &settings.metrics)?,
             naming: Naming::new(&settings)?,
+            linger,
             connections,
             log,
         })
@@ -359,36 +378,6 @@ fn holder_program(named: &str) -> PathBuf {
     }
     let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join("aspfs-holder")));
     beside.unwrap_or_else(|| "aspfs-holder".into())
-}
-
-/// `10m:all,1h:1m,…`: up to which age one version of how long a time stays.
-pub fn parse_retention(text: &str) -> Result<Retention, ConfigError> {
-    let bad = |why: String| ConfigError::Value { name: "retention", why };
-    let seconds = |text: &str| match units::parse_duration(text) {
-        Ok(ms) => i64::try_from(ms / 1000).map_err(|e| bad(e.to_string())),
-        Err(e) => Err(bad(e.to_string())),
-    };
-    let mut steps: Vec<(i64, i64)> = Vec::new();
-    for step in text.split(',') {
-        let (age, every) =
-            step.split_once(':').ok_or_else(|| bad(format!("{step:?} is not AGE:EVERY, like 1h:1m or 10m:all")))?;
-        let every = if every.trim() == "all" { 0 } else { seconds(every)?.max(1) };
-        let step = (seconds(age)?, every);
-        if steps.last().is_some_and(|last| last.0 >= step.0 || last.1 > step.1) {
-            return Err(bad("the steps must rise, in age and in what is left out".into()));
-        }
-        steps.push(step);
-    }
-    Ok(Retention { steps })
-}
-
-fn show_retention(retention: &Retention) -> String {
-    let show = |secs: i64| units::show_duration(secs.unsigned_abs() * 1000);
-    let step = |(age, every): &(i64, i64)| match every {
-        0 => format!("{}:all", show(*age)),
-        every => format!("{}:{}", show(*age), show(*every)),
-    };
-    retention.steps.iter().map(step).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! Whether idle processors of this virtual machine halt at once (kernel: Documentation/virt/guest-halt-polling.rst). Then each request on a mount waits
-//! for two processors to be started again: five times as long as the request takes.
+//! for a processor to be started again, or two: several times as long as the request takes.
 
 use std::path::Path;
 

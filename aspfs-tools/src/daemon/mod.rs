@@ -133,8 +133,8 @@ pub fn run_with(config: Config, prepare: Prepare) -> Result<(), DaemonError> {
     let link = Link::open(&config.runtime_dir, &store_identity(&config.store)?, &config.holder)?;
     tracing::info!(store = %config.store.display(), holder = link.pid(), "store is open");
 
-    let host =
-        vefs::fuse::Host::new(&config.store, &store).map_err(|e| format!("this daemon cannot serve mounts: {e}"));
+    let host = vefs::fuse::Host::new(&config.store, &store, config.linger)
+        .map_err(|e| format!("this daemon cannot serve mounts: {e}"));
     if let Err(why) = &host {
         tracing::warn!("{why}");
     }

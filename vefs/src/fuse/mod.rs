@@ -23,6 +23,7 @@ mod files;
 mod fs;
 mod invalidate;
 mod kept;
+mod linger;
 mod names;
 mod negotiate;
 mod nodes;
@@ -81,15 +82,16 @@ impl Drop for Host {
 }
 
 impl Host {
-    /// For the VEs of a store in a folder. Errors: of making the read-only view of it, and of starting threads.
-    pub fn new(path: &Path, store: &Store) -> std::io::Result<Host> {
+    /// For the VEs of a store in a folder. `linger`: readers look out for the next request for some microseconds before they sleep. Errors: of
+    /// making the read-only view of the folder, and of starting threads.
+    pub fn new(path: &Path, store: &Store, linger: bool) -> std::io::Result<Host> {
         Ok(Host {
             pool: syncing::Pool::start()?,
             parked: parked::Pool::start()?,
             objects: Arc::new(Objects::new(path)?),
             store: store.objects().clone(),
             invalidate: invalidate::start()?,
-            watch: readers::Watch::start()?,
+            watch: readers::Watch::start(linger)?,
             reaper: reaping::Reaper::start()?,
         })
     }

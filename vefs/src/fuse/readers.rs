@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, RwLockReadGuard};
 
+use super::linger::{Linger, Places};
 use crate::waiting::{self, Waits};
 
 /// How often the watch looks, while anything is served.
@@ -29,6 +30,7 @@ const QUIET: u32 = 20;
 /// The threads of one mount's session.
 pub struct Readers {
     threads: usize,
+    linger: Option<Linger>,
     watch: Arc<Watch>,
     /// Threads that read, or serve without having told that they wait. Changed with `inner` locked.
     free: AtomicUsize,
@@ -55,12 +57,13 @@ pub struct Serving<'a> {
     gate: Option<RwLockReadGuard<'a, ()>>,
     readers: &'a Readers,
     parks: bool,
+    lingers: bool,
 }
 
 impl Serving<'_> {
     /// The request is not served yet: the gate is left, and the thread goes on.
     pub fn interrupt(mut self) {
-        self.parks = false;
+        (self.parks, self.lingers) = (false, false);
     }
 }
 
@@ -72,6 +75,8 @@ impl Drop for Serving<'_> {
         readers.inside.fetch_sub(1, Ordering::Relaxed);
         if self.parks && readers.free.load(Ordering::Relaxed) > 1 {
             readers.park();
+        } else if let (true, Some(linger)) = (self.lingers, &readers.linger) {
+            linger.ends(&readers.watch.lingering);
         }
     }
 }
@@ -100,10 +105,11 @@ impl Drop for Here {
 }
 
 impl Readers {
-    /// For a session of so many threads.
-    pub fn new(threads: usize, watch: &Arc<Watch>) -> Arc<Readers> {
+    /// For a session of so many threads, which linger or do not.
+    pub fn new(threads: usize, watch: &Arc<Watch>, linger: Option<Linger>) -> Arc<Readers> {
         let readers = Arc::new(Readers {
             threads,
+            linger,
             watch: watch.clone(),
             free: AtomicUsize::new(threads),
             inside: AtomicUsize::new(0),
@@ -123,8 +129,9 @@ impl Readers {
             self.inner.lock().known += 1;
         }
         self.inside.fetch_add(1, Ordering::SeqCst);
+        self.linger.iter().for_each(Linger::begins);
         self.watch.wake();
-        Serving { gate: Some(gate), readers: self, parks }
+        Serving { gate: Some(gate), readers: self, parks, lingers: true }
     }
 
     /// Leaves reading to another thread, if there is one.
@@ -173,6 +180,8 @@ impl Readers {
 #[derive(Default)]
 pub struct Watch {
     list: Mutex<Vec<Weak<Readers>>>,
+    /// Of all mounts together.
+    lingering: Places,
     asleep: AtomicBool,
     /// The process ends.
     over: Mutex<bool>,
@@ -180,9 +189,10 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Starts the thread; it ends with [`Watch::end`].
-    pub fn start() -> std::io::Result<Arc<Watch>> {
-        let watch = Arc::new(Watch::default());
+    /// Starts the thread; it ends with [`Watch::end`]. `linger`: readers may.
+    pub fn start(linger: bool) -> std::io::Result<Arc<Watch>> {
+        let lingering = if linger { Places::of_processors() } else { Places::default() };
+        let watch = Arc::new(Watch { lingering, ..Watch::default() });
         let here = watch.clone();
         std::thread::Builder::new().name("vefs-watch".into()).spawn(move || here.run())?;
         Ok(watch)

@@ -21,7 +21,7 @@ struct Session {
 }
 
 fn session(watch: &Arc<Watch>, threads: usize) -> Session {
-    let readers = Readers::new(threads, watch);
+    let readers = Readers::new(threads, watch, None);
     let (jobs, queue) = channel::<Job>();
     let queue = Arc::new(Mutex::new(queue));
     let gate = Arc::new(RwLock::new(()));
@@ -96,7 +96,7 @@ fn one_reads_and_the_others_come_when_it_waits() {
 /// Nobody would read again until the one that stands is done.
 #[test]
 fn the_watch_lets_another_one_go_when_the_reader_stands() {
-    let watch = Watch::start().unwrap();
+    let watch = Watch::start(false).unwrap();
     let session = session(&watch, 2);
     session.settle(1);
     // Once with the watch awake, and once after it fell asleep.
@@ -138,7 +138,7 @@ fn the_end_of_the_reader_is_the_end_of_all() {
 #[test]
 fn nobody_parks_while_another_is_not_known() {
     let watch = Arc::new(Watch::default());
-    let readers = Readers::new(2, &watch);
+    let readers = Readers::new(2, &watch, None);
     let gate = RwLock::new(());
     for _ in 0..3 {
         drop(readers.serve(gate.read(), true));

@@ -24,6 +24,7 @@ use super::counters::{Counters, Figures};
 use super::fs::Fs;
 use super::invalidate::Invalidator;
 use super::kept::{Exchange, Kept, KeptError, Left};
+use super::linger::Linger;
 use super::nodes::Nodes;
 use super::objects::Registry;
 use super::pages::Pages;
@@ -196,7 +197,7 @@ pub(super) fn serve(
         counters: counters.clone(),
         gate: gate.clone(),
         parked: parked.clone(),
-        readers: Readers::new(super::THREADS, &host.watch),
+        readers: Readers::new(super::THREADS, &host.watch, Some(Linger::new(device.clone()))),
         pages: Pages::new(kept_times, fetched),
         reaping: reaping.clone(),
         read_only,

@@ -32,6 +32,7 @@ fn bad_values_are_named() {
     assert!(said(with(|s| s.tick = Some("1ms".into()))).starts_with("tick: "));
     assert!(said(with(|s| s.reserve = Some("much".into()))).starts_with("reserve: \"much\""));
     assert!(said(with(|s| s.connections = Some("0".into()))).starts_with("connections: "));
+    assert!(said(with(|s| s.linger = Some("maybe".into()))).starts_with("linger: \"maybe\""));
     assert!(said(with(|s| s.log = Some("loud".into()))).starts_with("log: \"loud\""));
     assert!(said(with(|s| s.etcd = Some("https://a:2379".into()))).starts_with("etcd: \"https://a:2379\""));
     assert!(said(with(|s| s.lease = Some("100ms".into()))).starts_with("lease: "));
