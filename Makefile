@@ -12,7 +12,7 @@ FUZZ_TARGETS := acl base_tree blobs bundle codec control extent_header frame ide
 FUZZ_SECONDS ?= 60
 BENCH_ARGS ?= noise
 
-.PHONY: help test build demo demo-cluster bench nightly fuzz sim deny clean packages rocksdb lint
+.PHONY: help test build demo demo-cluster bench nightly fuzz sim chaos deny clean packages rocksdb lint
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -49,6 +49,10 @@ fuzz: packages rocksdb ## Run each fuzz target for FUZZ_SECONDS (60); needs carg
 SEEDS ?= 2000
 sim: packages rocksdb ## Replication over faulty links, nodes and clocks: make sim SEEDS=10000, or SEED=n to replay one
 	ASPFS_SIM_SEEDS=$(SEEDS) $(if $(SEED),ASPFS_SIM_SEED=$(SEED)) $(CARGO) test $(BUILD) -p aspfs-tests --test sim -- --nocapture
+
+CHAOS_SECONDS ?= 600
+chaos: build ## Three real nodes, drawn faults, every answer held against what is there: make chaos CHAOS_SECONDS=3600 SEED=7 (root)
+	ASPFS_CHAOS=$(CHAOS_SECONDS):$(or $(SEED),1) $(CARGO) test $(BUILD) -p aspfs-tests --test cluster whatever -- --nocapture
 
 deny: ## Check licences and banned crates; needs cargo-deny. ADVISORIES=1 fetches the advisory database too
 	@command -v cargo-deny >/dev/null || { echo 'cargo install cargo-deny --locked' >&2; exit 1; }

@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod arbiter;
+mod chaos;
 mod diff;
 mod failover;
 mod leases;
 mod repair;
 mod setup;
+mod tries;
 mod versions;
 mod window;
