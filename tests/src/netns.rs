@@ -73,13 +73,30 @@ impl Network {
         ip(&["-n", &self.name(0), "link", "set", &format!("p{host}"), state]).expect("a link to cut");
     }
 
+    /// What one host sends to another one goes nowhere, or arrives again. The other way nothing changes.
+    pub fn set_mute(&self, from: usize, to: usize, mute: bool) {
+        let (name, address) = (self.name(from), self.address(to));
+        // A hardware address that no port of the switch has: what is sent there is nobody's.
+        let nowhere = ["lladdr", "02:00:00:00:00:01", "nud", "permanent"];
+        let what = if mute { "replace" } else { "del" };
+        let mut args = vec!["-n", &name, "neigh", what, &address, "dev", "eth"];
+        args.extend(nowhere.into_iter().filter(|_| mute));
+        ip(&args).expect("a neighbour to forget");
+    }
+
     /// Lets a host send so many kilobits a second.
     pub fn limit(&self, host: usize, kbit: u32) {
-        let (name, rate) = (self.name(host), format!("{kbit}kbit"));
-        let args = [
-            "-n", &name, "qdisc", "replace", "dev", "eth", "root", "tbf", "rate", &rate, "burst", "16kb", "latency",
-            "50ms",
-        ];
+        self.shape(host, &["rate", &format!("{kbit}kbit"), "burst", "16kb", "latency", "50ms"]);
+    }
+
+    /// Drops what a host sends as soon as two full packets wait, at so many kilobits a second.
+    pub fn drop_bursts(&self, host: usize, kbit: u32) {
+        self.shape(host, &["rate", &format!("{kbit}kbit"), "burst", "3000", "limit", "3000"]);
+    }
+
+    fn shape(&self, host: usize, how: &[&str]) {
+        let name = self.name(host);
+        let args = [&["-n", &name, "qdisc", "replace", "dev", "eth", "root", "tbf"], how].concat();
         let out = Command::new("tc").args(args).output().expect("tc");
         assert!(out.status.success(), "tc: {}", String::from_utf8_lossy(&out.stderr));
     }

@@ -50,6 +50,8 @@ pub struct Depth {
     pub per_class: Option<usize>,
     /// One state of so many is crashed again during its recovery; 0 for none.
     pub nest_every: u64,
+    /// Every recovered store goes on; one of so many is compared as a whole after that, and of the others what the going on touched.
+    pub whole_every: u64,
     /// Of the samples.
     pub seed: u64,
 }
@@ -79,7 +81,8 @@ pub fn sweep_on(run: &Recording, depth: Depth, known: &mut Known) -> Result<Tall
             // Not the same one of every run: they begin alike.
             let turn = (tally.recovered - tally.nested) + 31 * run.log.len() as u64 + depth.seed;
             let nest = depth.nest_every > 0 && turn.is_multiple_of(depth.nest_every);
-            let found = one(run, &state, demand, batch, depth.seed ^ tally.recovered);
+            let whole = tally.recovered.is_multiple_of(depth.whole_every);
+            let found = one(run, &state, demand, batch, (depth.seed ^ tally.recovered, whole));
             let found = found.map_err(|e| explain(&state, demand, batch, &e))?;
             known.0.insert((state.hash, batch), found);
             tally.recovered += 1;
@@ -136,7 +139,13 @@ pub fn batches(demand: Demand) -> Vec<usize> {
 const RESTARTED: u64 = 0xFEED_5EED << 32;
 
 /// Opens one state; the operation after which its VE stands.
-fn one(run: &Recording, state: &CrashState, demand: Demand, batch: usize, seed: u64) -> Result<usize, String> {
+fn one(
+    run: &Recording,
+    state: &CrashState,
+    demand: Demand,
+    batch: usize,
+    (seed, whole): (u64, bool),
+) -> Result<usize, String> {
     let storage = Arc::new(state.storage.snapshot());
     storage.set_capacity(run.base.capacity);
     let meta = Arc::new(run.metas[batch].after_crash());
@@ -147,7 +156,7 @@ fn one(run: &Recording, state: &CrashState, demand: Demand, batch: usize, seed: 
     let found = which(&run.models, low, high, &ve)?;
     let mut model = run.models[found].clone();
     if run.base.capacity.is_none() {
-        go_on(&ve, &mut model, &clock).map_err(|e| format!("after recovery to {found}: {e}"))?;
+        go_on(&ve, &mut model, &clock, whole).map_err(|e| format!("after recovery to {found}: {e}"))?;
     }
     Ok(found)
 }
@@ -184,7 +193,7 @@ fn more() -> Vec<Op> {
     vec![Op::Create { parent: root, name, mode: mode::IFREG | 0o600, rdev: 0, owner: Owner::default() }]
 }
 
-fn go_on(ve: &Ve, model: &mut Model, clock: &vefs::clock::ManualClock) -> Result<(), String> {
+fn go_on(ve: &Ve, model: &mut Model, clock: &vefs::clock::ManualClock, whole: bool) -> Result<(), String> {
     for op in more() {
         both(ve, model, &op, clock)?.map_err(|e| e.to_string())?;
     }
@@ -192,7 +201,9 @@ fn go_on(ve: &Ve, model: &mut Model, clock: &vefs::clock::ManualClock) -> Result
     let made = vefs::ids::InodeNo(model.next_ino().0 - 1);
     let data = Op::Write { ino: made, offset: 0, data: pattern(3, 200), kill_priv: false };
     both(ve, model, &data, clock)?.map_err(|e| e.to_string())?;
-    match Probe::new(ve, model).run() {
+    let probe = Probe::new(ve, model);
+    let found = if whole { probe.run() } else { probe.run_on(&[InodeNo::ROOT, made]) };
+    match found {
         (Ok(()), 0) => Ok(()),
         (found, n) => Err(format!("going on: {found:?}, {n} reads answered damage")),
     }
@@ -216,7 +227,7 @@ fn nested(run: &Recording, state: &CrashState, batch: usize, found: usize, seed:
     for state in inner.recorder.states(&inner.log).classes(classes).per_class(2).seed(seed) {
         let demand = demands[state.at];
         for batch in batches(demand) {
-            one(&inner, &state, demand, batch, seed).map_err(|e| explain(&state, demand, batch, &e))?;
+            one(&inner, &state, demand, batch, (seed, true)).map_err(|e| explain(&state, demand, batch, &e))?;
             tally.recovered += 1;
             tally.nested += 1;
         }

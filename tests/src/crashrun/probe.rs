@@ -9,7 +9,7 @@ use vefs::object::ObjectError;
 use vefs::types::{Dentry, Inode};
 use vefs::{Error, Ve};
 
-use crate::model::{Entry, Model, Reader, Run, compare};
+use crate::model::{Entry, Model, Reader, Run, compare, compare_inode};
 use crate::reader::runs;
 
 /// The reader.
@@ -30,7 +30,20 @@ impl<'a> Probe<'a> {
 
     /// The first difference that is not damage, and how much damage was met.
     pub fn run(&self) -> (Result<(), String>, usize) {
-        let found = compare(self.model, self);
+        self.told(compare(self.model, self))
+    }
+
+    /// The same of these inodes and the usage only.
+    pub fn run_on(&self, inodes: &[InodeNo]) -> (Result<(), String>, usize) {
+        let usage = (self.model.usage(), self.usage());
+        let found = match usage.0 == usage.1 {
+            true => inodes.iter().try_for_each(|ino| compare_inode(self.model, self, *ino)),
+            false => Err(format!("usage: {usage:?}")),
+        };
+        self.told(found)
+    }
+
+    fn told(&self, found: Result<(), String>) -> (Result<(), String>, usize) {
         let result = match self.failed.take() {
             Some(failed) => Err(format!("reading failed: {failed}")),
             None => found,

@@ -41,6 +41,12 @@ enum Ill {
     Stopped,
     /// Kilobits a second.
     Slow,
+    /// What it sends in bursts is lost.
+    Lossy,
+    /// It hears the others, and they do not hear it.
+    Mute,
+    /// They hear it, and it hears nobody.
+    Deaf,
 }
 
 struct Bed {
@@ -55,6 +61,14 @@ impl Bed {
         kill_process(Pid::from_raw(self.cluster.nodes[n].pid() as i32).unwrap(), signal).unwrap();
     }
 
+    /// What it sends, or what is sent to it, goes nowhere.
+    fn one_way(&self, n: usize, out: bool, cut: bool) {
+        for other in (0..3).filter(|other| *other != n) {
+            let (from, to) = if out { (n, other) } else { (other, n) };
+            self.cluster.network.set_mute(from + 1, to + 1, cut);
+        }
+    }
+
     fn hurt(&mut self, n: usize, ill: Ill) {
         eprintln!("{:?} node {}: {ill:?}", boot(), n + 1);
         match ill {
@@ -63,6 +77,9 @@ impl Bed {
             Ill::Cut => self.cluster.network.set_link(n + 1, false),
             Ill::Stopped => self.signal(n, Signal::STOP),
             Ill::Slow => self.cluster.network.limit(n + 1, 300),
+            Ill::Lossy => self.cluster.network.drop_bursts(n + 1, 4000),
+            Ill::Mute => self.one_way(n, true, true),
+            Ill::Deaf => self.one_way(n, false, true),
         }
         self.ill[n] = Some(ill);
     }
@@ -74,7 +91,9 @@ impl Bed {
             Ill::Killed | Ill::Ended => self.cluster.nodes[n].up(),
             Ill::Cut => self.cluster.network.set_link(n + 1, true),
             Ill::Stopped => self.signal(n, Signal::CONT),
-            Ill::Slow => self.cluster.network.limit(n + 1, 1_000_000),
+            Ill::Slow | Ill::Lossy => self.cluster.network.limit(n + 1, 1_000_000),
+            Ill::Mute => self.one_way(n, true, false),
+            Ill::Deaf => self.one_way(n, false, false),
         }
     }
 
@@ -96,7 +115,11 @@ impl Bed {
             (Some(_), _) => self.heal(n),
             // Two of three at a time now and then: then nobody may write.
             (None, 0..7) if ills == 0 || (ills == 1 && rng.below(4) == 0) => {
-                let all = [Ill::Killed, Ill::Killed, Ill::Ended, Ill::Cut, Ill::Cut, Ill::Stopped, Ill::Slow];
+                let all = [
+                    [Ill::Killed, Ill::Killed, Ill::Ended, Ill::Cut, Ill::Stopped],
+                    [Ill::Slow, Ill::Lossy, Ill::Mute, Ill::Deaf, Ill::Cut],
+                ]
+                .concat();
                 self.hurt(n, all[rng.below(all.len() as u64) as usize]);
             }
             (None, 7) => self.hand_over(n),

@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use aspfs_tools::control::replication::ReplicaRow;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::setup::{Cluster, VE, Writer, boot, records};
@@ -92,34 +93,73 @@ fn a_killed_primary_is_replaced_by_itself() {
     assert_eq!(cluster.nodes[0].aspfs(&["cat", VE, "/after"]).ok(), "written by another node");
 }
 
-/// A primary that nobody hears, and that hears nobody, completes nothing once another one may write; and so does one that was stopped for longer than
-/// its lease (checks G18, G19).
+/// How a primary is lost without being killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lost {
+    Cut,
+    /// Cut off, and its daemon stopped until another one has written.
+    Stopped,
+    /// Nobody hears it.
+    Mute,
+    /// It hears nobody.
+    Deaf,
+}
+
+impl Lost {
+    fn begin(self, cluster: &Cluster<3>) {
+        let network = &cluster.network;
+        match self {
+            Lost::Cut => network.set_link(1, false),
+            Lost::Stopped => {
+                network.set_link(1, false);
+                signal(cluster, Signal::STOP);
+            }
+            Lost::Mute => [2, 3].into_iter().for_each(|other| network.set_mute(1, other, true)),
+            Lost::Deaf => [2, 3].into_iter().for_each(|other| network.set_mute(other, 1, true)),
+        }
+    }
+
+    /// The network is whole again.
+    fn end(self, cluster: &Cluster<3>) {
+        let network = &cluster.network;
+        match self {
+            Lost::Cut | Lost::Stopped => network.set_link(1, true),
+            Lost::Mute => [2, 3].into_iter().for_each(|other| network.set_mute(1, other, false)),
+            Lost::Deaf => [2, 3].into_iter().for_each(|other| network.set_mute(other, 1, false)),
+        }
+    }
+}
+
+fn signal(cluster: &Cluster<3>, signal: Signal) {
+    kill_process(Pid::from_raw(cluster.nodes[0].pid() as i32).unwrap(), signal).unwrap();
+}
+
+/// A primary that nobody hears, or that hears nobody, or both, completes nothing once another one may write; and so does one that was stopped for longer
+/// than its lease (checks G18, G19).
 #[test]
 fn a_primary_that_is_cut_off_completes_nothing() {
-    for stopped in [false, true] {
+    for how in [Lost::Cut, Lost::Stopped, Lost::Mute, Lost::Deaf] {
         let Some((cluster, _dir)) = bed() else { return };
         let root = cluster.replicated(&["--window", "60s"]);
         let writer = Writer::start(&root.join("stamps"), 64);
         std::thread::sleep(Duration::from_secs(1));
         protected(&cluster, 0);
-        cluster.network.set_link(1, false);
-        let pid = Pid::from_raw(cluster.nodes[0].pid() as i32).unwrap();
-        if stopped {
-            kill_process(pid, Signal::STOP).unwrap();
-        }
+        how.begin(&cluster);
         let (next, there) = mounted(&cluster);
         std::fs::write(there.join("after"), "written by another node").unwrap();
         let promoted = boot();
-        if stopped {
-            kill_process(pid, Signal::CONT).unwrap();
+        if how == Lost::Stopped {
+            signal(&cluster, Signal::CONT);
         }
-        cluster
-            .wait(0, "the end of the lease", |rows| rows.iter().all(|r| r.lease_ms == Some(0) && r.state == "stalled"));
+        // One that is mute hears that it is superseded, on connections that were there.
+        let over = |r: &ReplicaRow| r.role == "replica" || (r.lease_ms == Some(0) && r.state == "stalled");
+        cluster.wait(0, "the end of the lease", |rows| rows.iter().all(over));
+        eprintln!("{how:?}: {}", cluster.status(0)[0].role);
         std::thread::sleep(Duration::from_secs(1));
-        cluster.network.set_link(1, true);
+        how.end(&cluster);
         let answered = writer.end();
         let late = answered.iter().find(|(_, at)| *at > promoted);
-        assert!(late.is_none(), "stopped {stopped}: {late:?} was answered after {promoted:?}");
+        assert!(late.is_none(), "{how:?}: {late:?} was answered after {promoted:?}");
         protected(&cluster, next);
         let survived = records(&there.join("stamps")).len();
         assert!(survived > 0 && survived <= answered.len() + 1, "{survived} of {}", answered.len());

@@ -29,7 +29,7 @@ fn run(seed: u64, ops: usize) -> Result<Recording, String> {
 fn lying_disks_are_noticed() {
     let count = if crate::nightly() { 2000 } else { 60 };
     let seeds: Vec<u64> = (0..count).collect();
-    let depth = Depth { per_class: Some(4), nest_every: 0, seed: 3 };
+    let depth = Depth { per_class: Some(4), nest_every: 0, whole_every: 1, seed: 3 };
     let tally = all("lying disks", &seeds, |seed| {
         run(*seed, 30).and_then(|run| sweep(&run, depth)).map_err(|e| format!("seed {seed}: {e}"))
     });

@@ -204,7 +204,7 @@ fn a_failed_flush_is_never_believed() {
         let how = How { bad_flush: Some(1 + seed % 9), seed: *seed, ..How::default() };
         let run = record(&base, &steps, how).map_err(told)?;
         ended.fetch_add(u64::from(run.ended.is_some()), std::sync::atomic::Ordering::Relaxed);
-        sweep(&run, Depth { per_class: Some(2), nest_every: 0, seed: *seed }).map_err(told)
+        sweep(&run, Depth { per_class: Some(2), nest_every: 0, whole_every: 1, seed: *seed }).map_err(told)
     })
     .unwrap();
     assert!(ended.into_inner() > most / 4);

@@ -129,7 +129,7 @@ fn crashes_on_a_full_disk_lose_nothing() {
         if let Some(e) = &run.ended {
             return Err(told(format!("{e:?}")));
         }
-        sweep(&run, Depth { per_class: Some(2), nest_every: 0, seed: *seed }).map_err(told)
+        sweep(&run, Depth { per_class: Some(2), nest_every: 0, whole_every: 1, seed: *seed }).map_err(told)
     })
     .unwrap();
 }

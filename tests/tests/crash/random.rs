@@ -54,7 +54,7 @@ fn random_sequences_survive_every_crash() {
         if let Some(e) = run.ended {
             return Err(format!("seed {seed}: {e}"));
         }
-        let depth = Depth { per_class: Some(2), nest_every: 211, seed: *seed };
+        let depth = Depth { per_class: Some(2), nest_every: 211, whole_every: 1, seed: *seed };
         sweep(&run, depth).map_err(|e| format!("seed {seed}: {e}"))
     })
     .unwrap();
