@@ -22,6 +22,15 @@ pub struct Answer {
     pub at: Duration,
 }
 
+/// The record of a number: one write(2). The kernel sends one that begins in a page that it does not have whole in two requests, page by page, of which
+/// the first may be all that is left; so each begins a line of its own.
+pub fn record(number: u64) -> Vec<u8> {
+    let mut record = format!("\n{number} ").into_bytes();
+    record.resize(40 + (number % 50) as usize * 20, b'.');
+    record.push(b'\n');
+    record
+}
+
 /// The program.
 pub struct Tries {
     stop: Arc<AtomicBool>,
@@ -66,9 +75,7 @@ impl Place {
             // Numbers of different nodes never meet.
             let number = tried.len() as u64 * 3 + self.node as u64;
             tried.push(number);
-            let mut record = format!("{number} ").into_bytes();
-            record.resize(40 + (number % 50) as usize * 20, b'.');
-            record.push(b'\n');
+            let record = record(number);
             let done = log.write(&record).is_ok_and(|n| n == record.len())
                 && (!number.is_multiple_of(40) || log.sync_data().is_ok());
             match done {
