@@ -61,9 +61,9 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn forget(&self, _req: &Request, ino: INodeNo, _nlookup: u64) {
-        // Many of these come in one request.
-        let _serving = self.0.readers.serve(self.0.gate.read(), false);
+    fn forget(&self, req: &Request, ino: INodeNo, _nlookup: u64) {
+        // Many of these come in one request, and have its number.
+        let _serving = self.0.readers.forget(self.0.gate.read(), req.unique().0);
         self.0.forgotten(node(ino));
     }
 

@@ -5,7 +5,7 @@
 //! processor goes on at once, and the sleeping begins anew. Measured, and what was not taken: docs/decisions/0021-readers-linger.md.
 //!
 //! Invariants
-//! - Nobody lingers with a lock, inside the mount's gate, or with a request that is not answered.
+//! - Nobody lingers with a lock, inside the mount's gate, or with a request that it has to answer itself.
 //! - At most every second processor of the process has somebody who lingers.
 
 use std::os::fd::OwnedFd;
@@ -63,8 +63,9 @@ impl Linger {
 
     /// It was answered: until the next one comes, or for as long as is worth it.
     pub(super) fn ends(&self, places: &Places) {
-        let until = self.now() + LONGEST.as_nanos() as u64;
-        if self.is_worth_it(self.now()) {
+        let now = self.now();
+        let until = now + LONGEST.as_nanos() as u64;
+        if self.is_worth_it(now) {
             // Whatever else the device says, the read that follows hears of it.
             places.within(|| {
                 while self.is_quiet() && self.now() < until {

@@ -31,6 +31,8 @@ const QUIET: u32 = 20;
 pub struct Readers {
     threads: usize,
     linger: Option<Linger>,
+    /// The number of the last message that told what the kernel has forgotten.
+    forgot: AtomicU64,
     watch: Arc<Watch>,
     /// Threads that read, or serve without having told that they wait. Changed with `inner` locked.
     free: AtomicUsize,
@@ -110,6 +112,7 @@ impl Readers {
         let readers = Arc::new(Readers {
             threads,
             linger,
+            forgot: AtomicU64::new(0),
             watch: watch.clone(),
             free: AtomicUsize::new(threads),
             inside: AtomicUsize::new(0),
@@ -122,7 +125,7 @@ impl Readers {
         readers
     }
 
-    /// This thread serves a request. `parks`: it may stay in the handler afterwards; not for what comes several at a time.
+    /// This thread serves a request. `parks`: it may stay in the handler afterwards.
     pub fn serve<'a>(self: &'a Arc<Self>, gate: RwLockReadGuard<'a, ()>, parks: bool) -> Serving<'a> {
         if !waiting::is_told() {
             waiting::tell(Rc::new(Here(self.clone())));
@@ -132,6 +135,14 @@ impl Readers {
         self.linger.iter().for_each(Linger::begins);
         self.watch.wake();
         Serving { gate: Some(gate), readers: self, parks, lingers: true }
+    }
+
+    /// This thread serves one inode of a message of what the kernel has forgotten. There may be thousands in one, one after the other, with nothing to look
+    /// out for in between: the thread neither parks nor lingers, but for one of them.
+    pub fn forget<'a>(self: &'a Arc<Self>, gate: RwLockReadGuard<'a, ()>, message: u64) -> Serving<'a> {
+        let mut serving = self.serve(gate, false);
+        serving.lingers = self.forgot.swap(message, Ordering::Relaxed) != message;
+        serving
     }
 
     /// Leaves reading to another thread, if there is one.
