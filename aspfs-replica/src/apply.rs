@@ -7,8 +7,11 @@
 //!
 //! - A higher epoch is durable at the follower before anything is done in it, and it is noted only for the own lineage.
 //! - A transaction is taken only whole, only behind the head, and only from a sender whose epoch is not below the highest seen.
+//! - It begins when the chunks that it waits for have come on their own stream; what comes behind it until then is parked, in order.
 //! - An acknowledgement says what a flush that ended has made durable.
-//! - Bytes put together in memory and bytes staged are bounded.
+//! - Bytes put together in memory, bytes parked and bytes staged are bounded.
+
+mod parked;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -17,6 +20,7 @@ use bytes::Bytes;
 use vefs::ids::{Epoch, PayloadId, Position, TxnNo, VeId};
 use vefs::limits;
 
+use crate::apply::parked::Parked;
 use crate::log::{FollowError, Follower, LogRecord, LogTxn, Payload};
 use crate::node::NodeId;
 use crate::session::{Closed, Incoming, Session};
@@ -65,6 +69,7 @@ pub struct Receiver {
     epoch: Epoch,
     outbox: VecDeque<Message>,
     asides: VecDeque<(Envelope, Message)>,
+    parked: Parked,
     assembly: Option<Assembly>,
     staged: BTreeMap<PayloadId, (u64, u64)>,
     syncing: bool,
@@ -84,6 +89,7 @@ impl Receiver {
             epoch: Epoch(0),
             outbox: VecDeque::new(),
             asides: VecDeque::new(),
+            parked: Parked::default(),
             assembly: None,
             staged: BTreeMap::new(),
             syncing: false,
@@ -100,7 +106,7 @@ impl Receiver {
     /// The connection is gone. A flush that runs goes on, and staged payloads that are whole stay.
     pub fn disconnected(&mut self) {
         self.phase = Phase::Idle;
-        self.assembly = None;
+        (self.assembly, self.parked) = (None, Parked::default());
         self.outbox.clear();
     }
 
@@ -117,10 +123,13 @@ impl Receiver {
                 Ok(actions) => actions,
                 Err(why) => self.turn_away(follower, envelope, why),
             },
-            message => match self.in_session(follower, envelope, message, now) {
-                Ok(actions) => actions,
-                Err(why) => self.refuse(follower, why),
-            },
+            message => {
+                let mut actions = vec![];
+                if let Err(why) = self.in_session(follower, envelope, message, now, &mut actions) {
+                    actions.extend(self.refuse(follower, why));
+                }
+                actions
+            }
         }
     }
 
@@ -163,7 +172,7 @@ impl Receiver {
         self.disconnected();
         follower.release();
         self.session = Session::new(self.ve, envelope.session, now);
-        self.session.incoming(envelope, now);
+        self.session.incoming(envelope, &Message::Hello(*hello), now);
         if std::mem::replace(&mut self.epoch, envelope.epoch) != envelope.epoch {
             follower.unstage_all();
             self.staged.clear();
@@ -188,12 +197,13 @@ impl Receiver {
         envelope: &Envelope,
         message: Message,
         now: Duration,
-    ) -> Result<Vec<Action>, Refusal> {
+        actions: &mut Vec<Action>,
+    ) -> Result<(), Refusal> {
         if self.phase == Phase::Idle {
-            return Ok(vec![]);
+            return Ok(());
         }
-        match self.session.incoming(envelope, now) {
-            Incoming::Stale => return Ok(vec![]),
+        match self.session.incoming(envelope, &message, now) {
+            Incoming::Stale => return Ok(()),
             Incoming::Gap => return Err(Refusal::Gap),
             Incoming::Fresh => {}
         }
@@ -204,18 +214,36 @@ impl Receiver {
             (Message::Pong(_) | Message::EpochNotice(_), _) => {}
             (Message::Refused(why, at), _) => {
                 self.disconnected();
-                return Ok(vec![Action::Closed(Closed::TheyRefused(why, at))]);
+                actions.push(Action::Closed(Closed::TheyRefused(why, at)));
             }
-            (Message::Chunk(chunk), Phase::Streaming) => self.chunk(follower, chunk)?,
-            (Message::Have(wanted), Phase::Streaming) if self.assembly.is_none() => {
-                self.outbox.push_back(Message::Held(follower.hold(&wanted)));
+            (Message::Chunk(chunk), Phase::Streaming) => {
+                self.chunk(follower, chunk)?;
+                self.proceed(follower, actions)?;
             }
-            (Message::Begin(begin), Phase::Streaming) => self.begin(follower, envelope, begin)?,
-            (Message::Records(records), Phase::Streaming) => self.records(follower, records)?,
-            (Message::End(seal), Phase::Streaming) => return self.end(follower, seal),
+            (Message::BulkPing, Phase::Streaming) => {}
+            (message, Phase::Streaming) => {
+                self.parked.push(envelope.epoch, message)?;
+                self.proceed(follower, actions)?;
+            }
             _ => return Err(Refusal::OutOfTurn),
         }
-        Ok(vec![])
+        Ok(())
+    }
+
+    /// Takes what does not wait for chunks any more.
+    fn proceed(&mut self, follower: &mut dyn Follower, actions: &mut Vec<Action>) -> Result<(), Refusal> {
+        while let Some((epoch, message)) = self.parked.next(self.session.bulk_taken()) {
+            match message {
+                Message::Have(wanted) if self.assembly.is_none() => {
+                    self.outbox.push_back(Message::Held(follower.hold(&wanted)));
+                }
+                Message::Begin(begin) => self.begin(follower, epoch, begin)?,
+                Message::Records(records) => self.records(follower, records)?,
+                Message::End(seal) => actions.extend(self.end(follower, seal)?),
+                _ => return Err(Refusal::OutOfTurn),
+            }
+        }
+        Ok(())
     }
 
     fn chunk(&mut self, follower: &mut dyn Follower, chunk: Chunk) -> Result<(), Refusal> {
@@ -236,7 +264,7 @@ impl Receiver {
         Ok(())
     }
 
-    fn begin(&mut self, follower: &dyn Follower, envelope: &Envelope, begin: Begin) -> Result<(), Refusal> {
+    fn begin(&mut self, follower: &dyn Follower, epoch: Epoch, begin: Begin) -> Result<(), Refusal> {
         let (head, next) = (follower.head(), begin.position);
         if self.assembly.is_some() {
             return Err(Refusal::OutOfTurn);
@@ -246,7 +274,7 @@ impl Receiver {
         }
         // A tail that was written before a restart keeps its epoch, and is shipped in a higher one.
         let in_order = head.epoch <= next.epoch || head.txn == TxnNo(0);
-        if next.txn != head.txn.next() || begin.previous != head.chain || !in_order || next.epoch > envelope.epoch {
+        if next.txn != head.txn.next() || begin.previous != head.chain || !in_order || next.epoch > epoch {
             return Err(Refusal::NotNext);
         }
         self.assembly = Some(Assembly { begin, records: Vec::new(), bytes: 0 });
@@ -351,6 +379,6 @@ impl Receiver {
             return Some(aside);
         }
         let message = self.outbox.pop_front()?;
-        Some((self.session.outgoing(follower.highest_epoch(), now), message))
+        Some((self.session.outgoing(follower.highest_epoch(), &message, now), message))
     }
 }

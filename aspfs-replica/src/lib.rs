@@ -16,7 +16,6 @@ pub mod blob;
 pub mod catchup;
 pub mod cluster;
 mod compress;
-pub mod fair;
 pub mod local;
 pub mod log;
 pub mod member;

@@ -1,13 +1,15 @@
 //! What both sides of a stream keep: which session it is, the numbers of frames, and when the other side was last heard.
 //!
-//! Invariant: a frame is taken in once, and in order. One of another session or one that was taken in already is dropped without
+//! A session has two streams, and each of them its own order: records with everything that is said about them, and bulk ahead of its records.
+//!
+//! Invariant: a frame is taken in once, and in its stream's order. One of another session or one that was taken in already is dropped without
 //! effect; one that leaves a gap ends the session (promise G10).
 
 use std::time::Duration;
 
 use vefs::ids::{Epoch, TxnNo, VeId};
 
-use crate::wire::{Envelope, Refusal};
+use crate::wire::{Envelope, Message, Refusal};
 
 /// After so long without a frame to send, a ping is sent.
 pub const PING_AFTER: Duration = Duration::from_secs(1);
@@ -33,42 +35,78 @@ pub(crate) enum Incoming {
     Gap,
 }
 
+/// Numbers of frames of the two streams.
+#[derive(Clone, Copy, Debug, Default)]
+struct Numbers {
+    records: u64,
+    bulk: u64,
+}
+
+impl Numbers {
+    fn of(&mut self, bulk: bool) -> &mut u64 {
+        if bulk { &mut self.bulk } else { &mut self.records }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Session {
     pub id: u64,
     ve: VeId,
-    taken: u64,
-    given: u64,
+    taken: Numbers,
+    given: Numbers,
     heard: Duration,
     spoke: Duration,
+    spoke_bulk: Duration,
 }
 
 impl Session {
     pub fn new(ve: VeId, id: u64, now: Duration) -> Session {
-        Session { id, ve, taken: 0, given: 0, heard: now, spoke: now }
+        Session {
+            id,
+            ve,
+            taken: Numbers::default(),
+            given: Numbers::default(),
+            heard: now,
+            spoke: now,
+            spoke_bulk: now,
+        }
     }
 
-    pub fn incoming(&mut self, envelope: &Envelope, now: Duration) -> Incoming {
-        if envelope.session != self.id || envelope.ve != Some(self.ve) || envelope.seq < self.taken {
+    pub fn incoming(&mut self, envelope: &Envelope, message: &Message, now: Duration) -> Incoming {
+        let taken = self.taken.of(message.is_bulk());
+        if envelope.session != self.id || envelope.ve != Some(self.ve) || envelope.seq < *taken {
             return Incoming::Stale;
         }
-        if envelope.seq > self.taken {
+        if envelope.seq > *taken {
             return Incoming::Gap;
         }
-        self.taken += 1;
+        *taken += 1;
         self.heard = self.heard.max(now);
         Incoming::Fresh
     }
 
-    pub fn outgoing(&mut self, epoch: Epoch, now: Duration) -> Envelope {
-        let seq = self.given;
-        self.given += 1;
-        self.spoke = self.spoke.max(now);
+    pub fn outgoing(&mut self, epoch: Epoch, message: &Message, now: Duration) -> Envelope {
+        let given = self.given.of(message.is_bulk());
+        let seq = *given;
+        *given += 1;
+        // Either stream may be quiet while the other is not.
+        let spoke = if message.is_bulk() { &mut self.spoke_bulk } else { &mut self.spoke };
+        *spoke = now.max(*spoke);
         Envelope { ve: Some(self.ve), epoch, session: self.id, seq }
+    }
+
+    /// Frames of bulk that were taken in.
+    pub fn bulk_taken(&self) -> u64 {
+        self.taken.bulk
     }
 
     pub fn is_silent(&self, now: Duration) -> bool {
         now.saturating_sub(self.heard) >= SILENT_AFTER
+    }
+
+    /// Whether the stream of bulk has been used, and been quiet since.
+    pub fn wants_bulk_ping(&self, now: Duration) -> bool {
+        self.given.bulk > 0 && now.saturating_sub(self.spoke_bulk) >= PING_AFTER
     }
 
     pub fn wants_ping(&self, now: Duration) -> bool {

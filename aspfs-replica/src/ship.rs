@@ -1,15 +1,18 @@
 //! The sending machine of one VE for one replica, at the primary.
 //!
-//! In come a new connection, messages, the time, and the VE's [`Log`]; out come messages, one at a time when the link has room
-//! ([`Sender::poll`]), and events. It holds one transaction's records at a time; bulk payloads are read in chunks as they go.
+//! In come a new connection, messages, the time, and the VE's [`Log`]; out come messages, one at a time when their stream has room
+//! ([`Sender::poll`] for records, [`Sender::poll_bulk`] for bulk payloads), and events. It holds one transaction's records at a time; bulk
+//! payloads are read in chunks as they go.
 //!
-//! Invariants: transactions go in order and whole, each behind its bulk payloads; only what the log calls durable goes (promise G12), bulk payloads
+//! Invariants: transactions go in order and whole; each begins when all of its bulk payloads were given out, and says how many frames of bulk
+//! the replica has to have before it; only what the log calls durable goes (promise G12), bulk payloads
 //! excepted; a new transaction begins only while less than `ahead` bytes are unacknowledged; an acknowledgement counts only
 //! with the very position that was sent (promise G11).
 
 mod alike;
+mod bulk;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use vefs::ids::{Epoch, PayloadId, Position, TxnNo, VeId};
@@ -18,13 +21,10 @@ use crate::log::{At, Log, LogError, LogRead, LogTxn, Payload};
 use crate::node::NodeId;
 use crate::session::{Closed, Incoming, Session};
 use crate::ship::alike::Alike;
+use crate::ship::bulk::Bulk;
 use crate::wire::{
-    BATCH_TARGET, Begin, CHUNK_MAX, Chunk, Envelope, HEADER_LEN, Hello, Message, Refusal, Welcome, WirePayload,
-    WireRecord,
+    BATCH_TARGET, Begin, Envelope, HEADER_LEN, Hello, Message, Refusal, Welcome, WirePayload, WireRecord,
 };
-
-/// Most bulk payloads that wait to be sent ahead of their records.
-const EARLY_MAX: usize = 1024;
 
 /// What the sender tells its surroundings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,9 +69,9 @@ pub struct Sender {
     acked: Option<Position>,
     under_way: VecDeque<(Position, u64)>,
     shipping: Option<Shipping>,
-    chunks: VecDeque<(PayloadId, u64, u64)>,
-    staged: BTreeSet<PayloadId>,
-    early: u64,
+    bulk: Bulk,
+    /// The stream of bulk has been quiet for a while, with something under way.
+    bulk_ping: bool,
     /// Up to this transaction all bytes travel: the replica did not have what it said it holds.
     plain: TxnNo,
     /// Events that [`Sender::poll`] found, for [`Sender::tick`] to tell.
@@ -92,9 +92,8 @@ impl Sender {
             acked: None,
             under_way: VecDeque::new(),
             shipping: None,
-            chunks: VecDeque::new(),
-            staged: BTreeSet::new(),
-            early: 0,
+            bulk: Bulk::default(),
+            bulk_ping: false,
             plain: TxnNo(0),
             late: Vec::new(),
         }
@@ -113,8 +112,7 @@ impl Sender {
     pub fn disconnected(&mut self) {
         self.phase = Phase::Idle;
         self.outbox.clear();
-        (self.shipping, self.early) = (None, 0);
-        self.chunks.clear();
+        (self.shipping, self.bulk) = (None, Bulk::default());
         self.under_way.clear();
     }
 
@@ -125,7 +123,7 @@ impl Sender {
 
     /// Bytes that were sent and are not acknowledged.
     pub fn unacknowledged(&self) -> u64 {
-        self.begun() + self.early
+        self.begun() + self.bulk.early()
     }
 
     /// Bytes of whole transactions that were sent. What went ahead of its record does not count: it may belong to a transaction that can
@@ -136,10 +134,8 @@ impl Sender {
 
     /// A bulk payload was written: it may travel at once, ahead of its record.
     pub fn written(&mut self, id: PayloadId, len: u64) {
-        let queued: u64 = self.chunks.iter().map(|(_, total, offset)| total - offset).sum();
-        let room = self.chunks.len() < EARLY_MAX && self.unacknowledged() + queued < self.ahead;
-        if self.phase == Phase::Streaming && room && !self.staged.contains(&id) {
-            self.chunks.push_back((id, len, 0));
+        if self.phase == Phase::Streaming {
+            self.bulk.offer(id, len, self.ahead.saturating_sub(self.unacknowledged()));
         }
     }
 
@@ -148,7 +144,7 @@ impl Sender {
         if self.phase == Phase::Idle {
             return vec![];
         }
-        match self.session.incoming(envelope, now) {
+        match self.session.incoming(envelope, &message, now) {
             Incoming::Stale => return vec![],
             Incoming::Gap => return self.refuse(Refusal::Gap),
             Incoming::Fresh => {}
@@ -196,7 +192,7 @@ impl Sender {
             At::Here(ours) if same(&ours, &theirs) => {
                 self.phase = Phase::Streaming;
                 (self.shipped, self.acked) = (theirs.txn, Some(theirs));
-                self.staged = welcome.staged.into_iter().map(|(id, _)| id).collect();
+                self.bulk = Bulk::new(welcome.staged.into_iter().map(|(id, _)| id));
                 vec![Event::Acked(theirs)]
             }
             At::Gone => {
@@ -220,7 +216,7 @@ impl Sender {
             return self.refuse(Refusal::OutOfTurn);
         };
         self.under_way.drain(..=upto);
-        self.staged = self.staged.split_off(&PayloadId { txn: position.txn.next(), offset: 0 });
+        self.bulk.acked(position.txn);
         self.acked = Some(position);
         vec![Event::Acked(position)]
     }
@@ -237,17 +233,31 @@ impl Sender {
         if self.phase == Phase::Streaming && self.session.wants_ping(now) {
             self.outbox.push_back(Message::Ping(self.shipped.0));
         }
+        // A chunk that is lost shows by the number of the next frame; behind the last one there is none.
+        let waited_for = self.phase == Phase::Streaming && self.unacknowledged() > 0;
+        self.bulk_ping = waited_for && self.session.wants_bulk_ping(now);
         vec![]
     }
 
-    /// The next message, when the link has room for one. What was cut off by a failing log is sent in the next session.
+    /// The next message but those of bulk, when their stream has room for one. What was cut off by a failing log is sent in the next session.
     pub fn poll(&mut self, log: &dyn Log, now: Duration) -> Result<Option<(Envelope, Message)>, LogError> {
         let message = match self.outbox.pop_front() {
             Some(message) => Some(message),
             None if self.phase == Phase::Streaming => self.next(log)?,
             None => None,
         };
-        Ok(message.map(|m| (self.session.outgoing(log.epoch(), now), m)))
+        Ok(message.map(|m| (self.session.outgoing(log.epoch(), &m, now), m)))
+    }
+
+    /// The next message of the stream of bulk, when that has room for one.
+    pub fn poll_bulk(&mut self, log: &dyn Log, now: Duration) -> Result<Option<(Envelope, Message)>, LogError> {
+        let chunk = if self.phase == Phase::Streaming { self.bulk.next(log)? } else { None };
+        let txn = chunk.as_ref().map(|chunk| chunk.id.txn);
+        let ping = std::mem::take(&mut self.bulk_ping).then_some(Message::BulkPing);
+        let Some(message) = chunk.map(Message::Chunk).or(ping) else { return Ok(None) };
+        let envelope = self.session.outgoing(log.epoch(), &message, now);
+        txn.into_iter().for_each(|txn| self.bulk.given(txn, envelope.seq + 1));
+        Ok(Some((envelope, message)))
     }
 
     fn next(&mut self, log: &dyn Log) -> Result<Option<Message>, LogError> {
@@ -257,12 +267,13 @@ impl Sender {
         if let Some(message) = self.outbox.pop_front() {
             return Ok(Some(message));
         }
-        let Some(shipping) = self.shipping.as_ref().filter(|s| !s.alike.is_asking()) else { return self.chunk(log) };
-        let waits = |(id, ..): &&(PayloadId, u64, u64)| id.txn <= shipping.txn.position.txn;
-        if !shipping.begun && self.chunks.front().filter(waits).is_some() {
-            return self.chunk(log);
-        }
-        Ok(Some(self.advance()))
+        Ok(self.goes_on().then(|| self.advance()))
+    }
+
+    /// Whether the transaction that was taken up goes on: not before the replica has said what it holds, and its bulk was given out.
+    fn goes_on(&self) -> bool {
+        let Some(shipping) = &self.shipping else { return false };
+        !shipping.alike.is_asking() && (shipping.begun || !self.bulk.waits(shipping.txn.position.txn))
     }
 
     /// Takes up the transaction behind the last one, if it is durable.
@@ -281,14 +292,7 @@ impl Sender {
                 return Ok(());
             }
         };
-        let bulk = txn.records.iter().filter_map(|r| match r.payload {
-            Some(Payload::Bulk(id, len)) => Some((id, len, 0)),
-            _ => None,
-        });
-        let known = |id: &PayloadId| self.staged.contains(id) || self.chunks.iter().any(|c| c.0 == *id);
-        let missing: Vec<_> = bulk.filter(|(id, ..)| !known(id)).collect();
-        let (first, rest): (Vec<_>, Vec<_>) = self.chunks.drain(..).partition(|c| c.0.txn <= txn.position.txn);
-        self.chunks = first.into_iter().chain(missing).chain(rest).collect();
+        self.bulk.needed(&txn);
         let plain = txn.position.txn <= self.plain;
         let mut alike = Alike::new(&txn, if plain { vec![] } else { log.alike(&txn) });
         self.outbox.extend(alike.question());
@@ -307,30 +311,14 @@ impl Sender {
         vec![]
     }
 
-    fn chunk(&mut self, log: &dyn Log) -> Result<Option<Message>, LogError> {
-        let Some((id, total, offset)) = self.chunks.front().copied() else { return Ok(None) };
-        let len = (total - offset).min(CHUNK_MAX as u64);
-        let bytes = log.payload(id, offset, len as usize)?.to_vec();
-        if bytes.len() as u64 != len {
-            return Err(LogError(format!("payload {id:?}: {} of {len} bytes", bytes.len())));
-        }
-        self.early += len;
-        if offset + len == total {
-            self.chunks.pop_front();
-            self.staged.insert(id);
-        } else if let Some(front) = self.chunks.front_mut() {
-            front.2 = offset + len;
-        }
-        Ok(Some(Message::Chunk(Chunk { id, total, offset, bytes })))
-    }
-
     /// The next message of the transaction being shipped.
     fn advance(&mut self) -> Message {
         let Some(s) = self.shipping.as_mut() else { return Message::Ping(0) };
         let (position, previous) = (s.txn.position, s.txn.previous);
         if !s.begun {
             s.begun = true;
-            return Message::Begin(Begin { position, previous, records: s.txn.records.len() as u32 });
+            let (records, bulk) = (s.txn.records.len() as u32, self.bulk.before(position.txn));
+            return Message::Begin(Begin { position, previous, records, bulk });
         }
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while let Some(record) = s.txn.records.get(s.next) {
@@ -359,8 +347,7 @@ impl Sender {
             None => r.body.len() as u64,
         };
         let carried = s.txn.records.iter().map(size).sum::<u64>() + seal.len() as u64;
-        let bulk = |r: &crate::log::LogRecord| if let Some(Payload::Bulk(_, len)) = r.payload { len } else { 0 };
-        self.early = self.early.saturating_sub(s.txn.records.iter().map(bulk).sum());
+        self.bulk.gone(&s.txn);
         self.under_way.push_back((position, carried));
         self.shipped = position.txn;
         self.shipping = None;

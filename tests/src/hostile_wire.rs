@@ -27,7 +27,7 @@ pub fn messages() -> Vec<(&'static str, Message)> {
     vec![
         ("hello", Message::Hello(Hello { node, position, base: Hash([0x33; 32]) })),
         ("welcome", Message::Welcome(Welcome { node, position, staged: vec![(id, 70_000)] })),
-        ("begin", Message::Begin(Begin { position, previous: Hash([0x44; 32]), records: 3 })),
+        ("begin", Message::Begin(Begin { position, previous: Hash([0x44; 32]), records: 3, bulk: 2 })),
         ("records", Message::Records(records)),
         ("end", Message::End(b"seal".to_vec())),
         ("chunk", Message::Chunk(Chunk { id, total: 70_000, offset: 65_536, bytes: b"bytes".to_vec() })),
@@ -38,6 +38,7 @@ pub fn messages() -> Vec<(&'static str, Message)> {
         ("pong", Message::Pong(1 << 40)),
         ("have", Message::Have(vec![(Hash([0x55; 32]), 20_000), (Hash([0x66; 32]), 1)])),
         ("held", Message::Held(vec![true, false])),
+        ("bulk-ping", Message::BulkPing),
     ]
 }
 
@@ -53,7 +54,7 @@ pub fn run(data: &[u8]) {
         assert_eq!(wire::decode(&wire::encode(&message, envelope, false)).ok().map(|d| d.1), Some(message));
         rest = &rest[used..];
     }
-    for kind in 0..=14 {
+    for kind in 0..=15 {
         for zstd in [false, true] {
             let frame = wire::frame_of(kind, zstd, envelope(), data);
             if let Err(WireError::Short { .. }) = wire::decode(&frame) {

@@ -16,7 +16,7 @@ use super::refusal::Refusal;
 use super::request::{self, AnswerWriter};
 use super::shared::{HANDSHAKES, Shared};
 use super::stats::add;
-use super::stream::{FRAMES, LISTS, REQUEST, Source};
+use super::stream::{BULK, FRAMES, LISTS, REQUEST, Source};
 use super::tls;
 use crate::node::NodeId;
 
@@ -24,6 +24,11 @@ use crate::node::NodeId;
 pub trait Handler: Send + Sync + 'static {
     /// A peer opened a stream for a VE's frames.
     fn frames(&self, from: NodeId, writer: FrameWriter, reader: FrameReader) -> impl Future<Output = ()> + Send;
+
+    /// A peer opened a stream for a VE's bulk payloads. A handler that takes none breaks it off.
+    fn bulk(&self, _from: NodeId, _reader: FrameReader) -> impl Future<Output = ()> + Send {
+        async {}
+    }
 
     /// A peer asks. The answers end with [`AnswerWriter::finish`].
     fn request(&self, from: NodeId, request: Bytes, answers: AnswerWriter) -> impl Future<Output = ()> + Send;
@@ -113,6 +118,10 @@ async fn serve<H: Handler>(link: Arc<Link>, handler: Arc<H>) {
                     add(&link.traffic.payload_received, 1);
                     let (writer, reader) = (FrameWriter::new(link.clone(), send), FrameReader::new(link.clone(), recv));
                     handler.frames(link.peer, writer, reader).await;
+                }
+                BULK => {
+                    add(&link.traffic.payload_received, 1);
+                    handler.bulk(link.peer, FrameReader::new(link.clone(), recv)).await;
                 }
                 REQUEST => serve_request(link, handler, send, recv, patience).await,
                 LISTS => serve_lists(link, send, recv, patience).await,

@@ -17,7 +17,7 @@ use super::refusal::Refusal;
 use super::request::{self, Answers};
 use super::shared::Shared;
 use super::stats::Traffic;
-use super::stream::FRAMES;
+use super::stream::{BULK, FRAMES};
 use crate::node::NodeId;
 
 /// A connection whose peer is in the node list.
@@ -119,6 +119,12 @@ impl Peer {
         let (send, recv) = self.0.open().await?;
         let writer = FrameWriter::new(self.0.clone(), send).open(FRAMES);
         Ok((writer, FrameReader::new(self.0.clone(), recv)))
+    }
+
+    /// Opens a stream for a VE's bulk payloads, which nothing comes back on. Waits likewise.
+    pub async fn open_bulk(&self) -> Result<FrameWriter, NetError> {
+        let (send, _) = self.0.open().await?;
+        Ok(FrameWriter::new(self.0.clone(), send).open(BULK))
     }
 
     /// Sends a request.

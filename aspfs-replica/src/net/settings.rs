@@ -32,7 +32,7 @@ pub struct Settings {
     pub answer_max: usize,
     /// Requests of one peer that are carried out at a time; further ones wait in the network.
     pub requests_at_once: usize,
-    /// Streams that one peer may have open: one for each VE that it ships here, and its requests.
+    /// Streams that one peer may have open: two for each VE that it ships here, and its requests.
     pub streams_max: u32,
     /// Largest UDP payload that is tried: 1452 for Ethernet, up to 6500 where all nodes have jumbo frames.
     pub mtu: u16,
@@ -50,7 +50,7 @@ impl Default for Settings {
             request_max: 1 << 20,
             answer_max: 8 << 20,
             requests_at_once: 64,
-            streams_max: 4096,
+            streams_max: 8192,
             mtu: 1452,
             idle: Duration::from_secs(5),
             patience: Duration::from_secs(10),

@@ -20,6 +20,8 @@ pub const FRAMES: u8 = 1;
 pub const REQUEST: u8 = 2;
 /// The first byte of a stream: node lists.
 pub const LISTS: u8 = 3;
+/// The first byte of a stream: a VE's bulk payloads, ahead of their records.
+pub const BULK: u8 = 4;
 
 /// Room is made for so many bytes at first, and then for as much again as has come: a header that promises much makes no room.
 const STEP: usize = 64 << 10;

@@ -31,8 +31,8 @@ type Frame = (Envelope, Message);
 struct Inner {
     machine: Receiver,
     follower: VeFollower,
-    /// Where frames of a session go.
-    outs: BTreeMap<u64, mpsc::Sender<Vec<u8>>>,
+    /// Of each session, whose it is and where its frames go.
+    outs: BTreeMap<u64, (NodeId, mpsc::Sender<Vec<u8>>)>,
     /// Who ships, and the last word about it.
     primary: Option<NodeId>,
     refusal: Option<Refusal>,
@@ -167,7 +167,7 @@ impl Following {
         let sending = tokio::spawn(send_all(writer, rx));
         {
             let mut inner = self.inner.lock();
-            inner.outs.insert(session, tx);
+            inner.outs.insert(session, (peer, tx));
             inner.primary = Some(peer);
         }
         let mut tick = tokio::time::interval(Duration::from_secs(1));
@@ -216,6 +216,18 @@ impl Following {
         let gone = !inner.outs.contains_key(&session);
         let now = self.clock.boot();
         gone || inner.machine.tick(now).iter().any(|a| matches!(a, Action::Closed(_)))
+    }
+
+    /// Takes a chunk from the stream of bulk of whoever has the session. One of a session that is over says nothing.
+    pub(super) fn take_bulk(self: &Arc<Self>, from: NodeId, envelope: &Envelope, message: Message) {
+        let session = envelope.session;
+        if self.inner.lock().outs.get(&session).is_none_or(|(peer, _)| *peer != from) {
+            return;
+        }
+        if self.take(session, envelope, message) {
+            // Its other stream ends when it looks at this.
+            self.inner.lock().outs.remove(&session);
+        }
     }
 
     /// Takes a frame; whether the stream is over.
@@ -282,7 +294,7 @@ impl Inner {
                 (self.since, self.refusal) = (Some(now), None);
             }
             let frame = wire::encode(&message, envelope, false);
-            if let Some(out) = self.outs.get(&envelope.session)
+            if let Some((_, out)) = self.outs.get(&envelope.session)
                 && out.try_send(frame).is_err()
             {
                 self.outs.remove(&envelope.session);

@@ -7,6 +7,7 @@ mod compare;
 mod exposed;
 mod follow;
 mod govern;
+mod lane;
 mod leases;
 mod operate;
 mod pace;

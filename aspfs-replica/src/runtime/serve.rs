@@ -36,6 +36,10 @@ impl Handler for Server {
         }
     }
 
+    async fn bulk(&self, from: NodeId, reader: FrameReader) {
+        take_bulk(&self.0, from, reader).await;
+    }
+
     async fn request(&self, from: NodeId, request: Bytes, answers: AnswerWriter) {
         let Some(inner) = self.0.upgrade() else { return };
         if Question::is(&request) {
@@ -337,6 +341,18 @@ impl Inner {
                     Err(e) => Reply::No(e.to_string()),
                 }
             }
+        }
+    }
+}
+
+/// Takes a stream of bulk to its end. The sessions of VEs that it names were greeted on streams of their own.
+async fn take_bulk(inner: &Weak<Inner>, from: NodeId, mut reader: FrameReader) {
+    while let Ok(Some((envelope, message))) = reader.next().await {
+        let Some(inner) = inner.upgrade() else { return };
+        let Some(ve) = envelope.ve.filter(|_| message.is_bulk()) else { return };
+        let following = inner.followed.lock().get(&ve).cloned();
+        if let Some(following) = following {
+            block_in_place(|| following.take_bulk(from, &envelope, message));
         }
     }
 }

@@ -1,5 +1,5 @@
-//! A VE's stream to one of its replicas: connects, greets, sends what the [machine](crate::ship) gives, again and again until the replica is
-//! one no longer.
+//! A VE's streams to one of its replicas, one of records and one of bulk: connects, greets, sends what the [machine](crate::ship) gives, again
+//! and again until the replica is one no longer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,17 +13,16 @@ use vefs::format::role::RoleKind;
 use vefs::ids::Epoch;
 
 use super::exposed::{Exposed, Share, Tail};
+use super::lane::Lane;
 use super::pace::{Pace, Pays};
 use super::status::Link;
 use crate::local::VeLog;
-use crate::net::{FrameReader, FrameWriter, NetError, Transport};
+use crate::net::{FrameReader, NetError, Transport};
 use crate::node::NodeId;
 use crate::session::Closed;
 use crate::ship::{Event, Sender};
-use crate::wire::{self, Envelope, Message, Refusal};
+use crate::wire::{self, AHEAD_MAX, Envelope, Message, Refusal};
 
-/// Most bytes that may be unacknowledged when another transaction begins.
-const AHEAD: u64 = 64 << 20;
 /// Time between two attempts to connect.
 const AGAIN: Duration = Duration::from_millis(500);
 /// Frames of the replica that wait to be taken up.
@@ -70,7 +69,7 @@ impl Shipping {
 
     /// Ships until the replica is none any more.
     pub async fn run(self) {
-        let mut machine = Sender::new(self.me, self.ve.id(), AHEAD);
+        let mut machine = Sender::new(self.me, self.ve.id(), AHEAD_MAX);
         while self.goes_on() {
             let ended = self.session(&mut machine).await;
             machine.disconnected();
@@ -108,15 +107,17 @@ impl Shipping {
     async fn session(&self, machine: &mut Sender) -> Result<(), Ended> {
         let peer = self.transport.connect(self.node()).await?;
         let (writer, reader) = peer.open().await?;
+        let bulk = peer.open_bulk().await?;
         self.link.connected();
         machine.connect(&VeLog(self.ve.clone()), self.clock.boot().as_nanos() as u64, self.clock.boot());
         let (tx, rx) = mpsc::channel(ANSWERS);
         let answers = tokio::spawn(read(reader, tx));
+        let (records, bulk) = (Lane::new(writer), Lane::new(bulk));
         let (pays, pace) = (Pays::default(), Pace::new(0));
-        let mut stream = Stream { on: self, machine, writer, rx, pays, pace, share: Share::default() };
-        let ended = stream.run().await;
+        let mut streams = Streams { on: self, machine, records, bulk, rx, pays, pace, share: Share::default() };
+        let ended = streams.run().await;
         if let Err(Ended::Closed(_)) = &ended {
-            let _ = tokio::time::timeout(LAST_WORD, stream.last_word()).await;
+            let _ = tokio::time::timeout(LAST_WORD, streams.last_word()).await;
         }
         answers.abort();
         ended
@@ -138,10 +139,12 @@ async fn read(mut reader: FrameReader, tx: mpsc::Sender<Result<(Envelope, Messag
     }
 }
 
-struct Stream<'a> {
+/// A session's two streams. A frame is made when its stream has taken the one before, so that bulk never stands before a record.
+struct Streams<'a> {
     on: &'a Shipping,
     machine: &'a mut Sender,
-    writer: FrameWriter,
+    records: Lane,
+    bulk: Lane,
     rx: mpsc::Receiver<Result<(Envelope, Message), NetError>>,
     pays: Pays,
     pace: Pace,
@@ -149,7 +152,7 @@ struct Stream<'a> {
     share: Share,
 }
 
-impl Stream<'_> {
+impl Streams<'_> {
     async fn run(&mut self) -> Result<(), Ended> {
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         while self.on.goes_on() {
@@ -157,12 +160,12 @@ impl Stream<'_> {
             for (id, len) in self.on.tail.take_early() {
                 self.machine.written(id, len);
             }
-            if let Some(frame) = self.next_frame()? {
-                self.send(frame).await?;
-                continue;
-            }
+            self.fill()?;
+            // Acknowledgements are taken meanwhile, so that a slow link does not hide how far the replica is.
             tokio::select! {
                 answer = self.rx.recv() => self.answered(answer)?,
+                sent = self.records.send(), if self.records.is_busy() => sent?,
+                sent = self.bulk.send(), if self.bulk.is_busy() => sent?,
                 () = self.on.tail.changed() => {}
                 _ = tick.tick() => {
                     let events = self.machine.tick(self.on.clock.boot());
@@ -178,69 +181,51 @@ impl Stream<'_> {
         let share = self.on.tail.share();
         if share != self.share {
             self.pace.set_rate(share.bandwidth);
-            self.writer.prefer(share.weight.into());
+            self.records.prefer(share.weight.into());
+            self.bulk.prefer(share.weight.into());
             self.share = share;
         }
     }
 
-    /// The session is over: the replica is told why, since what it does next depends on it.
-    async fn last_word(mut self) -> Result<(), Ended> {
-        while let Some(frame) = self.next_frame()? {
-            self.writer.send(frame).await?;
+    /// Gives each stream that has room its next frame.
+    fn fill(&mut self) -> Result<(), Ended> {
+        if !self.records.is_busy()
+            && let Some(frame) = self.next_frame(false)?
+        {
+            self.records.give(self.pace.wait(frame.len() as u64), frame);
         }
-        Ok(self.writer.finish().await?)
+        if !self.bulk.is_busy()
+            && let Some(frame) = self.next_frame(true)?
+        {
+            self.bulk.give(self.pace.wait(frame.len() as u64), frame);
+        }
+        Ok(())
     }
 
-    /// The next frame's bytes, if there is something to say.
-    fn next_frame(&mut self) -> Result<Option<Vec<u8>>, Ended> {
+    /// The session is over: the replica is told why, since what it does next depends on it.
+    async fn last_word(mut self) -> Result<(), Ended> {
+        if self.records.is_busy() {
+            self.records.send().await?;
+        }
+        while let Some(frame) = self.next_frame(false)? {
+            self.records.give(Duration::ZERO, frame);
+            self.records.send().await?;
+        }
+        Ok(self.records.finish().await?)
+    }
+
+    /// The bytes of a stream's next frame, if there is something to say.
+    fn next_frame(&mut self, bulk: bool) -> Result<Option<Vec<u8>>, Ended> {
         let (log, now) = (VeLog(self.on.ve.clone()), self.on.clock.boot());
         block_in_place(|| {
-            let Some((envelope, message)) = self.machine.poll(&log, now)? else { return Ok(None) };
+            let next = if bulk { self.machine.poll_bulk(&log, now) } else { self.machine.poll(&log, now) };
+            let Some((envelope, message)) = next? else { return Ok(None) };
             let carries = message.cost();
             let frame = wire::encode(&message, envelope, self.pays.try_it());
             self.pays.took(carries, frame.len() as u64);
             self.on.link.sent(carries, frame.len() as u64);
             Ok(Some(frame))
         })
-    }
-
-    /// Sends a frame; acknowledgements are taken meanwhile, so that a slow link does not hide how far the replica is.
-    async fn send(&mut self, frame: Vec<u8>) -> Result<(), Ended> {
-        let wait = self.pace.wait(frame.len() as u64);
-        if !wait.is_zero() {
-            let until = tokio::time::Instant::now() + wait;
-            loop {
-                tokio::select! {
-                    () = tokio::time::sleep_until(until) => break,
-                    answer = self.rx.recv() => self.answered(answer)?,
-                }
-            }
-        }
-        let mut first = Some(frame);
-        loop {
-            // A send that is dropped has taken its frame: what is left is to flush.
-            let sent = {
-                let writer = &mut self.writer;
-                let frame = first.take();
-                let send = async move {
-                    match frame {
-                        Some(frame) => writer.send(frame).await,
-                        None => writer.flush().await,
-                    }
-                };
-                tokio::select! {
-                    sent = send => Some(sent),
-                    answer = self.rx.recv() => {
-                        let events = take(self.machine, self.on, answer)?;
-                        self.events(events)?;
-                        None
-                    }
-                }
-            };
-            if let Some(sent) = sent {
-                return Ok(sent?);
-            }
-        }
     }
 
     fn answered(&mut self, answer: Option<Result<(Envelope, Message), NetError>>) -> Result<(), Ended> {

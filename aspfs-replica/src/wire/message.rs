@@ -14,6 +14,8 @@ use crate::node::NodeId;
 pub const CHUNK_MAX: usize = 256 << 10;
 /// Most bytes of bodies and inline payloads that a batch of records holds, unless it is one record.
 pub const BATCH_TARGET: usize = 256 << 10;
+/// Most bytes that a primary has unacknowledged when another transaction begins.
+pub const AHEAD_MAX: u64 = 64 << 20;
 /// Most payloads in one question.
 pub const HAVE_MAX: usize = 1024;
 /// Most payloads that a replica can say it has staged.
@@ -35,7 +37,7 @@ pub struct WireRecord {
 pub enum WirePayload {
     /// Here.
     Inline(Vec<u8>),
-    /// In chunks that were sent before, under this id and of this length.
+    /// In chunks that come before the transaction, under this id and of this length.
     Staged(PayloadId, u64),
     /// Those of this hash and length that the replica has said that it holds.
     Held(Hash, u64),
@@ -72,9 +74,11 @@ pub struct Begin {
     pub previous: Hash,
     /// Number of its records.
     pub records: u32,
+    /// Frames of bulk of this session that come before it: the last of the transaction's own chunks, and what went ahead of that.
+    pub bulk: u64,
 }
 
-/// Part of a payload, ahead of its record.
+/// Part of a payload, ahead of its record, on the session's stream of bulk.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Chunk {
     /// Which payload.
@@ -164,7 +168,7 @@ pub enum Message {
     Records(Vec<WireRecord>),
     /// From the primary: the encoded seal; the transaction is whole.
     End(Vec<u8>),
-    /// From the primary, at any time after `Welcome`.
+    /// From the primary, at any time after `Welcome`, and on the stream of bulk alone.
     Chunk(Chunk),
     /// From the replica: durable up to here (promise G11).
     Ack(Position),
@@ -176,6 +180,8 @@ pub enum Message {
     Ping(u64),
     /// The answer.
     Pong(u64),
+    /// From the primary on the stream of bulk, where nothing else goes at present: what is missing before it shows by its number.
+    BulkPing,
     /// From the primary: which bytes of these hashes and lengths are there?
     Have(Vec<(Hash, u64)>),
     /// From the replica, in the same order. It keeps them until it has taken the next transaction.
@@ -183,6 +189,11 @@ pub enum Message {
 }
 
 impl Message {
+    /// Whether it goes on the stream of bulk.
+    pub fn is_bulk(&self) -> bool {
+        matches!(self, Message::Chunk(_) | Message::BulkPing)
+    }
+
     /// The number of its kind.
     pub fn kind(&self) -> u8 {
         match self {
@@ -199,13 +210,14 @@ impl Message {
             Message::Pong(_) => 11,
             Message::Have(_) => 12,
             Message::Held(_) => 13,
+            Message::BulkPing => 14,
         }
     }
 
     /// Longest body of a kind in bytes, before compression; `None` for a kind that is not known.
     pub fn bound(kind: u8) -> Option<usize> {
         match kind {
-            1 | 3 | 7..=11 => Some(SLACK),
+            1 | 3 | 7..=11 | 14 => Some(SLACK),
             12 => Some(SLACK + HAVE_MAX * 41),
             13 => Some(SLACK + HAVE_MAX),
             2 => Some(SLACK + STAGED_MAX * 32),

@@ -15,8 +15,8 @@ use vefs::codec::{self, CodecError};
 use crate::compress::{Unexpandable, compressed, expanded};
 pub use frame::{Envelope, FORMAT, HEADER_LEN, Header, MAGIC};
 pub use message::{
-    BATCH_TARGET, Begin, CHUNK_MAX, Chunk, HAVE_MAX, Hello, Message, Refusal, STAGED_MAX, Welcome, WirePayload,
-    WireRecord,
+    AHEAD_MAX, BATCH_TARGET, Begin, CHUNK_MAX, Chunk, HAVE_MAX, Hello, Message, Refusal, STAGED_MAX, Welcome,
+    WirePayload, WireRecord,
 };
 
 /// Why bytes are not a frame.
@@ -96,6 +96,7 @@ pub fn encode(message: &Message, envelope: Envelope, compress: bool) -> Vec<u8> 
         Message::Ping(n) | Message::Pong(n) => codec::encode_into(n, &mut frame),
         Message::Have(m) => codec::encode_into(m, &mut frame),
         Message::Held(m) => codec::encode_into(m, &mut frame),
+        Message::BulkPing => codec::encode_into(&(), &mut frame),
     }
     match compress.then(|| compressed(&frame[HEADER_LEN..])).flatten() {
         Some(smaller) => frame::write(message.kind(), true, envelope, &smaller),
@@ -151,6 +152,7 @@ fn parse(kind: u8, body: &[u8]) -> Result<Message, WireError> {
         11 => Message::Pong(get(body)?),
         12 => Message::Have(get(body)?),
         13 => Message::Held(get(body)?),
+        14 => get(body).map(|()| Message::BulkPing)?,
         other => return Err(WireError::Kind(other)),
     })
 }

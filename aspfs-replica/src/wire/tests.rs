@@ -20,7 +20,7 @@ fn all() -> Vec<Message> {
     vec![
         Message::Hello(Hello { node, position, base: Hash([6; 32]) }),
         Message::Welcome(Welcome { node, position, staged: vec![(id, 70_000)] }),
-        Message::Begin(Begin { position, previous: Hash([8; 32]), records: 2 }),
+        Message::Begin(Begin { position, previous: Hash([8; 32]), records: 2, bulk: 1 << 40 }),
         Message::Records(vec![inline, staged]),
         Message::End(vec![1, 2, 3]),
         Message::Chunk(Chunk { id, total: 70_000, offset: 69_000, bytes: vec![9; 1000] }),
@@ -31,6 +31,7 @@ fn all() -> Vec<Message> {
         Message::Pong(77),
         Message::Have(vec![(Hash([7; 32]), 9000)]),
         Message::Held(vec![true]),
+        Message::BulkPing,
     ]
 }
 
@@ -103,7 +104,12 @@ fn fields_out_of_range_are_refused() {
     let id = PayloadId { txn: TxnNo(1), offset: 0 };
     let chunk = |total, offset, len| Message::Chunk(Chunk { id, total, offset, bytes: vec![0; len] });
     let begin = |records, txn| {
-        Message::Begin(Begin { position: Position { txn: TxnNo(txn), ..position }, previous: Hash([0; 32]), records })
+        Message::Begin(Begin {
+            position: Position { txn: TxnNo(txn), ..position },
+            previous: Hash([0; 32]),
+            records,
+            bulk: 0,
+        })
     };
     let one = |body: Vec<u8>, payload| Message::Records(vec![WireRecord { body, payload }]);
     for bad in [

@@ -50,3 +50,22 @@ fn a_stalled_ve_is_read_and_goes_on() {
     let answered = writer.end();
     assert!(records(&root.join("stamps")).len() >= answered.len());
 }
+
+/// On a link where a piece of a large write takes longer than the time after which a node counts as silent, the piece arrives nevertheless, and what
+/// is written after it is not kept from the replica by it: bulk has its own stream. On one stream every session ended within the piece (checks G14).
+#[test]
+fn a_piece_of_bulk_may_take_longer_than_silence() {
+    let mut cluster = cluster_of!(2);
+    let root = cluster.replicated(&["--window", "60s"]);
+    cluster.network.limit(1, 150);
+    let bytes: Vec<u8> = (0..8192u32).flat_map(|n| vefs::ids::Hash::of(&n.to_le_bytes()).0).collect();
+    let begin = boot();
+    std::fs::write(root.join("bulk"), &bytes).unwrap();
+    cluster.wait(0, "exposure", |rows| rows.iter().any(|r| r.behind_bytes.is_some_and(|b| b > 0)));
+    cluster.wait(0, "bulk", |rows| rows.iter().all(|r| r.behind_bytes == Some(0)));
+    assert!(boot() - begin > Duration::from_secs(8), "the link was not slow");
+    cluster.network.limit(1, 1_000_000);
+    cluster.nodes[0].kill();
+    cluster.nodes[1].aspfs(&["promote", VE, "--old-primary-is-off"]).ok();
+    assert!(std::fs::read(cluster.mount(1).join("bulk")).unwrap() == bytes, "other bytes");
+}

@@ -75,6 +75,7 @@ struct Life {
     follower: Option<VeFollower>,
     flushing: bool,
     to_replica: VecDeque<Vec<u8>>,
+    bulk: VecDeque<Vec<u8>>,
     to_primary: VecDeque<Vec<u8>>,
     acked: Option<Position>,
     now: Duration,
@@ -109,6 +110,7 @@ impl Life {
             follower,
             flushing: false,
             to_replica: VecDeque::new(),
+            bulk: VecDeque::new(),
             to_primary: VecDeque::new(),
             acked: None,
             now: Duration::ZERO,
@@ -163,6 +165,7 @@ impl Life {
         let power = self.rng.percent(50);
         self.counts.add(if primary { "the primary died" } else { "the replica died" });
         self.to_replica.clear();
+        self.bulk.clear();
         self.to_primary.clear();
         (self.sender, self.connected) = (Sender::new(PRIMARY, VE, AHEAD), false);
         if primary {
@@ -203,6 +206,11 @@ impl Life {
             Ok(None) => {}
             Err(_) => self.connected = false,
         }
+        match self.sender.poll_bulk(&log, self.now) {
+            Ok(Some((envelope, message))) => self.bulk.push_back(wire::encode(&message, envelope, true)),
+            Ok(None) => {}
+            Err(_) => self.connected = false,
+        }
         while let Some((envelope, message)) =
             self.follower.as_ref().and_then(|follower| self.receiver.poll(follower, self.now))
         {
@@ -214,7 +222,12 @@ impl Life {
     /// The frame that arrives next: the first, or another one, or once more, or with a bit flipped.
     fn take(&mut self, replica: bool) -> Option<Vec<u8>> {
         let odd = self.faults && self.rng.below(40) == 0;
-        let queue = if replica { &mut self.to_replica } else { &mut self.to_primary };
+        let queue = match replica {
+            // Neither of the two streams waits for the other.
+            true if self.to_replica.is_empty() || (!self.bulk.is_empty() && self.rng.percent(40)) => &mut self.bulk,
+            true => &mut self.to_replica,
+            false => &mut self.to_primary,
+        };
         if !odd {
             return queue.pop_front();
         }

@@ -4,6 +4,7 @@
 
 mod alike;
 mod blobs;
+mod bulk;
 mod cluster;
 mod double;
 mod etcd;

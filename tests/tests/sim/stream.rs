@@ -19,6 +19,14 @@ use crate::random::Random;
 const VE: VeId = VeId(7);
 const AHEAD: u64 = 100_000;
 
+/// The streams of a session.
+#[derive(Clone, Copy)]
+enum Way {
+    Records,
+    Bulk,
+    Back,
+}
+
 struct World {
     random: Random,
     now: Duration,
@@ -30,6 +38,8 @@ struct World {
     receiver: Receiver,
     flushing: bool,
     to_replica: Vec<Vec<u8>>,
+    /// On the stream of bulk.
+    bulk: Vec<Vec<u8>>,
     to_primary: Vec<Vec<u8>>,
     acked: TxnNo,
     faults: u64,
@@ -48,6 +58,7 @@ impl World {
             receiver: Receiver::new(NodeId([2; 16]), VE),
             flushing: false,
             to_replica: vec![],
+            bulk: vec![],
             to_primary: vec![],
             acked: TxnNo(0),
             faults: 0,
@@ -110,6 +121,12 @@ impl World {
         }
     }
 
+    fn poll_bulk(&mut self) {
+        if let Some((envelope, message)) = self.sender.poll_bulk(&self.log, self.now).unwrap() {
+            self.bulk.push(wire::encode(&message, envelope, true));
+        }
+    }
+
     fn poll_receiver(&mut self) {
         while let Some((envelope, message)) = self.receiver.poll(&self.follower, self.now) {
             self.to_primary.push(wire::encode(&message, envelope, false));
@@ -117,9 +134,13 @@ impl World {
     }
 
     /// The frame that arrives next: the first, or with faults another one, twice, or with a bit flipped.
-    fn take(&mut self, replica: bool) -> Option<Vec<u8>> {
+    fn take(&mut self, way: Way) -> Option<Vec<u8>> {
         let faults = self.faults;
-        let queue = if replica { &mut self.to_replica } else { &mut self.to_primary };
+        let queue = match way {
+            Way::Records => &mut self.to_replica,
+            Way::Bulk => &mut self.bulk,
+            Way::Back => &mut self.to_primary,
+        };
         if queue.is_empty() {
             return None;
         }
@@ -133,8 +154,8 @@ impl World {
         Some(frame)
     }
 
-    fn arrive_at_replica(&mut self) {
-        let Some(frame) = self.take(true) else { return };
+    fn arrive_at_replica(&mut self, way: Way) {
+        let Some(frame) = self.take(way) else { return };
         match wire::decode(&frame) {
             Ok((envelope, message, _)) => {
                 let actions = self.receiver.receive(&mut self.follower, &envelope, message, self.now);
@@ -145,7 +166,7 @@ impl World {
     }
 
     fn arrive_at_primary(&mut self) -> Result<(), String> {
-        let Some(frame) = self.take(false) else { return Ok(()) };
+        let Some(frame) = self.take(Way::Back) else { return Ok(()) };
         match wire::decode(&frame) {
             Ok((envelope, message, _)) => {
                 let events = self.sender.receive(&self.log, &envelope, message, self.now);
@@ -191,17 +212,22 @@ impl World {
                 self.sender = Sender::new(NodeId([1; 16]), VE, AHEAD);
                 (self.connected, self.session) = (false, 0);
             }
-            _ => drop(self.take(true)),
+            _ => {
+                let way = if self.random.one_in(2) { Way::Records } else { Way::Bulk };
+                drop(self.take(way));
+            }
         }
     }
 
     fn step(&mut self) -> Result<(), String> {
-        match self.random.below(14) {
+        match self.random.below(17) {
             0 => self.write(),
             1 => self.log.flush(),
             2..=4 => self.poll_sender(),
             5 => self.poll_receiver(),
-            6..=8 => self.arrive_at_replica(),
+            6..=8 => self.arrive_at_replica(Way::Records),
+            14 => self.poll_bulk(),
+            15 | 16 => self.arrive_at_replica(Way::Bulk),
             9 => self.arrive_at_primary()?,
             10 => self.flush_replica(),
             11 if self.random.one_in(5) => self.tick()?,
@@ -242,7 +268,9 @@ impl World {
                 return if equal { Ok(()) } else { Err("equal positions, other records".into()) };
             }
             self.poll_sender();
-            self.arrive_at_replica();
+            self.poll_bulk();
+            self.arrive_at_replica(Way::Records);
+            self.arrive_at_replica(Way::Bulk);
             self.flush_replica();
             self.poll_receiver();
             self.arrive_at_primary()?;
@@ -292,7 +320,9 @@ fn a_seed_replays() {
     let story = |seed| {
         let mut world = World::new(seed, Bug::None, Bug::None);
         world.faults = 20;
-        let step = |w: &mut World| w.step().map(|()| (w.to_replica.clone(), w.to_primary.len(), w.acked)).unwrap();
+        let step = |w: &mut World| {
+            w.step().map(|()| (w.to_replica.clone(), w.bulk.clone(), w.to_primary.len(), w.acked)).unwrap()
+        };
         (0..500).map(|_| step(&mut world)).collect::<Vec<_>>()
     };
     assert!(story(5) == story(5));

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use crate::random::Random;
 
+/// The kinds of frames on the stream of bulk.
+const BULK: [u8; 2] = [6, 14];
+
 /// What a packet carries.
 #[derive(Clone, Debug)]
 pub enum Body {
@@ -22,6 +25,11 @@ impl Body {
             Body::Frame(_, b) | Body::Request(_, _, b) | Body::Answer(_, _, Some(b)) => b.len() + 40,
             Body::Answer(..) => 40,
         }
+    }
+
+    /// Whether it has an order of its own: the stream of bulk beside all else that goes one way.
+    fn is_bulk(&self) -> bool {
+        matches!(self, Body::Frame(_, b) if b.get(6).is_some_and(|kind| BULK.contains(kind)))
     }
 
     fn bytes(&mut self) -> Option<&mut Vec<u8>> {
@@ -76,8 +84,10 @@ pub struct Net {
     pub arbiter: usize,
     /// Directions that carry nothing.
     pub blocked: BTreeSet<(usize, usize)>,
-    /// When a direction has sent what it was given, and when what it was given last arrives.
-    free: BTreeMap<(usize, usize), (Duration, Duration)>,
+    /// When a direction has sent what it was given.
+    free: BTreeMap<(usize, usize), Duration>,
+    /// When what was given last to a stream of a direction arrives.
+    arrived: BTreeMap<(usize, usize, bool), Duration>,
     pub packets: u64,
 }
 
@@ -103,26 +113,30 @@ impl Net {
 
     /// How long what was given to a link takes to be sent.
     pub fn backlog(&self, from: usize, to: usize) -> Duration {
-        self.free.get(&(from, to)).map_or(Duration::ZERO, |(sent, _)| sent.saturating_sub(self.now))
+        self.free.get(&(from, to)).map_or(Duration::ZERO, |sent| sent.saturating_sub(self.now))
     }
 
-    /// A packet is sent. Those of one direction arrive in order, but for those that the weather takes out of it.
+    /// A packet is sent. Those of one stream and direction arrive in order, but for those that the weather takes out of it.
     pub fn send(&mut self, random: &mut Random, from: usize, to: usize, mut body: Body) {
         self.packets += 1;
         let w = self.weather;
         let ms = |n: u64| Duration::from_micros(n);
-        let (sent, arrived) = self.free.get(&(from, to)).copied().unwrap_or_default();
+        let bulk = body.is_bulk();
+        let sent = self.free.get(&(from, to)).copied().unwrap_or_default();
+        let arrived = self.arrived.get(&(from, to, bulk)).copied().unwrap_or_default();
         let sent = sent.max(self.now) + ms(body.len() as u64 * 1_000_000 / w.rate.max(1));
         if sent > self.now + Duration::from_secs(20) || self.blocked.contains(&(from, to)) || odd(random, w.loss) {
             return;
         }
-        let delay = ms(50 + random.below(w.delay.max(1)));
+        // A lost packet of bulk delays bulk alone.
+        let late = if bulk && random.one_in(8) { random.below(100_000) } else { 0 };
+        let delay = ms(50 + random.below(w.delay.max(1)) + late);
         let mut arrives = (sent + delay).max(arrived);
+        self.free.insert((from, to), sent);
         if odd(random, w.swap) {
             arrives += ms(random.below(200_000));
-            self.free.insert((from, to), (sent, arrived));
         } else {
-            self.free.insert((from, to), (sent, arrives));
+            self.arrived.insert((from, to, bulk), arrives);
         }
         if odd(random, w.twice) {
             self.at(arrives + ms(random.below(300_000)), What::Deliver(from, to, body.clone()));

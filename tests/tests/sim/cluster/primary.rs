@@ -293,10 +293,12 @@ impl Seat {
                 link.connected = true;
             }
             while ctx.net.backlog(ctx.me, *to) < Duration::from_millis(300) {
-                match link.sender.poll(&self.store, ctx.clock) {
-                    Ok(Some((envelope, message))) => ctx.frame(*to, wire::encode(&message, envelope, false)),
-                    _ => break,
-                }
+                let next = match link.sender.poll(&self.store, ctx.clock) {
+                    Ok(None) => link.sender.poll_bulk(&self.store, ctx.clock),
+                    next => next,
+                };
+                let Ok(Some((envelope, message))) = next else { break };
+                ctx.frame(*to, wire::encode(&message, envelope, false));
             }
         }
     }
