@@ -298,6 +298,7 @@ impl Receiver {
                     Some(Payload::Inline(held.ok_or(Refusal::PayloadMissing)?))
                 }
                 Some(WirePayload::Inline(bytes)) => Some(Payload::Inline(Bytes::from(bytes))),
+                Some(WirePayload::Cancelled(len)) => Some(Payload::Cancelled(len)),
                 None => None,
             };
             assembly.records.push(LogRecord { body: Bytes::from(record.body), payload });

@@ -328,6 +328,7 @@ impl Sender {
                     (Payload::Inline(bytes), Some(hash)) => WirePayload::Held(hash, bytes.len() as u64),
                     (Payload::Inline(bytes), None) => WirePayload::Inline(bytes.to_vec()),
                     (Payload::Bulk(id, len), _) => WirePayload::Staged(*id, *len),
+                    (Payload::Cancelled(len), _) => WirePayload::Cancelled(*len),
                 }),
             };
             bytes += record.len() + HEADER_LEN;
@@ -342,12 +343,11 @@ impl Sender {
         }
         let seal = s.txn.seal.to_vec();
         let size = |r: &crate::log::LogRecord| match &r.payload {
-            Some(Payload::Inline(bytes)) => (r.body.len() + bytes.len()) as u64,
-            Some(Payload::Bulk(_, len)) => r.body.len() as u64 + len,
-            None => r.body.len() as u64,
+            Some(payload @ (Payload::Inline(_) | Payload::Bulk(..))) => r.body.len() as u64 + payload.size(),
+            Some(Payload::Cancelled(_)) | None => r.body.len() as u64,
         };
         let carried = s.txn.records.iter().map(size).sum::<u64>() + seal.len() as u64;
-        self.bulk.gone(&s.txn);
+        self.bulk.gone(position.txn);
         self.under_way.push_back((position, carried));
         self.shipped = position.txn;
         self.shipping = None;

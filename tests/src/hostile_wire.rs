@@ -23,6 +23,7 @@ pub fn messages() -> Vec<(&'static str, Message)> {
         WireRecord { body: b"inline".to_vec(), payload: Some(WirePayload::Inline(b"payload".to_vec())) },
         WireRecord { body: b"staged".to_vec(), payload: Some(WirePayload::Staged(id, 70_000)) },
         WireRecord { body: b"held".to_vec(), payload: Some(WirePayload::Held(Hash([0x55; 32]), 20_000)) },
+        WireRecord { body: b"cancelled".to_vec(), payload: Some(WirePayload::Cancelled(30_000)) },
     ];
     vec![
         ("hello", Message::Hello(Hello { node, position, base: Hash([0x33; 32]) })),

@@ -119,11 +119,11 @@ fn count(ve: &Ve, position: &Position) -> vefs::Result<Beyond> {
     Ok(beyond)
 }
 
+/// Bytes that anybody could miss.
 fn payload(record: &FeedRecord) -> u64 {
     match &record.payload {
-        None => 0,
-        Some(FeedPayload::Inline(bytes)) => bytes.len() as u64,
-        Some(FeedPayload::Bulk(_, len)) => *len,
+        None | Some(FeedPayload::Cancelled(_)) => 0,
+        Some(payload) => payload.size(),
     }
 }
 

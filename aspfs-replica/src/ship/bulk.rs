@@ -27,8 +27,9 @@ pub(super) struct Bulk {
     staged: BTreeSet<PayloadId>,
     /// Of transactions that have not begun: the number of frames given to the stream when their last chunk was.
     given: BTreeMap<TxnNo, u64>,
-    /// Bytes given out ahead of their records.
-    early: u64,
+    /// Bytes given out ahead of their records, by payload and all together.
+    early: BTreeMap<PayloadId, u64>,
+    early_bytes: u64,
 }
 
 fn payloads(txn: &LogTxn) -> impl Iterator<Item = (PayloadId, u64)> + '_ {
@@ -46,7 +47,7 @@ impl Bulk {
 
     /// Bytes given out whose transactions have not gone.
     pub fn early(&self) -> u64 {
-        self.early
+        self.early_bytes
     }
 
     /// A payload may go ahead of its record, if what waits with it is less than `room`.
@@ -57,13 +58,15 @@ impl Bulk {
         }
     }
 
-    /// A transaction was taken up: what is missing of it goes first.
+    /// A transaction was taken up: what is missing of it goes first. What it has no need of, since it cancels out in it, does not go, or no further.
     pub fn needed(&mut self, txn: &LogTxn) {
         let known = |id: &PayloadId| self.staged.contains(id) || self.waiting.iter().any(|r| r.id == *id);
         let missing = payloads(txn).filter(|(id, _)| !known(id)).map(|(id, total)| Rest { id, total, offset: 0 });
         let missing: Vec<_> = missing.collect();
+        let needed: BTreeSet<PayloadId> = payloads(txn).map(|(id, _)| id).collect();
         let (first, rest): (Vec<_>, Vec<_>) = self.waiting.drain(..).partition(|r| r.id.txn <= txn.position.txn);
-        self.waiting = first.into_iter().chain(missing).chain(rest).collect();
+        let first = first.into_iter().filter(|r| needed.contains(&r.id));
+        self.waiting = first.chain(missing).chain(rest).collect();
     }
 
     /// Whether something of transactions up to this one waits to be given out.
@@ -79,7 +82,8 @@ impl Bulk {
         if bytes.len() as u64 != len {
             return Err(LogError(format!("payload {id:?}: {} of {len} bytes", bytes.len())));
         }
-        self.early += len;
+        *self.early.entry(id).or_default() += len;
+        self.early_bytes += len;
         if offset + len == total {
             self.waiting.pop_front();
             self.staged.insert(id);
@@ -101,8 +105,9 @@ impl Bulk {
     }
 
     /// The transaction has gone: its bulk counts with it.
-    pub fn gone(&mut self, txn: &LogTxn) {
-        self.early = self.early.saturating_sub(payloads(txn).map(|(_, len)| len).sum());
+    pub fn gone(&mut self, txn: TxnNo) {
+        let later = self.early.split_off(&PayloadId { txn: txn.next(), offset: 0 });
+        self.early_bytes -= std::mem::replace(&mut self.early, later).into_values().sum::<u64>();
     }
 
     /// The replica has everything up to this transaction.

@@ -41,6 +41,8 @@ pub enum WirePayload {
     Staged(PayloadId, u64),
     /// Those of this hash and length that the replica has said that it holds.
     Held(Hash, u64),
+    /// Nowhere: of so many bytes nothing is left when the transaction ends.
+    Cancelled(u64),
 }
 
 /// The primary's first word in a session.
@@ -287,6 +289,7 @@ impl WireRecord {
                 Some("payload")
             }
             Some(WirePayload::Staged(id, len)) => payload_fault(*id, *len),
+            Some(WirePayload::Cancelled(len)) if !(1..=limits::WRITE_MAX as u64).contains(len) => Some("payload"),
             Some(WirePayload::Held(_, len)) if !inline_len(*len) => Some("payload"),
             _ => None,
         }

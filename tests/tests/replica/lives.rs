@@ -15,7 +15,7 @@ use aspfs_replica::local::{VeFollower, VeLog};
 use aspfs_replica::log::Follower;
 use aspfs_replica::node::NodeId;
 use aspfs_replica::ship::{Event, Sender};
-use aspfs_replica::wire;
+use aspfs_replica::wire::{self, Message, WirePayload, WireRecord};
 use aspfs_tests::harness::{create_ve, empty_tree, small_options};
 use aspfs_tests::model::Model;
 use aspfs_tests::opgen::{self, Rng};
@@ -202,7 +202,13 @@ impl Life {
         }
         // What cannot be read ends a session; a store that died in it is started again.
         match self.sender.poll(&log, self.now) {
-            Ok(Some((envelope, message))) => self.to_replica.push_back(wire::encode(&message, envelope, true)),
+            Ok(Some((envelope, message))) => {
+                if let Message::Records(records) = &message {
+                    let cancelled = |r: &&WireRecord| matches!(r.payload, Some(WirePayload::Cancelled(_)));
+                    records.iter().filter(cancelled).for_each(|_| self.counts.add("payloads cancelled"));
+                }
+                self.to_replica.push_back(wire::encode(&message, envelope, true));
+            }
             Ok(None) => {}
             Err(_) => self.connected = false,
         }
@@ -413,7 +419,8 @@ fn all(seeds: std::ops::Range<u64>, steps: u64, world: fn(u64) -> vefs::Result<B
         sum.merge(&done.unwrap_or_else(|e| panic!("ASPFS_SIM_SEED={seed}: {e}")));
     }
     println!("{sum:?}");
-    for what in ["acknowledgements", "died in the middle", "the primary died", "the replica died", "odd frames"] {
+    let must = ["acknowledgements", "died in the middle", "the primary died", "the replica died", "odd frames"];
+    for what in must.into_iter().chain(["payloads cancelled"]) {
         assert!(!many || sum.get(what) > 10, "too rare: {what}: {sum:?}");
     }
 }

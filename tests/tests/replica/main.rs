@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod alike;
+mod cancelled;
 mod compared;
 mod follow;
 mod install;

@@ -143,7 +143,7 @@ impl Copy {
             let hash = match &r.payload {
                 Some(Payload::Inline(bytes)) => Hash::of(bytes),
                 Some(Payload::Bulk(id, _)) => self.staged.get(id).map(|b| Hash::of(b)).unwrap_or_default(),
-                None => Hash::default(),
+                Some(Payload::Cancelled(_)) | None => Hash::default(),
             };
             hash.0[..] != r.body[..]
         };

@@ -18,13 +18,10 @@ impl Ve {
         contents::learn(&self.shared, self.identity.base);
         let mut offset = 0;
         let mut one = |payload: &Option<FeedPayload>, body: &Bytes| {
-            let len = match payload.as_ref()? {
-                FeedPayload::Inline(bytes) => bytes.len() as u64,
-                FeedPayload::Bulk(_, len) => *len,
-            };
+            let len = payload.as_ref()?.size();
             let id = PayloadId { txn: txn.position.txn, offset };
             offset += len;
-            if len < CONTENT_MIN || matches!(payload, Some(FeedPayload::Bulk(..))) {
+            if len < CONTENT_MIN || !matches!(payload, Some(FeedPayload::Inline(_))) {
                 return None;
             }
             // An inline payload's body has its hash.

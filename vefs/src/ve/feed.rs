@@ -4,6 +4,7 @@
 //! Only what is sealed and durable is handed out (promise G12). A cursor holds journal segments and payload bytes behind its transaction, up to a
 //! cap of bytes; beyond it the cursor loses its hold and says so (promise G33).
 
+pub(super) mod cancelled;
 mod past;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -32,6 +33,13 @@ pub struct FeedRecord {
     pub payload: Option<FeedPayload>,
 }
 
+impl FeedRecord {
+    /// Nobody needs its payload.
+    fn cancel(&mut self) {
+        self.payload = self.payload.take().map(|payload| FeedPayload::Cancelled(payload.size()));
+    }
+}
+
 /// A record's payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FeedPayload {
@@ -39,6 +47,18 @@ pub enum FeedPayload {
     Inline(Bytes),
     /// Lies beside the journal: its id and length.
     Bulk(PayloadId, u64),
+    /// So many bytes of which nothing is left when the transaction ends: nobody needs them (see [`cancelled`]).
+    Cancelled(u64),
+}
+
+impl FeedPayload {
+    /// Bytes that the record describes, whether they are here or not.
+    pub fn size(&self) -> u64 {
+        match self {
+            FeedPayload::Inline(bytes) => bytes.len() as u64,
+            FeedPayload::Bulk(_, len) | FeedPayload::Cancelled(len) => *len,
+        }
+    }
 }
 
 /// A sealed transaction.
@@ -289,6 +309,7 @@ impl Ve {
         let Some(sealed) = self.find(txn)? else { return Ok(Feed::Gone) };
         let Some(span) = self.state.lock().journal.span(sealed.begin, sealed.end) else { return Ok(Feed::Gone) };
         let (mut records, mut seal, mut offset) = (Vec::new(), Bytes::new(), 0);
+        let mut tracker = cancelled::Tracker::new(txn);
         span.each(&mut |at, frame| {
             if frame.header.txn != txn {
                 let place = format!("position {at}");
@@ -297,10 +318,12 @@ impl Ve {
             }
             match frame.header.kind {
                 FrameKind::Seal => seal = Bytes::copy_from_slice(frame.body),
-                FrameKind::Body => records.push(record(&frame, txn, &mut offset, at)?),
+                FrameKind::Body => records.push(record(&frame, txn, &mut offset, at, &mut tracker)?),
             }
             Ok(())
         })?;
+        let cancelled = records.iter_mut().zip(tracker.cancelled()).filter(|(_, cancelled)| *cancelled);
+        cancelled.for_each(|(record, _)| record.cancel());
         let lineage = self.identity.lineage;
         let position = Position { lineage, epoch: sealed.epoch, txn, chain: sealed.chain };
         Ok(Feed::Txn(FeedTxn { position, previous: sealed.previous, records, seal }))
@@ -371,9 +394,16 @@ impl Ve {
 }
 
 /// A record from its frame. `offset`: of its payload among those of the transaction.
-fn record(frame: &Frame<'_>, txn: TxnNo, offset: &mut u64, at: u64) -> Result<FeedRecord> {
+fn record(
+    frame: &Frame<'_>,
+    txn: TxnNo,
+    offset: &mut u64,
+    at: u64,
+    tracker: &mut cancelled::Tracker,
+) -> Result<FeedRecord> {
     let place = || format!("position {at}");
     let body: Body = codec::decode(frame.body).map_err(|e| e.at("record body", place()))?;
+    tracker.take(&body);
     let payload = match &body.payload {
         None => None,
         Some(p) => {
@@ -382,6 +412,8 @@ fn record(frame: &Frame<'_>, txn: TxnNo, offset: &mut u64, at: u64) -> Result<Fe
             let envelope: Envelope = codec::decode(frame.envelope).map_err(|e| e.at("record envelope", place()))?;
             Some(match envelope.place {
                 Some(_) => FeedPayload::Bulk(id, p.len),
+                // It came without, from a primary.
+                None if frame.payload.is_empty() => FeedPayload::Cancelled(p.len),
                 None => FeedPayload::Inline(Bytes::copy_from_slice(frame.payload)),
             })
         }

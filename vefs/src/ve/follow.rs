@@ -7,15 +7,19 @@
 //!
 //! A record that points a file at an object carries no bytes: the object is made here, from the file as it is, and must have the hash. A primary
 //! begins a transaction with such a record, so the file is what it was when the primary sealed it.
+//!
+//! A payload of which nothing is left when its transaction ends may come without its bytes: a transaction is taken whole, and the states inside
+//! it are no versions, so nobody can ask for them. Which payloads those are is found here from the bodies, not believed.
 
 use std::collections::BTreeMap;
 
 use super::commit::chain_hash;
 use super::envelope::Envelope;
+use super::feed::cancelled::Tracker;
 use super::feed::{FeedPayload, FeedTxn};
 use super::{Open, State, Ve};
 use crate::change::validate::validate;
-use crate::change::{Body, Change, PayloadRef, Seal};
+use crate::change::{Body, Change, Seal};
 use crate::codec;
 use crate::content::{ExtentPlace, Location, Place};
 use crate::error::{Error, Result};
@@ -118,8 +122,7 @@ impl Ve {
             return Err(corrupt("its time is before the one before".into()));
         }
         let mut open = Open::after(head.chain, head.txn);
-        let mut late = seal.payloads.iter();
-        let (mut bodies, mut places) = (Vec::new(), Vec::new());
+        let (mut bodies, mut tracker) = (Vec::new(), Tracker::new(number));
         for (i, record) in txn.records.iter().enumerate() {
             let at = |detail: String| corrupt(format!("record {i}: {detail}"));
             if record.body.len() > limits::BODY_MAX {
@@ -127,15 +130,11 @@ impl Ve {
             }
             let body: Body = codec::decode(&record.body).map_err(|e| at(e.to_string()))?;
             validate(&body, number).map_err(|e| at(e.to_string()))?;
-            let id = PayloadId { txn: number, offset: open.payload };
-            places.push(check_payload(&body, record.payload.as_ref(), id, &s.staged, &mut late).map_err(at)?);
-            open.payload = open.payload.saturating_add(body.payload.map_or(0, |p| p.len));
+            tracker.take(&body);
             open.absorb(&record.body);
             bodies.push(body);
         }
-        if late.next().is_some() {
-            return Err(corrupt("its seal has hashes of payloads that are not there".into()));
-        }
+        let places = check_payloads(txn, &bodies, &tracker.cancelled(), &s.staged, &seal.payloads).map_err(corrupt)?;
         let chain = chain_hash(&open, &seal.payloads, seal.time, txn.position.epoch);
         if chain != txn.position.chain || chain != seal.chain {
             return Err(corrupt("its chain hash is another".into()));
@@ -270,34 +269,65 @@ impl Ve {
     }
 }
 
-/// Checks a record's payload against its description and hash; the place of a bulk one.
-fn check_payload<'a>(
-    body: &Body,
-    payload: Option<&FeedPayload>,
-    id: PayloadId,
+/// Checks the payloads of a transaction against what its records and its seal say of them; the places of bulk ones.
+fn check_payloads(
+    txn: &FeedTxn,
+    bodies: &[Body],
+    cancelled: &[bool],
     staged: &BTreeMap<PayloadId, Staged>,
-    late: &mut impl Iterator<Item = &'a Hash>,
+    late: &[Hash],
+) -> Result<Vec<Option<ExtentPlace>>, String> {
+    let mut late = late.iter().copied();
+    let mut id = PayloadId { txn: txn.position.txn, offset: 0 };
+    let mut places = Vec::with_capacity(bodies.len());
+    for (i, ((record, body), cancelled)) in txn.records.iter().zip(bodies).zip(cancelled).enumerate() {
+        let found = match (body.payload, &record.payload) {
+            (None, None) => Ok(None),
+            (Some(described), Some(payload)) => {
+                let hash = described.hash.or_else(|| late.next());
+                check_payload(described.len, hash, payload, *cancelled, staged.get(&id).filter(|_| names(payload, id)))
+            }
+            _ => Err("payload and its description differ".into()),
+        };
+        places.push(found.map_err(|detail| format!("record {i}: {detail}"))?);
+        id.offset = id.offset.saturating_add(body.payload.map_or(0, |p| p.len));
+    }
+    match late.next() {
+        Some(_) => Err("its seal has hashes of payloads that are not there".into()),
+        None => Ok(places),
+    }
+}
+
+fn names(payload: &FeedPayload, id: PayloadId) -> bool {
+    matches!(payload, FeedPayload::Bulk(named, _) if *named == id)
+}
+
+/// Checks a payload against its length and hash; the place of a bulk one, which is `staged`.
+fn check_payload(
+    len: u64,
+    hash: Option<Hash>,
+    payload: &FeedPayload,
+    cancelled: bool,
+    staged: Option<&Staged>,
 ) -> Result<Option<ExtentPlace>, String> {
-    match (body.payload, payload) {
-        (None, None) => Ok(None),
-        (Some(PayloadRef { len, hash }), Some(FeedPayload::Inline(bytes))) => {
-            if len != bytes.len() as u64 || bytes.len() > limits::INLINE_MAX {
-                return Err(format!("{} bytes of payload where {len} are described", bytes.len()));
-            }
-            match hash.or_else(|| late.next().copied()) {
-                Some(hash) if hash == Hash::of(bytes) => Ok(None),
-                _ => Err("its payload has another hash".into()),
-            }
+    let hash = hash.ok_or("no hash of its payload")?;
+    if payload.size() != len {
+        return Err(format!("{} bytes of payload where {len} are described", payload.size()));
+    }
+    match payload {
+        FeedPayload::Inline(bytes) if bytes.len() > limits::INLINE_MAX => {
+            Err(format!("{} bytes of payload within a record", bytes.len()))
         }
-        (Some(PayloadRef { len, hash }), Some(FeedPayload::Bulk(named, n))) => {
-            let hash = hash.or_else(|| late.next().copied()).ok_or("no hash of its payload")?;
-            let found = staged.get(&id).filter(|_| *named == id && *n == len).ok_or("its payload is not here")?;
-            if found.place.len != len || found.hash != hash {
-                return Err("its payload has another hash".into());
-            }
-            Ok(Some(found.place.clone()))
+        FeedPayload::Inline(bytes) if Hash::of(bytes) == hash => Ok(None),
+        FeedPayload::Bulk(..) => {
+            let found = staged.ok_or("its payload is not here")?;
+            let whole = found.place.len == len && found.hash == hash;
+            if whole { Ok(Some(found.place.clone())) } else { Err("its payload has another hash".into()) }
         }
-        _ => Err("payload and its description differ".into()),
+        // Bytes that something in the state after the transaction is made of have to be here.
+        FeedPayload::Cancelled(_) if cancelled => Ok(None),
+        FeedPayload::Cancelled(_) => Err("its payload is missing, and not all of it is overwritten or removed".into()),
+        FeedPayload::Inline(_) => Err("its payload has another hash".into()),
     }
 }
 

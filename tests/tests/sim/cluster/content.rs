@@ -52,6 +52,8 @@ impl State {
                     offset += len;
                     let bytes = match &record.payload {
                         Some(Payload::Inline(bytes)) => bytes.clone(),
+                        // A later record of the transaction sets the same key.
+                        Some(Payload::Cancelled(_)) => Bytes::new(),
                         _ => bulk[&id].clone(),
                     };
                     self.bytes.insert(id, bytes);
@@ -136,6 +138,24 @@ pub fn chain(previous: Hash, position: &Position, records: &[LogRecord], seal: &
 /// The empty state of a history.
 pub fn empty(lineage: Lineage) -> Position {
     Position { lineage, epoch: Epoch(0), txn: TxnNo(0), chain: Hash([0; 32]) }
+}
+/// Of each record: whether a later one of the same transaction sets the same key.
+pub fn cancelled(records: &[LogRecord]) -> Vec<bool> {
+    let mut set = std::collections::BTreeSet::new();
+    let mut out: Vec<bool> = records
+        .iter()
+        .rev()
+        .map(|r| match codec::decode(&r.body) {
+            Ok(Body::Set(key, ..)) => !set.insert(key),
+            Ok(Body::Seal(key, _)) => {
+                set.insert(key);
+                false
+            }
+            _ => false,
+        })
+        .collect();
+    out.reverse();
+    out
 }
 
 /// A transaction behind `head`. Also its bulk payloads.

@@ -603,8 +603,10 @@ impl Seat {
                 return self.opened(ctx, r.epoch);
             }
             Purpose::BootArbiter if !p.open => return ask_epoch(ctx, r.epoch, r.epoch.restarted()),
-            Purpose::LeaseArbiter(number) if r.epoch == mine => p.lessee.granted(Whom::Arbiter, number, ctx.clock),
-            Purpose::TellArbiter(number) if r.epoch == mine => p.lessee.told(Whom::Arbiter, number),
+            // What was asked for in a former epoch and refused says nothing of a question of this one with the same number.
+            _ if r.epoch != mine || !matches!(reply, Some(arbiter::Reply::Record(..))) => vec![],
+            Purpose::LeaseArbiter(number) => p.lessee.granted(Whom::Arbiter, number, ctx.clock),
+            Purpose::TellArbiter(number) => p.lessee.told(Whom::Arbiter, number),
             _ => vec![],
         };
         self.lease(ctx, actions);

@@ -30,6 +30,7 @@ pub struct Figures {
     pub power_cuts: u64,
     /// Payloads that came as hashes.
     pub named: u64,
+    pub cancelled: u64,
 }
 
 impl Figures {
@@ -46,6 +47,7 @@ impl Figures {
         self.lost += o.lost;
         self.power_cuts += o.power_cuts;
         self.named += o.named;
+        self.cancelled += o.cancelled;
     }
 }
 
@@ -115,7 +117,9 @@ pub fn life(seed: u64, bug: Bug) -> Result<Figures, Broken> {
     }
     let mut f = Figures { seconds: world.net.now.as_secs_f64(), steps: world.steps, ..Figures::default() };
     (f.packets, f.power_cuts) = (world.net.packets, world.power_cuts);
-    f.named = world.nodes.iter().flat_map(|n| n.seats.values()).map(|s| s.store.named.get()).sum();
+    let stores = || world.nodes.iter().flat_map(|n| n.seats.values()).map(|s| &s.store);
+    f.named = stores().map(|s| s.named.get()).sum();
+    f.cancelled = stores().map(|s| s.cancelled.get()).sum();
     for known in &world.oracle.ves {
         f.completed += known.completed;
         f.lagged += known.lagged;
@@ -223,7 +227,16 @@ fn a_cluster_keeps_its_promises() {
     println!("{} seeds in {wall:.1} s, {:.0} simulated seconds a second: {sum:?}", seeds.len(), sum.seconds / wall);
     assert!(bad.is_empty(), "{} of {} seeds:\n{}", bad.len(), seeds.len(), bad[..bad.len().min(12)].join("\n"));
     if seeds.len() >= 100 {
-        let happened = [sum.promotions, sum.switchovers, sum.rewinds, sum.branches, sum.lagged, sum.lost, sum.named];
+        let happened = [
+            sum.promotions,
+            sum.switchovers,
+            sum.rewinds,
+            sum.branches,
+            sum.lagged,
+            sum.lost,
+            sum.named,
+            sum.cancelled,
+        ];
         assert!(happened.iter().all(|n| *n > 10), "something never happened: {sum:?}");
     }
 }

@@ -79,6 +79,8 @@ pub struct Store {
     held: BTreeMap<Hash, Bytes>,
     /// Payloads that came as hashes.
     pub named: std::cell::Cell<u64>,
+    /// Payloads that did not travel, as nothing was left of them.
+    pub cancelled: std::cell::Cell<u64>,
     /// Bytes of trees and objects that are not whole; gone after a power cut.
     pub parts: BTreeMap<Hash, Vec<u8>>,
     /// The disk is full.
@@ -110,6 +112,7 @@ impl Store {
             small: BTreeMap::new(),
             held: BTreeMap::new(),
             named: std::cell::Cell::new(0),
+            cancelled: std::cell::Cell::new(0),
             parts: BTreeMap::new(),
             full: false,
             bug,
@@ -217,6 +220,18 @@ impl Store {
         self.state = state;
     }
 
+    /// A transaction as it travels.
+    fn without_cancelled(&self, txn: &LogTxn) -> LogTxn {
+        let (mut txn, cancelled) = (txn.clone(), content::cancelled(&txn.records));
+        for (record, cancelled) in txn.records.iter_mut().zip(cancelled) {
+            if let Some(payload) = record.payload.as_mut().filter(|_| cancelled) {
+                *payload = Payload::Cancelled(payload.size());
+                self.cancelled.set(self.cancelled.get() + 1);
+            }
+        }
+        txn
+    }
+
     fn corrupt(&self, txn: &LogTxn) -> Option<String> {
         let head = self.head();
         if self.role.kind != RoleKind::Replica {
@@ -229,11 +244,14 @@ impl Store {
             return Some("chain hash".into());
         }
         let mut offset = 0;
-        for record in &txn.records {
+        for (record, cancelled) in txn.records.iter().zip(content::cancelled(&txn.records)) {
             let Ok(body) = codec::decode::<Body>(&record.body) else { return Some("body".into()) };
             let Body::Set(_, len, hash) = body else { continue };
             let id = PayloadId { txn: txn.position.txn, offset };
             offset += len;
+            if cancelled && record.payload == Some(Payload::Cancelled(len)) {
+                continue;
+            }
             let found = match &record.payload {
                 Some(Payload::Inline(bytes)) => Hash::of(bytes),
                 Some(Payload::Bulk(named, _)) if *named == id => {
@@ -278,7 +296,7 @@ impl Log for Store {
             return Ok(LogRead::AtEnd);
         }
         Ok(match self.index(after) {
-            Some(n) if n >= self.recycled => LogRead::Txn(self.history.txns[n].clone()),
+            Some(n) if n >= self.recycled => LogRead::Txn(self.without_cancelled(&self.history.txns[n])),
             _ => LogRead::Gone,
         })
     }
