@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use aspfs_replica::cluster::{Address, Bundle, Cluster, ClusterError};
 use aspfs_replica::node::NodeId;
-use aspfs_replica::runtime::{Beyond, NamedBy, OperateError, Runtime, Writers, with_replica};
+use aspfs_replica::runtime::{Beyond, NamedBy, OperateError, Runtime, Writers};
 use vefs::Ve;
 use vefs::change::{self, Policy, ReplicaOf};
 use vefs::clock::{SystemClock, Timestamp};
@@ -215,7 +215,7 @@ impl Daemon {
                 format!("VE {id} has {} replicas, the most there are", policy.replicas.len()),
             ));
         }
-        self.set_policy(&ve, with_replica(&policy, ReplicaOf { node: node.0, required, bandwidth }))?;
+        runtime.set_replica(&ve, ReplicaOf { node: node.0, required, bandwidth })?;
         self.replica_status(Some(id))
     }
 

@@ -178,6 +178,37 @@ fn two_nodes_and_a_word() {
     put(&b, "five");
 }
 
+/// Who was required before a promotion is required again when it is back, unless an administrator has said since what it is to be: it was required
+/// nevertheless, and its silence held the writers of a VE that was to do without it (checks G16, G19).
+#[test]
+fn the_last_word_about_a_replica_counts() {
+    let [mut a, b] = nodes_with(&by_replicas(false));
+    let ve = replicated(&a, &[&b]);
+    put(&a, "one");
+    wait("the replica", || a.acked(b.id()));
+    a.stop();
+    drop(ve);
+    b.runtime().promote(VE, false, false).unwrap();
+    put(&b, "two");
+    b.runtime().set_replica(&b.ve(), ReplicaOf { required: false, ..required(&a) }).unwrap();
+    a.start();
+    wait("the old one", || b.acked(a.id()));
+    // Without that word it is required after a twelfth of a second: many times as long as that.
+    for n in 0..20 {
+        put(&b, &format!("more-{n}"));
+        std::thread::sleep(Duration::from_millis(100));
+        assert_eq!(requires(&b), [[0; 16]; 0], "after {n} writes");
+    }
+    a.stop();
+    std::thread::sleep(Duration::from_millis(1500));
+    put(&b, "nobody is waited for");
+    // Another word, and it is.
+    a.start();
+    wait("the old one", || b.acked(a.id()));
+    b.runtime().set_replica(&b.ve(), required(&a)).unwrap();
+    assert_eq!(requires(&b), [a.id().0]);
+}
+
 /// A hand-over ends the promises and takes a majority along; where it would not have one, nothing happens (checks G18).
 #[test]
 fn a_hand_over_takes_the_promises_along() {

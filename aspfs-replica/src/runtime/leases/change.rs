@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vefs::Ve;
-use vefs::change::Policy;
+use vefs::change::{Policy, ReplicaOf};
 use vefs::format::note::Kind;
 
-use super::super::operate::{OperateError, cannot};
+use super::super::operate::{OperateError, cannot, with_replica};
 use super::super::talk::{Question as Talk, Reply as Said};
 use super::super::{Inner, Led, Runtime};
-use super::hold::as_note;
+use super::hold::{as_note, nodes_of, note_back};
 use super::lessors_of;
 use crate::member::{No, Question, Reply};
 use crate::node::NodeId;
@@ -31,6 +31,12 @@ impl Runtime {
             self.may_require(ve, &now, &next)?;
         }
         inner.change_policy(ve, policy)
+    }
+
+    /// Makes a node a replica of a VE, or changes how it is one. What is said of it now counts, and not what it was before a promotion.
+    pub fn set_replica(&self, ve: &Arc<Ve>, replica: ReplicaOf) -> Result<(), OperateError> {
+        self.change_policy(ve, with_replica(&ve.policy()?, replica))?;
+        Ok(self.inner().forget_back(ve, NodeId(replica.node))?)
     }
 
     /// A node is no replica of a VE any more. `is_off`: an administrator's word that it does not run, and will not be promoted as it is.
@@ -54,7 +60,8 @@ impl Runtime {
         // It may have become another one meanwhile.
         let mut policy = ve.policy()?;
         policy.replicas.retain(|r| r.node != node.0);
-        self.change_policy(ve, policy)
+        self.change_policy(ve, policy)?;
+        Ok(self.inner().forget_back(ve, node)?)
     }
 
     fn may_require(&self, ve: &Ve, now: &BTreeSet<NodeId>, next: &BTreeSet<NodeId>) -> Result<(), OperateError> {
@@ -147,6 +154,15 @@ impl Inner {
         }
         self.refresh(ve)?;
         Ok(())
+    }
+
+    /// A node is not to be required again when it is back: an administrator has said since what it is to be.
+    fn forget_back(&self, ve: &Ve, node: NodeId) -> vefs::Result<()> {
+        let policies = self.policies(ve.id());
+        let _one = policies.lock();
+        let lineage = ve.identity().lineage;
+        let mut back = self.store.note(lineage, Kind::Back)?.and_then(|b| nodes_of(&b)).unwrap_or_default();
+        if back.remove(&node) { note_back(self, lineage, &back) } else { Ok(()) }
     }
 
     /// Has those who are about to be required count for the right to write.

@@ -1,7 +1,7 @@
 //! A primary that writes by the promises of its required replicas: they are asked again and again, and told when the VE may lag. What follows from their
 //! answers is the [`Lessee`]'s to say. Nodes that were required before a promotion and are back are required again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -22,6 +22,9 @@ use crate::node::NodeId;
 
 /// A replica that lacks at most so many transactions has everything, so to speak: it is required again.
 const NEAR: u64 = 8;
+
+/// A node that could not be required is left alone for so long: it must not keep the others from their turns.
+const REQUIRE_AGAIN: Duration = Duration::from_secs(10);
 
 /// What a lessor was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +57,8 @@ struct Holding {
     back: BTreeSet<NodeId>,
     /// The one that is being required, and whether it is.
     requiring: Option<(NodeId, JoinHandle<bool>)>,
+    /// Until when a node that could not be required is left alone.
+    left_alone: BTreeMap<NodeId, Duration>,
     answers: mpsc::UnboundedSender<Answer>,
 }
 
@@ -110,11 +115,11 @@ impl Holding {
             lessee.set_required(lessors.0.clone(), head);
         }
         let back = back.and_then(|b| nodes_of(&b)).unwrap_or_default();
-        let (said, telling, excused) = (None, BTreeSet::new(), BTreeSet::new());
+        let (said, telling, excused, left_alone) = (None, BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
         #[rustfmt::skip]
         let this = Holding {
             inner, led, ve, lineage, epoch, terms, lessee, lessors, excused, said, telling, unsettled, back, requiring: None,
-            answers,
+            left_alone, answers,
         };
         Some(this)
     }
@@ -241,11 +246,15 @@ impl Holding {
         if self.requiring.as_ref().is_some_and(|(_, running)| !running.is_finished()) {
             return;
         }
-        if let Some((node, done)) = self.requiring.take()
-            && done.await.unwrap_or(false)
-        {
-            self.back.remove(&node);
+        let now = self.led.exposed.now();
+        if let Some((node, done)) = self.requiring.take() {
+            if done.await.unwrap_or(false) {
+                self.back.remove(&node);
+            } else {
+                self.left_alone.insert(node, now + REQUIRE_AGAIN);
+            }
         }
+        self.left_alone.retain(|_, until| now < *until);
         if self.back.is_empty() || self.unsettled || !self.led.exposed.may_write() {
             return;
         }
@@ -258,7 +267,9 @@ impl Holding {
                     && f.acked.is_some_and(|p| p.epoch.term() == self.epoch.term() && p.txn.0 + NEAR >= head)
             })
         };
-        let Some(node) = self.back.iter().find(is_back).copied() else { return };
+        let Some(node) = self.back.iter().filter(|n| !self.left_alone.contains_key(n)).find(is_back).copied() else {
+            return;
+        };
         let Some(inner) = self.inner.upgrade() else { return };
         let Ok(permit) = inner.requiring.clone().try_acquire_owned() else { return };
         let (led, lineage) = (self.led.clone(), self.lineage);
@@ -308,14 +319,17 @@ pub(super) fn as_note(nodes: &BTreeSet<NodeId>) -> Vec<u8> {
 fn require(inner: &Arc<Inner>, led: &Led, node: NodeId, lineage: Lineage) -> Result<(), OperateError> {
     let policies = inner.policies(led.ve.id());
     let _one = policies.lock();
+    // An administrator may have said meanwhile what it is to be.
+    let mut left = inner.store.note(lineage, Kind::Back)?.and_then(|b| nodes_of(&b)).unwrap_or_default();
+    if !left.remove(&node) {
+        return Ok(());
+    }
     let mut policy = led.ve.policy()?;
     if let Some(replica) = policy.replicas.iter_mut().find(|r| r.node == node.0 && !r.required) {
         replica.required = true;
         inner.write_policy(&led.ve, policy)?;
         tracing::info!(ve = %led.ve.id(), %node, "is back, and required again");
     }
-    let mut left = inner.store.note(lineage, Kind::Back)?.and_then(|b| nodes_of(&b)).unwrap_or_default();
-    left.remove(&node);
     Ok(note_back(inner, lineage, &left)?)
 }
 
