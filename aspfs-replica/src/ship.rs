@@ -134,7 +134,9 @@ impl Sender {
 
     /// A bulk payload was written: it may travel at once, ahead of its record.
     pub fn written(&mut self, id: PayloadId, len: u64) {
-        if self.phase == Phase::Streaming {
+        // Of a transaction that was taken up what is needed has gone, or goes; behind it the replica wants nothing more of it.
+        let taken_up = self.shipping.as_ref().map_or(self.shipped, |s| s.txn.position.txn);
+        if self.phase == Phase::Streaming && id.txn > taken_up {
             self.bulk.offer(id, len, self.ahead.saturating_sub(self.unacknowledged()));
         }
     }
@@ -251,7 +253,10 @@ impl Sender {
 
     /// The next message of the stream of bulk, when that has room for one.
     pub fn poll_bulk(&mut self, log: &dyn Log, now: Duration) -> Result<Option<(Envelope, Message)>, LogError> {
-        let chunk = if self.phase == Phase::Streaming { self.bulk.next(log)? } else { None };
+        if self.phase != Phase::Streaming {
+            return Ok(None);
+        }
+        let chunk = self.bulk.next(log)?;
         let txn = chunk.as_ref().map(|chunk| chunk.id.txn);
         let ping = std::mem::take(&mut self.bulk_ping).then_some(Message::BulkPing);
         let Some(message) = chunk.map(Message::Chunk).or(ping) else { return Ok(None) };

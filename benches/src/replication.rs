@@ -2,6 +2,7 @@
 //! become durable on both; how old the newest copy is under a mixed load, and what travels for it; how long a promotion takes. The named
 //! questions are in rooms of their own; all but `scale` run daemons in network namespaces, and mounts.
 
+mod cancelled;
 mod copies;
 pub mod failover;
 mod first;
@@ -52,6 +53,8 @@ pub enum What {
     Window,
     /// The first full copy of a VE of many small files, beside rsync (root).
     First,
+    /// What of a database's bytes travels, with a rollback journal and with a WAL (root).
+    Cancelled,
 }
 
 /// How.
@@ -127,6 +130,7 @@ pub fn named(dir: &Path, quick: bool, rounds: Option<usize>, args: &ReplicationA
         What::Failover => failover::measure(&asked),
         What::Window => window::measure(&asked),
         What::First => first::measure(&asked),
+        What::Cancelled => cancelled::measure(&asked),
     };
     let note = ground.note()?;
     undo.all();

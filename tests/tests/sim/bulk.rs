@@ -134,6 +134,25 @@ fn a_slow_chunk_is_no_silence() {
     assert_eq!(f.durable, 1);
 }
 
+/// That a payload was written may be told after its transaction has been read: its bytes were sent behind the transaction, which the replica
+/// refused, and the session ended (checks G10).
+#[test]
+fn what_is_told_late_is_not_sent_again() {
+    let mut log = Copy::new(Bug::None);
+    let (mut side, mut f, mut r) = greeted();
+    for len in [600_000, 5000] {
+        let written = log.write(&[vec![1; len]]);
+        log.flush();
+        let (records, bulk) = said(&mut side, &log);
+        take(&mut f, &mut r, bulk);
+        take(&mut f, &mut r, records);
+        answer(&mut side, &log, &f, &mut r);
+        written.into_iter().for_each(|(id, len)| side.sender.written(id, len));
+        assert_eq!(said(&mut side, &log), (vec![], vec![]), "after {len} bytes");
+    }
+    assert_eq!(f.durable, 2);
+}
+
 /// A chunk that is lost while its stream goes on shows by the number of the next one; behind the last chunk there was none, and the transaction
 /// waited for it for ever (checks G10, G14).
 #[test]
