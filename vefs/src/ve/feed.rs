@@ -6,60 +6,24 @@
 
 pub(super) mod cancelled;
 mod past;
+mod record;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
-use super::envelope::Envelope;
 use super::{State, Ve};
-use crate::change::Body;
 use crate::codec;
 use crate::content::read::{self, payload_pieces};
 use crate::error::{Error, Result};
-use crate::format::record::{Frame, FrameKind};
+use crate::format::record::FrameKind;
 use crate::ids::{Epoch, Hash, Lineage, PayloadId, Position, TxnNo};
 use crate::meta::{Batch, Scan, Table, prefix_end, rows};
 
+pub use record::{FeedPayload, FeedRecord};
+
 /// Sealed transactions whose place in the journal is remembered.
 const INDEX_MAX: usize = 1 << 16;
-
-/// A record as journalled.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FeedRecord {
-    /// The encoded body: the bytes under the chain hash.
-    pub body: Bytes,
-    /// Its payload.
-    pub payload: Option<FeedPayload>,
-}
-
-impl FeedRecord {
-    /// Nobody needs its payload.
-    fn cancel(&mut self) {
-        self.payload = self.payload.take().map(|payload| FeedPayload::Cancelled(payload.size()));
-    }
-}
-
-/// A record's payload.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FeedPayload {
-    /// Its bytes.
-    Inline(Bytes),
-    /// Lies beside the journal: its id and length.
-    Bulk(PayloadId, u64),
-    /// So many bytes of which nothing is left when the transaction ends: nobody needs them (see [`cancelled`]).
-    Cancelled(u64),
-}
-
-impl FeedPayload {
-    /// Bytes that the record describes, whether they are here or not.
-    pub fn size(&self) -> u64 {
-        match self {
-            FeedPayload::Inline(bytes) => bytes.len() as u64,
-            FeedPayload::Bulk(_, len) | FeedPayload::Cancelled(len) => *len,
-        }
-    }
-}
 
 /// A sealed transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -318,7 +282,7 @@ impl Ve {
             }
             match frame.header.kind {
                 FrameKind::Seal => seal = Bytes::copy_from_slice(frame.body),
-                FrameKind::Body => records.push(record(&frame, txn, &mut offset, at, &mut tracker)?),
+                FrameKind::Body => records.push(record::read(&frame, txn, &mut offset, at, &mut tracker)?),
             }
             Ok(())
         })?;
@@ -391,32 +355,4 @@ impl Ve {
         let s = self.state.lock();
         s.cursors.iter().map(|(n, c)| (*n, *c, s.index.behind(c.txn))).collect()
     }
-}
-
-/// A record from its frame. `offset`: of its payload among those of the transaction.
-fn record(
-    frame: &Frame<'_>,
-    txn: TxnNo,
-    offset: &mut u64,
-    at: u64,
-    tracker: &mut cancelled::Tracker,
-) -> Result<FeedRecord> {
-    let place = || format!("position {at}");
-    let body: Body = codec::decode(frame.body).map_err(|e| e.at("record body", place()))?;
-    tracker.take(&body);
-    let payload = match &body.payload {
-        None => None,
-        Some(p) => {
-            let id = PayloadId { txn, offset: *offset };
-            *offset += p.len;
-            let envelope: Envelope = codec::decode(frame.envelope).map_err(|e| e.at("record envelope", place()))?;
-            Some(match envelope.place {
-                Some(_) => FeedPayload::Bulk(id, p.len),
-                // It came without, from a primary.
-                None if frame.payload.is_empty() => FeedPayload::Cancelled(p.len),
-                None => FeedPayload::Inline(Bytes::copy_from_slice(frame.payload)),
-            })
-        }
-    };
-    Ok(FeedRecord { body: Bytes::copy_from_slice(frame.body), payload })
 }
