@@ -9,16 +9,15 @@ use anyhow::{Context, Result, bail};
 use aspfs_replica::cluster::Cluster;
 use aspfs_replica::net::{AnswerWriter, FrameReader, FrameWriter, Handler, Peer, Settings, Transport};
 use aspfs_replica::node::NodeId;
-use aspfs_replica::wire::{self, CHUNK_MAX, Chunk, Envelope, Message};
+use aspfs_replica::wire::{self, CHUNK_MAX, Envelope, Message, WirePayload, WireRecord};
 use bytes::Bytes;
 use tokio::runtime::{Builder, Runtime};
 use vefs::clock::SystemClock;
-use vefs::ids::{PayloadId, TxnNo};
 
 use crate::bed::{Ground, noise, process_cpu};
 use crate::outcome::{Figure, Outcome};
 
-/// Takes chunks and answers pings.
+/// Takes records and answers pings.
 struct Sinking;
 
 impl Handler for Sinking {
@@ -72,17 +71,16 @@ pub fn measure(ground: &Ground) -> Result<Outcome> {
 fn bulk(ground: &Ground, pair: &Pair, mtu: u16, out: &mut Outcome) -> Result<()> {
     let frames = ground.size(2048, 16);
     let data = noise(CHUNK_MAX, 3);
-    let total = CHUNK_MAX as u64;
     let (mut rates, mut cpus, mut trips) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ground.rounds(5) {
         let (took, cpu, trip) = pair.runtime.block_on(async {
             let (mut writer, mut reader) = pair.peer.open().await?;
             let ping = |n| wire::encode(&Message::Ping(n), Envelope::default(), false);
             let (begun, used) = (Instant::now(), process_cpu());
-            for n in 0..frames {
-                let id = PayloadId { txn: TxnNo(n as u64 + 1), offset: 0 };
-                let chunk = Message::Chunk(Chunk { id, total, offset: 0, bytes: data.to_vec() });
-                writer.send(wire::encode(&chunk, Envelope::default(), false)).await?;
+            for _ in 0..frames {
+                let record = WireRecord { body: vec![1], payload: Some(WirePayload::Inline(data.to_vec())) };
+                let records = Message::Records(vec![record]);
+                writer.send(wire::encode(&records, Envelope::default(), false)).await?;
             }
             // The answer says that everything before it has been taken in.
             writer.send(ping(0)).await?;

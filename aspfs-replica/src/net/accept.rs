@@ -121,7 +121,7 @@ async fn serve<H: Handler>(link: Arc<Link>, handler: Arc<H>) {
                 }
                 BULK => {
                     add(&link.traffic.payload_received, 1);
-                    handler.bulk(link.peer, FrameReader::new(link.clone(), recv)).await;
+                    handler.bulk(link.peer, FrameReader::of_bulk(link.clone(), recv)).await;
                 }
                 REQUEST => serve_request(link, handler, send, recv, patience).await,
                 LISTS => serve_lists(link, send, recv, patience).await,

@@ -64,12 +64,19 @@ impl FrameWriter {
 /// The receiving half.
 pub struct FrameReader {
     source: Source,
+    /// Whether bulk comes here, and nothing else; or everything else.
+    bulk: bool,
     link: Arc<Link>,
 }
 
 impl FrameReader {
     pub(super) fn new(link: Arc<Link>, recv: RecvStream) -> FrameReader {
-        FrameReader { source: Source::new(recv), link }
+        FrameReader { source: Source::new(recv), bulk: false, link }
+    }
+
+    /// Of a stream of bulk.
+    pub(super) fn of_bulk(link: Arc<Link>, recv: RecvStream) -> FrameReader {
+        FrameReader { bulk: true, ..FrameReader::new(link, recv) }
     }
 
     /// The other side.
@@ -86,6 +93,9 @@ impl FrameReader {
         let header = wire::header(self.source.unit()).map_err(|e| self.malformed(e))?;
         self.fill(HEADER_LEN + header.body_len).await?;
         let (envelope, message, used) = wire::decode(self.source.unit()).map_err(|e| self.malformed(e))?;
+        if message.is_bulk() != self.bulk {
+            return Err(self.malformed(WireError::Stream(message.kind())));
+        }
         self.source.clear();
         add(&self.link.traffic.frames_received, 1);
         add(&self.link.traffic.payload_received, used as u64);

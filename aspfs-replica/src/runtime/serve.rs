@@ -349,7 +349,7 @@ impl Inner {
 async fn take_bulk(inner: &Weak<Inner>, from: NodeId, mut reader: FrameReader) {
     while let Ok(Some((envelope, message))) = reader.next().await {
         let Some(inner) = inner.upgrade() else { return };
-        let Some(ve) = envelope.ve.filter(|_| message.is_bulk()) else { return };
+        let Some(ve) = envelope.ve else { return };
         let following = inner.followed.lock().get(&ve).cloned();
         if let Some(following) = following {
             block_in_place(|| following.take_bulk(from, &envelope, message));

@@ -48,6 +48,9 @@ pub enum WireError {
     /// A message that this program does not know.
     #[error("unknown kind of message {0}")]
     Kind(u8),
+    /// A message of bulk where records go, or the other way round.
+    #[error("a message of kind {0} on the other stream")]
+    Stream(u8),
     /// Longer than its kind may be.
     #[error("a body of {len} bytes for a message of kind {kind}, which has at most {max}")]
     Long {

@@ -9,13 +9,12 @@ use aspfs_replica::net::{
     AnswerWriter, FrameReader, FrameWriter, Handler, NetError, PeerStats, Refusal, Settings, Transport,
 };
 use aspfs_replica::node::NodeId;
-use aspfs_replica::wire::{self, Chunk, Envelope, Message};
+use aspfs_replica::wire::{self, Envelope, Message, WirePayload, WireRecord};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::timeout;
 use vefs::clock::{Clock, ManualClock, Timestamp};
-use vefs::ids::{PayloadId, TxnNo};
 
 /// Longer than anything takes that is not broken.
 pub const LONG: Duration = Duration::from_secs(60);
@@ -67,12 +66,17 @@ type Request = (NodeId, Bytes, AnswerWriter);
 /// Passes everything on to the test.
 struct ToTest {
     streams: UnboundedSender<Stream>,
+    bulk: UnboundedSender<FrameReader>,
     requests: UnboundedSender<Request>,
 }
 
 impl Handler for ToTest {
     async fn frames(&self, from: NodeId, writer: FrameWriter, reader: FrameReader) {
         let _ = self.streams.send((from, writer, reader));
+    }
+
+    async fn bulk(&self, _from: NodeId, reader: FrameReader) {
+        let _ = self.bulk.send(reader);
     }
 
     async fn request(&self, from: NodeId, request: Bytes, answers: AnswerWriter) {
@@ -85,6 +89,7 @@ pub struct TestNode {
     pub cluster: Arc<Cluster>,
     pub net: Transport,
     streams: tokio::sync::Mutex<UnboundedReceiver<Stream>>,
+    bulk: tokio::sync::Mutex<UnboundedReceiver<FrameReader>>,
     requests: tokio::sync::Mutex<UnboundedReceiver<Request>>,
 }
 
@@ -97,13 +102,15 @@ impl TestNode {
         let cluster = Arc::new(cluster);
         let (streams, stream_receiver) = unbounded_channel();
         let (requests, request_receiver) = unbounded_channel();
-        let handler = Arc::new(ToTest { streams, requests });
+        let (bulk, bulk_receiver) = unbounded_channel();
+        let handler = Arc::new(ToTest { streams, bulk, requests });
         let here = tokio::runtime::Handle::current();
         let net = Transport::start(&here, cluster.clone(), listen.parse().unwrap(), handler, settings).unwrap();
         TestNode {
             cluster,
             net,
             streams: tokio::sync::Mutex::new(stream_receiver),
+            bulk: tokio::sync::Mutex::new(bulk_receiver),
             requests: tokio::sync::Mutex::new(request_receiver),
         }
     }
@@ -115,6 +122,11 @@ impl TestNode {
     /// The next stream that a peer opened.
     pub async fn stream(&self) -> Stream {
         timeout(LONG / 2, self.streams.lock().await.recv()).await.expect("no stream came").unwrap()
+    }
+
+    /// The next stream of bulk of a peer.
+    pub async fn bulk(&self) -> FrameReader {
+        timeout(LONG / 2, self.bulk.lock().await.recv()).await.expect("no stream came").unwrap()
     }
 
     /// The next request of a peer.
@@ -218,9 +230,8 @@ pub fn frame(message: &Message) -> Vec<u8> {
 }
 
 /// A frame with so many bytes in it.
-pub fn chunk(len: usize) -> Vec<u8> {
-    let id = PayloadId { txn: TxnNo(1), offset: 0 };
-    frame(&Message::Chunk(Chunk { id, total: len as u64, offset: 0, bytes: vec![7; len] }))
+pub fn large(len: usize) -> Vec<u8> {
+    frame(&Message::Records(vec![WireRecord { body: vec![1], payload: Some(WirePayload::Inline(vec![7; len])) }]))
 }
 
 /// The next message of a stream.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
-use crate::bed::{Bed, LONG, chunk, frame, next, run, settings, until};
+use crate::bed::{Bed, LONG, frame, large, next, run, settings, until};
 
 /// A flood of frames into a stream that nobody reads stops at the stream's window; another VE's stream on the same connection goes on; and
 /// when the reader wakes up, nothing is missing.
@@ -26,7 +26,7 @@ fn a_flood_stops_at_the_window() {
         let flood = tokio::spawn(async move {
             for n in 0..FRAMES {
                 writer.send(frame(&Message::Ping(n as u64))).await.unwrap();
-                writer.send(chunk(100_000)).await.unwrap();
+                writer.send(large(100_000)).await.unwrap();
             }
             writer.finish().await.unwrap();
         });
@@ -44,10 +44,10 @@ fn a_flood_stops_at_the_window() {
         for n in 0..20 {
             let (mut writer, mut reader) = peer.open().await.unwrap();
             writer.send(frame(&Message::Ping(n))).await.unwrap();
-            writer.send(chunk(200_000)).await.unwrap();
+            writer.send(large(200_000)).await.unwrap();
             let (_, mut back, mut there) = two.stream().await;
             assert_eq!(next(&mut there).await.unwrap(), Some(Message::Ping(n)));
-            assert!(matches!(next(&mut there).await.unwrap(), Some(Message::Chunk(_))));
+            assert!(matches!(next(&mut there).await.unwrap(), Some(Message::Records(_))));
             back.send(frame(&Message::Pong(n))).await.unwrap();
             assert_eq!(next(&mut reader).await.unwrap(), Some(Message::Pong(n)));
         }
@@ -57,7 +57,7 @@ fn a_flood_stops_at_the_window() {
         // Nothing is missing.
         for n in 0..FRAMES {
             assert_eq!(next(&mut slow).await.unwrap(), Some(Message::Ping(n as u64)));
-            assert!(matches!(next(&mut slow).await.unwrap(), Some(Message::Chunk(_))));
+            assert!(matches!(next(&mut slow).await.unwrap(), Some(Message::Records(_))));
         }
         assert_eq!(next(&mut slow).await.unwrap(), None);
         flood.await.unwrap();
@@ -78,7 +78,7 @@ fn stalled_streams_leave_room() {
             let before = one.stats(two.id()).payload.sent;
             for _ in 0..STALLED {
                 let (mut writer, reader) = peer.open().await.unwrap();
-                floods.push(tokio::spawn(async move { while writer.send(chunk(200_000)).await.is_ok() {} }));
+                floods.push(tokio::spawn(async move { while writer.send(large(200_000)).await.is_ok() {} }));
                 held.push((two.stream().await, reader));
             }
             until("all are full", || one.stats(two.id()).payload.sent - before >= STALLED * (4 << 20)).await;
@@ -86,13 +86,13 @@ fn stalled_streams_leave_room() {
             let (mut writer, _reader) = peer.open().await.unwrap();
             let sending = async {
                 for _ in 0..500 {
-                    writer.send(chunk(100_000)).await.unwrap();
+                    writer.send(large(100_000)).await.unwrap();
                 }
             };
             let reading = async {
                 let (_, _writer, mut there) = two.stream().await;
                 for _ in 0..500 {
-                    assert!(matches!(next(&mut there).await.unwrap(), Some(Message::Chunk(_))));
+                    assert!(matches!(next(&mut there).await.unwrap(), Some(Message::Records(_))));
                 }
             };
             timeout(LONG / 4, async { tokio::join!(sending, reading) }).await.unwrap();

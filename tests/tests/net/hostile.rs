@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use aspfs_replica::cluster::{Cluster, Fault};
 use aspfs_replica::net::{NetError, Refusal};
-use aspfs_replica::wire::{self, HEADER_LEN, Message, WireError};
+use aspfs_replica::wire::{self, Chunk, HEADER_LEN, Message, WireError};
 use aspfs_tests::opgen::Rng;
 use quinn::{Connection, ConnectionError};
 use tokio::time::timeout;
+use vefs::ids::{PayloadId, TxnNo};
 
-use crate::bed::{Bed, LONG, TestNode, chunk, frame, next, run, settings, until};
+use crate::bed::{Bed, LONG, TestNode, frame, large, next, run, settings, until};
 use crate::raw::{self, Manner, blob, dial, endpoint, member, stream};
 
 /// A node, and the membership of another one that the test speaks for.
@@ -206,6 +207,31 @@ fn frames_that_are_none() {
     });
 }
 
+/// Bulk comes on its own stream, and nothing else does: either way round the connection is closed (checks G29).
+#[test]
+fn frames_on_the_other_stream() {
+    run(async {
+        let bed = Bed::new();
+        let (one, rogue) = node_and_rogue(&bed).await;
+        let from = endpoint();
+        let id = PayloadId { txn: TxnNo(1), offset: 0 };
+        let chunk = frame(&Message::Chunk(Chunk { id, total: 9, offset: 0, bytes: vec![7; 9] }));
+        let (ping, bulk_ping) = (frame(&Message::Ping(1)), frame(&Message::BulkPing));
+        for (kind, good, bad) in
+            [(1, &ping, &chunk), (1, &ping, &bulk_ping), (4, &chunk, &ping), (4, &bulk_ping, &ping)]
+        {
+            let connection = member(&from, one.net.local_addr(), &rogue).await;
+            let _stream = stream(&connection, &[&[kind], &good[..], &bad[..]].concat()).await;
+            let mut reader = if kind == 4 { one.bulk().await } else { one.stream().await.2 };
+            assert!(next(&mut reader).await.unwrap().is_some());
+            assert!(matches!(next(&mut reader).await, Err(NetError::Frame(WireError::Stream(_)))));
+            assert_eq!(closed(&connection).await, "frame");
+        }
+        assert_eq!(one.refused(Refusal::Frame), 4);
+        still_serves(&bed, &one).await;
+    });
+}
+
 /// A node that was dialled has nothing to open on that connection but its list (checks G30).
 #[test]
 fn who_was_dialled_opens_nothing() {
@@ -353,9 +379,9 @@ fn endless_lists() {
         for _ in 0..20 {
             open.push(stream(&connection, &[3, 0, 0, 1, 0]).await);
         }
-        let _frames = stream(&connection, &[&[1], &chunk(1000)[..]].concat()).await;
+        let _frames = stream(&connection, &[&[1], &large(1000)[..]].concat()).await;
         let (_, _writer, mut reader) = one.stream().await;
-        assert!(matches!(next(&mut reader).await, Ok(Some(Message::Chunk(_)))));
+        assert!(matches!(next(&mut reader).await, Ok(Some(Message::Records(_)))));
         still_serves(&bed, &one).await;
         assert_eq!(closed(&connection).await, "slow");
     });

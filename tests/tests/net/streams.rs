@@ -4,7 +4,7 @@ use aspfs_replica::net::{NetError, Refusal};
 use aspfs_replica::wire::{HEADER_LEN, Message};
 use tokio::time::timeout;
 
-use crate::bed::{Bed, LONG, chunk, frame, next, run, settings, until};
+use crate::bed::{Bed, LONG, frame, large, next, run, settings, until};
 
 #[test]
 fn frames_go_both_ways() {
@@ -16,7 +16,7 @@ fn frames_go_both_ways() {
         for n in 0..100 {
             writer.send(frame(&Message::Ping(n))).await.unwrap();
         }
-        writer.send(chunk(200_000)).await.unwrap();
+        writer.send(large(200_000)).await.unwrap();
         writer.finish().await.unwrap();
         let (from, mut back, mut there) = two.stream().await;
         assert_eq!((from, there.peer()), (one.id(), one.id()));
@@ -24,7 +24,7 @@ fn frames_go_both_ways() {
             assert_eq!(next(&mut there).await.unwrap(), Some(Message::Ping(n)));
             back.send(frame(&Message::Pong(n))).await.unwrap();
         }
-        assert!(matches!(next(&mut there).await.unwrap(), Some(Message::Chunk(c)) if c.bytes.len() == 200_000));
+        assert!(matches!(next(&mut there).await.unwrap(), Some(Message::Records(r)) if r[0].len() == 200_001));
         assert_eq!(next(&mut there).await.unwrap(), None);
         back.finish().await.unwrap();
         for n in 0..100 {
@@ -42,13 +42,13 @@ fn bytes_are_counted() {
         let (one, two) = bed.pair();
         let peer = one.net.connect(two.id()).await.unwrap();
         let (mut writer, _reader) = peer.open().await.unwrap();
-        writer.send(chunk(100_000)).await.unwrap();
+        writer.send(large(100_000)).await.unwrap();
         writer.send(frame(&Message::Ping(1))).await.unwrap();
         let (_, _back, mut there) = two.stream().await;
         next(&mut there).await.unwrap();
         next(&mut there).await.unwrap();
         let (sent, received) = (one.stats(two.id()), two.stats(one.id()));
-        let bytes = 1 + (chunk(100_000).len() + HEADER_LEN + frame(&Message::Ping(1)).len() - HEADER_LEN) as u64;
+        let bytes = 1 + (large(100_000).len() + HEADER_LEN + frame(&Message::Ping(1)).len() - HEADER_LEN) as u64;
         assert_eq!((sent.payload.sent, sent.frames.sent), (bytes, 2));
         assert_eq!((received.payload.received, received.frames.received), (bytes, 2));
         assert!(sent.udp.sent > bytes && received.udp.received > bytes, "{sent:?} {received:?}");
@@ -296,7 +296,7 @@ fn calls_may_be_dropped() {
         const FRAMES: usize = 200;
         let sending = tokio::spawn(async move {
             for n in 0..FRAMES {
-                let unit = if n % 2 == 0 { chunk(100_000 + n) } else { frame(&Message::Ping(n as u64)) };
+                let unit = if n % 2 == 0 { large(100_000 + n) } else { frame(&Message::Ping(n as u64)) };
                 if moment(writer.send(unit)).await.is_none() {
                     while moment(writer.flush()).await.is_none() {}
                 }
@@ -313,7 +313,7 @@ fn calls_may_be_dropped() {
                 }
             };
             match message {
-                Message::Chunk(c) => assert_eq!((n % 2, c.bytes.len()), (0, 100_000 + n)),
+                Message::Records(r) => assert_eq!((n % 2, r[0].len()), (0, 100_001 + n)),
                 other => assert_eq!(other, Message::Ping(n as u64)),
             }
         }

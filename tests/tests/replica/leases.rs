@@ -45,6 +45,19 @@ fn put(node: &Node, name: &str) {
     node.ve().commit().unwrap();
 }
 
+/// Two nodes, of which the second was promoted when the first, which wrote before, was off.
+fn taken_over() -> [Node; 2] {
+    let [mut a, b] = nodes_with(&by_replicas(false));
+    let ve = replicated(&a, &[&b]);
+    put(&a, "one");
+    wait("the replica", || a.acked(b.id()));
+    a.stop();
+    drop(ve);
+    b.runtime().promote(VE, false, false).unwrap();
+    put(&b, "two");
+    [a, b]
+}
+
 fn requires(node: &Node) -> Vec<[u8; 16]> {
     let mut all: Vec<_> = node.ve().policy().unwrap().replicas.iter().filter(|r| r.required).map(|r| r.node).collect();
     all.sort_unstable();
@@ -152,14 +165,7 @@ fn a_promotion_by_hand_needs_a_majority_or_a_word() {
 /// The same with two nodes: whoever is left runs alone after a promotion, and the word of a person takes the place of a promise that cannot be had.
 #[test]
 fn two_nodes_and_a_word() {
-    let [mut a, mut b] = nodes_with(&by_replicas(false));
-    let ve = replicated(&a, &[&b]);
-    put(&a, "one");
-    wait("the replica", || a.acked(b.id()));
-    a.stop();
-    drop(ve);
-    b.runtime().promote(VE, false, false).unwrap();
-    put(&b, "two");
+    let [mut a, mut b] = taken_over();
     let standing = b.runtime().figures(VE).unwrap().led.unwrap().0;
     assert_eq!((standing.state, standing.lease), (State::Unprotected, None), "it writes alone");
     a.start();
@@ -182,14 +188,7 @@ fn two_nodes_and_a_word() {
 /// nevertheless, and its silence held the writers of a VE that was to do without it (checks G16, G19).
 #[test]
 fn the_last_word_about_a_replica_counts() {
-    let [mut a, b] = nodes_with(&by_replicas(false));
-    let ve = replicated(&a, &[&b]);
-    put(&a, "one");
-    wait("the replica", || a.acked(b.id()));
-    a.stop();
-    drop(ve);
-    b.runtime().promote(VE, false, false).unwrap();
-    put(&b, "two");
+    let [mut a, b] = taken_over();
     b.runtime().set_replica(&b.ve(), ReplicaOf { required: false, ..required(&a) }).unwrap();
     a.start();
     wait("the old one", || b.acked(a.id()));

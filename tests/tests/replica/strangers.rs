@@ -1,6 +1,7 @@
 //! Members of the cluster that are none of a VE's nodes: with a valid certificate, and any epoch that they like, they change nothing (checks G30).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use aspfs_replica::catchup::{Answer, Ask, Refused};
 use aspfs_replica::cluster::Cluster;
@@ -8,10 +9,10 @@ use aspfs_replica::member;
 use aspfs_replica::net::{self, AnswerWriter, FrameReader, FrameWriter, Handler, Transport};
 use aspfs_replica::node::NodeId;
 use aspfs_replica::runtime::{OperateError, Question, Reply, Word, with_replica};
-use aspfs_replica::wire::{self, Envelope, Hello, Message, Refusal};
+use aspfs_replica::wire::{self, Chunk, Envelope, Hello, Message, Refusal};
 use bytes::Bytes;
 use vefs::change::{AtWindow, ReplicaOf};
-use vefs::ids::{Epoch, Lineage, Position, TxnNo, VeId};
+use vefs::ids::{Epoch, Lineage, PayloadId, Position, TxnNo, VeId};
 
 use super::nodes::{Node, VE, file, nodes, replicated, same, wait};
 
@@ -117,6 +118,49 @@ fn a_member_that_is_none_of_the_ves_nodes_changes_nothing() {
     ve.commit().unwrap();
     wait("the replica again", || a.acked(b.id()));
     same(&a, &b);
+}
+
+/// Bulk counts from whoever has the session, though any member may open a stream of it and the session's number is no secret: a stranger's piece would
+/// take the place of the writer's.
+#[test]
+fn bulk_of_a_stranger_is_not_put_aside() {
+    let [mut a, b, mut c] = nodes();
+    let ve = replicated(&a, &[&b], AtWindow::Degrade);
+    file(&ve, "before", &[1; 150_000]).unwrap();
+    ve.commit().unwrap();
+    wait("the replica", || a.acked(b.id()));
+    let (base, position, epoch) = (ve.identity().base, ve.durable_position(), ve.epoch());
+    drop(ve);
+    a.stop();
+    c.stop();
+    let (writer, stranger) = (Hostile::new(&a.cluster), Hostile::new(&c.cluster));
+    let session = u64::MAX / 2;
+    let greeted = |session| {
+        let hello = Message::Hello(Hello { node: writer.me, position, base });
+        let envelope = Envelope { ve: Some(VE), epoch, session, seq: 0 };
+        writer.runtime.block_on(async {
+            let (mut out, mut answers) = writer.net.connect(b.id()).await.unwrap().open().await.unwrap();
+            out.send(wire::encode(&hello, envelope, false)).await.unwrap();
+            let Some((_, Message::Welcome(welcome))) = answers.next().await.unwrap() else { panic!("not welcome") };
+            (welcome.staged, out, answers)
+        })
+    };
+    let piece = |from: &Hostile, offset| {
+        let id = PayloadId { txn: position.txn.next(), offset };
+        let chunk = Message::Chunk(Chunk { id, total: 5, offset: 0, bytes: vec![7; 5] });
+        let envelope = Envelope { ve: Some(VE), epoch, session, seq: 0 };
+        from.runtime.block_on(async {
+            let mut out = from.net.connect(b.id()).await.unwrap().open_bulk().await.unwrap();
+            out.send(wire::encode(&chunk, envelope, false)).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            out
+        })
+    };
+    let (staged, _out, _answers) = greeted(session);
+    assert_eq!(staged, []);
+    let _streams = (piece(&stranger, 1), piece(&writer, 2));
+    let (staged, ..) = greeted(session + 1);
+    assert_eq!(staged, [(PayloadId { txn: position.txn.next(), offset: 2 }, 5)]);
 }
 
 /// A replica that is not the writer does not hand over what it does not have, though it is one of the VE's nodes.
