@@ -259,7 +259,7 @@ impl Receiver {
         if chunk.offset != got || chunk.total != total {
             return Err(Refusal::OutOfTurn);
         }
-        follower.stage(chunk.id, total, got, &chunk.bytes).map_err(|_| Refusal::Store)?;
+        follower.stage(&chunk).map_err(|_| Refusal::Store)?;
         self.staged.insert(chunk.id, (got + chunk.bytes.len() as u64, total));
         Ok(())
     }

@@ -2,8 +2,11 @@
 //! its journal; a simulator in memory.
 
 use bytes::Bytes;
+use vefs::content::InBody;
 use vefs::ids::{Epoch, Hash, PayloadId, Position, TxnNo};
 pub use vefs::ve::{Feed as LogRead, FeedPayload as Payload, FeedRecord as LogRecord, FeedTxn as LogTxn, Known as At};
+
+use crate::wire::Chunk;
 
 /// The history could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,6 +27,8 @@ pub trait Log {
     fn read(&self, after: TxnNo) -> Result<LogRead, LogError>;
     /// Bytes of a bulk payload.
     fn payload(&self, id: PayloadId, offset: u64, len: usize) -> Result<Bytes, LogError>;
+    /// Where in a file's body a bulk payload lies, if that body is kept in one piece.
+    fn in_body(&self, id: PayloadId) -> Result<Option<InBody>, LogError>;
     /// Of each record: the hash of its inline payload, where this node has the same bytes elsewhere too, and so the replica may.
     fn alike(&self, txn: &LogTxn) -> Vec<Option<Hash>>;
 }
@@ -56,8 +61,8 @@ pub trait Follower {
     fn highest_epoch(&self) -> Epoch;
     /// Raises it. Durable when this returns (promise G10).
     fn note_epoch(&mut self, epoch: Epoch) -> Result<(), FollowError>;
-    /// Puts bytes of a bulk payload aside, at this offset in it. They may be dropped at a restart.
-    fn stage(&mut self, id: PayloadId, total: u64, offset: u64, bytes: &[u8]) -> Result<(), FollowError>;
+    /// Puts a part of a bulk payload aside, behind those that came before. They may be dropped at a restart.
+    fn stage(&mut self, chunk: &Chunk) -> Result<(), FollowError>;
     /// Drops everything that is staged.
     fn unstage_all(&mut self);
     /// Which bytes of these hashes and lengths are here, elsewhere. They are proved, and kept until [`Follower::release`].

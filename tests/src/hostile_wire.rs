@@ -4,6 +4,7 @@ use aspfs_replica::node::NodeId;
 use aspfs_replica::wire::{
     self, Begin, Chunk, Envelope, Hello, Message, Refusal, Welcome, WireError, WirePayload, WireRecord,
 };
+use vefs::content::InBody;
 use vefs::ids::{Epoch, Hash, Lineage, PayloadId, Position, TxnNo, VeId};
 
 use crate::golden::Entries;
@@ -31,7 +32,16 @@ pub fn messages() -> Vec<(&'static str, Message)> {
         ("begin", Message::Begin(Begin { position, previous: Hash([0x44; 32]), records: 3, bulk: 2 })),
         ("records", Message::Records(records)),
         ("end", Message::End(b"seal".to_vec())),
-        ("chunk", Message::Chunk(Chunk { id, total: 70_000, offset: 65_536, bytes: b"bytes".to_vec() })),
+        (
+            "chunk",
+            Message::Chunk(Chunk {
+                id,
+                total: 70_000,
+                offset: 65_536,
+                within: Some(InBody { body: 9, offset: 1 << 20 }),
+                bytes: b"bytes".to_vec(),
+            }),
+        ),
         ("ack", Message::Ack(position)),
         ("epoch-notice", Message::EpochNotice(Epoch(8))),
         ("refused", Message::Refused(Refusal::NotNext, TxnNo(300))),

@@ -95,6 +95,31 @@ fn a_whole_file_becomes_an_object_without_a_copy() {
     assert_eq!(ve.read(ino, 0, want.len() + 10).unwrap(), want);
 }
 
+/// Ten seconds after somebody changed a page of a large file, all of it was copied for a new object: a gibibyte for 4 KiB, at the replicas as well,
+/// and again after the next page. Now that happens when half of it has been written.
+#[test]
+fn a_page_of_a_large_file_costs_a_page() {
+    let (dir, store) = create_store();
+    let ve = new_ve(&store, 1);
+    let mut body = pattern(4 << 20, 1);
+    let ino = copy_in(&ve, "file", &body);
+    let now = std::time::Duration::ZERO;
+    assert_eq!(store.housekeep(now).unwrap(), 1);
+    let before = objects(dir.path()).len();
+    let step = 64 << 10;
+    for (n, at) in (0..body.len()).step_by(step).enumerate() {
+        assert_eq!(objects(dir.path()).len(), before, "after {n} of 64 pieces");
+        body[at..at + step].fill(n as u8);
+        write(&ve, ino, at as u64, &body[at..at + step]);
+        store.housekeep(now).unwrap();
+        if n == 31 {
+            break;
+        }
+    }
+    assert_eq!(objects(dir.path()).len(), before + 1, "half of it is new");
+    assert_eq!(ve.read(ino, 0, body.len()).unwrap(), body);
+}
+
 /// Equal files of two VEs are one object; it stays while either VE names it, and goes when none does (checks G26).
 #[test]
 fn equal_files_are_one_object_and_space_comes_back() {

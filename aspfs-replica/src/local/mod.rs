@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use vefs::Ve;
+use vefs::content::InBody;
 use vefs::ids::{Epoch, Hash, PayloadId, Position, TxnNo};
 use vefs::ve::ReceiveError;
 
@@ -17,6 +18,7 @@ pub use source::{HeldStates, LocalSource};
 
 use crate::catchup::Page;
 use crate::log::{At, FollowError, Follower, Log, LogError, LogRead, LogTxn};
+use crate::wire::Chunk;
 
 /// Rows as they travel and are compared.
 fn wire_page(page: vefs::ve::Page) -> Page {
@@ -63,6 +65,10 @@ impl Log for VeLog {
 
     fn payload(&self, id: PayloadId, offset: u64, len: usize) -> Result<Bytes, LogError> {
         self.0.payload(id, offset, len).map_err(unreadable)
+    }
+
+    fn in_body(&self, id: PayloadId) -> Result<Option<InBody>, LogError> {
+        self.0.in_body(id).map_err(unreadable)
     }
 
     fn alike(&self, txn: &LogTxn) -> Vec<Option<Hash>> {
@@ -117,10 +123,12 @@ impl Follower for VeFollower {
         self.ve.note_epoch(epoch).map_err(|e| failed(&e))
     }
 
-    fn stage(&mut self, id: PayloadId, total: u64, offset: u64, bytes: &[u8]) -> Result<(), FollowError> {
+    fn stage(&mut self, chunk: &Chunk) -> Result<(), FollowError> {
+        let Chunk { id, total, offset, within, bytes } = chunk;
+        let (id, total, offset) = (*id, *total, *offset);
         if offset == 0 && bytes.len() as u64 == total {
             self.parts.remove(&id);
-            return self.ve.stage(id, bytes).map_err(|e| failed(&e));
+            return self.ve.stage(id, bytes, *within).map_err(|e| failed(&e));
         }
         let part = self.parts.entry(id).or_default();
         // What a former session sent behind this is sent again.
@@ -131,7 +139,7 @@ impl Follower for VeFollower {
         part.extend_from_slice(bytes);
         if part.len() as u64 == total {
             let whole = self.parts.remove(&id).unwrap_or_default();
-            return self.ve.stage(id, &whole).map_err(|e| failed(&e));
+            return self.ve.stage(id, &whole, *within).map_err(|e| failed(&e));
         }
         Ok(())
     }

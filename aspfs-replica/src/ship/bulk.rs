@@ -90,7 +90,7 @@ impl Bulk {
         } else if let Some(front) = self.waiting.front_mut() {
             front.offset = offset + len;
         }
-        Ok(Some(Chunk { id, total, offset, bytes }))
+        Ok(Some(Chunk { id, total, offset, within: log.in_body(id)?, bytes }))
     }
 
     /// A chunk of this transaction was given to the stream, as the last of so many frames.

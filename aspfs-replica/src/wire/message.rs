@@ -4,6 +4,7 @@
 //! decoded nor encoded again here.
 
 use bincode::{Decode, Encode};
+use vefs::content::InBody;
 use vefs::ids::{Epoch, Hash, PayloadId, Position, TxnNo};
 use vefs::limits;
 
@@ -89,6 +90,8 @@ pub struct Chunk {
     pub total: u64,
     /// Where in the payload this begins.
     pub offset: u64,
+    /// Where the primary has the payload, if it keeps the file's body in one piece.
+    pub within: Option<InBody>,
     /// The bytes.
     pub bytes: Vec<u8>,
 }
@@ -303,6 +306,7 @@ impl Chunk {
             return Some("chunk");
         }
         let inside = self.offset.checked_add(len).is_some_and(|end| end <= self.total);
+        let inside = inside && self.within.is_none_or(|at| at.offset <= limits::COUNTER_MAX);
         if !inside { Some("chunk") } else { payload_fault(self.id, self.total) }
     }
 }

@@ -1,6 +1,7 @@
 //! Every message there and back, and bytes that are none.
 
 use proptest::prelude::*;
+use vefs::content::InBody;
 use vefs::ids::{Epoch, Hash, Lineage, PayloadId, Position, TxnNo, VeId};
 use vefs::limits;
 
@@ -23,7 +24,13 @@ fn all() -> Vec<Message> {
         Message::Begin(Begin { position, previous: Hash([8; 32]), records: 2, bulk: 1 << 40 }),
         Message::Records(vec![inline, staged]),
         Message::End(vec![1, 2, 3]),
-        Message::Chunk(Chunk { id, total: 70_000, offset: 69_000, bytes: vec![9; 1000] }),
+        Message::Chunk(Chunk {
+            id,
+            total: 70_000,
+            offset: 69_000,
+            within: Some(InBody { body: 1 << 63 | 7, offset: 1 << 30 }),
+            bytes: vec![9; 1000],
+        }),
         Message::Ack(position),
         Message::EpochNotice(Epoch(4)),
         Message::Refused(Refusal::NotNext, TxnNo(9)),
@@ -102,7 +109,7 @@ fn compression_is_bounded() {
 fn fields_out_of_range_are_refused() {
     let position = Position { txn: TxnNo(1), ..Default::default() };
     let id = PayloadId { txn: TxnNo(1), offset: 0 };
-    let chunk = |total, offset, len| Message::Chunk(Chunk { id, total, offset, bytes: vec![0; len] });
+    let chunk = |total, offset, len| Message::Chunk(Chunk { id, total, offset, within: None, bytes: vec![0; len] });
     let begin = |records, txn| {
         Message::Begin(Begin {
             position: Position { txn: TxnNo(txn), ..position },
@@ -117,6 +124,13 @@ fn fields_out_of_range_are_refused() {
         chunk(10, u64::MAX, 1),
         chunk(0, 0, 0),
         chunk(1 << 40, 0, 1),
+        Message::Chunk(Chunk {
+            id,
+            total: 1,
+            offset: 0,
+            within: Some(InBody { body: 1, offset: u64::MAX }),
+            bytes: vec![0],
+        }),
         begin(0, 1),
         begin(100_001, 1),
         begin(1, 0),

@@ -18,6 +18,9 @@ use crate::outcome::{Figure, Goal, Outcome};
 /// The settings of a followed VE: a window that the load does not meet.
 const SETTINGS: [&str; 4] = ["--quota", "100G", "--window", "30s"];
 
+/// How long a place is left alone after a load: files that were quiet for ten seconds become objects, which must not be a part of the next one.
+const SETTLED: Duration = Duration::from_secs(15);
+
 /// Trials without and with a replica, in turns, of which every second round begins with the other one; trials whose copies are watched; and bytes on
 /// the link per byte written in those.
 pub fn trials(asked: &Asked<'_>, folder: &Path) -> Result<(Trials, Vec<f64>)> {
@@ -35,6 +38,7 @@ pub fn trials(asked: &Asked<'_>, folder: &Path) -> Result<(Trials, Vec<f64>)> {
             let (root, list) = if with { (&timed, &mut trials.with) } else { (&lonely, &mut trials.without) };
             list.push(trial::run(asked.undo, root, None, asked.seconds, folder)?);
             nodes.one.drained(followed)?;
+            settle(asked);
         }
         let before = nodes.travelled()?;
         let copies = Followed { node: &nodes.two, ve: followed };
@@ -42,11 +46,18 @@ pub fn trials(asked: &Asked<'_>, folder: &Path) -> Result<(Trials, Vec<f64>)> {
         nodes.one.drained(followed)?;
         travelled.push((nodes.travelled()? - before) as f64 / trial.totals.written);
         trials.watched.push(trial);
+        settle(asked);
         for ve in [alone, followed] {
             nodes.one.aspfs(&["umount", &ve.to_string()])?;
         }
     }
     Ok((trials, travelled))
+}
+
+fn settle(asked: &Asked<'_>) {
+    if !asked.ground.quick {
+        std::thread::sleep(SETTLED);
+    }
 }
 
 /// The figures of the load.

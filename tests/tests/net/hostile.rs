@@ -215,7 +215,7 @@ fn frames_on_the_other_stream() {
         let (one, rogue) = node_and_rogue(&bed).await;
         let from = endpoint();
         let id = PayloadId { txn: TxnNo(1), offset: 0 };
-        let chunk = frame(&Message::Chunk(Chunk { id, total: 9, offset: 0, bytes: vec![7; 9] }));
+        let chunk = frame(&Message::Chunk(Chunk { id, total: 9, offset: 0, within: None, bytes: vec![7; 9] }));
         let (ping, bulk_ping) = (frame(&Message::Ping(1)), frame(&Message::BulkPing));
         for (kind, good, bad) in
             [(1, &ping, &chunk), (1, &ping, &bulk_ping), (4, &chunk, &ping), (4, &bulk_ping, &ping)]

@@ -1,14 +1,18 @@
 //! A replica's history is its primary's, through kills of both, damage and whatever a primary should not send.
 
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use vefs::content::InBody;
 use vefs::format::role::RoleKind;
 use vefs::ids::{Epoch, Hash, InodeNo, TxnNo};
 use vefs::op::{Op, Owner};
+use vefs::storage::disk::DiskStorage;
 use vefs::ve::{Feed, FeedPayload, FeedTxn, Known, ReceiveError, Request, Retention};
 
-use crate::pair::{Pair, ship, stage};
+use crate::pair::{Pair, Side, ship, stage};
 
 /// Random operations, commits, publishing, sealing, collecting and kills on both sides, and the replica is always a version of the
 /// primary (checks G9, G11, G12, G13).
@@ -48,15 +52,11 @@ fn a_replica_has_what_its_primary_had() {
 fn an_object_is_there_before_its_record() {
     let mut pair = Pair::new(98);
     let ve = pair.primary.ve();
-    let owner = Owner { uid: 0, gid: 0, umask: 0 };
-    let op = Op::Create { parent: InodeNo::ROOT, name: b"large".to_vec(), mode: 0o100_644, owner, rdev: 0 };
-    let vefs::op::Reply::Inode(ino, _) = ve.execute(&op, Request::default()).unwrap() else { panic!("no inode") };
+    let ino = file(&ve, "large");
     let body: Vec<u8> = (0..2u32 << 20).map(|n| (n / 7) as u8).collect();
-    let data = Bytes::from(body.clone());
-    ve.execute(&Op::Write { ino, offset: 0, data, kill_priv: false }, Request::default()).unwrap();
+    write(&ve, ino, 0, &body);
     ve.commit().unwrap();
     pair.ship();
-    let objects = |side: &crate::pair::Side| side.store.objects().list().unwrap();
     let before = objects(&pair.replica);
     assert_eq!(pair.replica.ve().housekeep(Duration::ZERO).unwrap(), 0, "a follower changes nothing");
     let ahead = objects(&pair.replica);
@@ -73,18 +73,151 @@ fn an_object_is_there_before_its_record() {
     assert_eq!(pair.replica.ve().read(ino, 0, body.len()).unwrap(), body);
 }
 
+/// A file that is written from start to end lies in one piece at the replica too, whatever is written meanwhile, and becomes its object as it is: the
+/// copies of three files of half a gibibyte kept a slow disk busy until the newest state was 2.6 seconds old.
+#[test]
+fn what_a_replica_has_in_one_piece_is_not_copied() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(DiskStorage::open(dir.path()).unwrap());
+    let mut pair = Pair::of(Side::new(97), Side::on(disk, 1097), 97);
+    let ve = pair.primary.ve();
+    let (a, b) = (file(&ve, "a"), file(&ve, "b"));
+    let bodies = [3u32, 5].map(|k| (0..4u32 << 20).map(|n| (n / k) as u8).collect::<Vec<u8>>());
+    for part in 0..8 {
+        let at = part * (512 << 10);
+        for (ino, body) in [(a, &bodies[0]), (b, &bodies[1])] {
+            // The last one is so small that it would be in the journal if it did not continue the file.
+            let cut = if part == 7 { (512 << 10) - 100 } else { 200_000 };
+            write(&ve, ino, at, &body[at..at + cut]);
+            write(&ve, ino, at + cut, &body[at + cut..at + (512 << 10)]);
+        }
+        if part % 3 == 2 {
+            ve.commit().unwrap();
+            pair.ship();
+        }
+    }
+    ve.commit().unwrap();
+    pair.ship();
+    pair.replica.ve().housekeep(Duration::ZERO).unwrap();
+    let ahead = objects(&pair.replica);
+    assert_eq!(ahead.len(), 2);
+    for hash in &ahead {
+        let hex = hash.to_hex();
+        let body = std::fs::metadata(dir.path().join("objects").join(&hex[..2]).join(&hex)).unwrap();
+        assert_eq!((body.len(), body.nlink()), (4 << 20, 2), "the object and what the file is made of are one");
+    }
+    // What follows is not written behind the bytes that are an object now.
+    write(&ve, a, 4 << 20, &[9; 300_000]);
+    ve.commit().unwrap();
+    pair.ship();
+    assert_eq!(ve.housekeep(Duration::ZERO).unwrap(), 2);
+    ve.commit().unwrap();
+    pair.ship();
+    pair.same();
+    for hash in ahead {
+        let object = pair.replica.store.objects().open(hash).unwrap();
+        let mut bytes = vec![0; object.len() as usize];
+        object.read_at(&mut bytes, 0).unwrap();
+        assert_eq!(Hash::of(&bytes), hash);
+    }
+    let longer = [&bodies[0][..], &[9; 300_000]].concat();
+    assert_eq!(pair.replica.ve().read(a, 0, 8 << 20).unwrap(), longer);
+    assert_eq!(pair.replica.ve().read(b, 0, 8 << 20).unwrap(), bodies[1]);
+}
+
+/// A file that is written every few seconds is never quiet for long enough to be sealed. Its followers copied it each time, in vain; now they do it
+/// twice a minute at most.
+#[test]
+fn what_was_made_in_vain_is_not_made_every_time() {
+    let mut pair = Pair::new(95);
+    let ve = pair.primary.ve();
+    let ino = file(&ve, "busy");
+    let quiet = Duration::from_secs(10);
+    let write_again = |pair: &mut Pair, n: u8| {
+        write(&ve, ino, 0, &vec![n; 2 << 20]);
+        ve.commit().unwrap();
+        pair.ship();
+    };
+    let later = |pair: &Pair, seconds: u64| {
+        pair.replica.world.clock.advance(Duration::from_secs(seconds));
+        pair.replica.ve().housekeep(quiet).unwrap();
+        objects(&pair.replica).len()
+    };
+    write_again(&mut pair, 1);
+    let before = later(&pair, 2);
+    assert_eq!(later(&pair, 2), before + 1, "the first time after a third of the time");
+    write_again(&mut pair, 2);
+    assert_eq!(later(&pair, 5), before + 1);
+    assert_eq!(later(&pair, 2), before + 2, "then after two thirds");
+    for n in 3..9 {
+        write_again(&mut pair, n);
+        assert_eq!(later(&pair, 9), before + 2, "then not");
+    }
+    assert_eq!(later(&pair, 60), before + 3, "until a minute has gone by");
+}
+
+/// Where a payload is said to lie decides only where it is kept: whatever a primary says of it, files read as they are, and objects are what their
+/// names say (checks G10).
+#[test]
+fn a_wrong_place_in_a_body_changes_nothing() {
+    for wrong in [(1, 0), (1, 512 << 10), (2, 512 << 10), (2, 7), (u64::MAX, u64::MAX)] {
+        let mut pair = Pair::new(96);
+        let (ve, to) = (pair.primary.ve(), pair.replica.ve());
+        ve.commit().unwrap();
+        pair.ship();
+        let ino = file(&ve, "a");
+        let body: Vec<u8> = (0..2u32 << 20).map(|n| (n / 3) as u8).collect();
+        for part in 0..4 {
+            let at = part * (512 << 10);
+            write(&ve, ino, at, &body[at..at + (512 << 10)]);
+        }
+        ve.commit().unwrap();
+        let Feed::Txn(txn) = ve.feed(to.position().txn).unwrap() else { panic!("nothing to ship") };
+        for (n, record) in txn.records.iter().enumerate() {
+            if let Some(FeedPayload::Bulk(id, len)) = &record.payload {
+                let bytes = ve.payload(*id, 0, *len as usize).unwrap();
+                let right = ve.in_body(*id).unwrap().unwrap();
+                let said = if n % 2 == 0 { InBody { body: wrong.0, offset: wrong.1 } } else { right };
+                to.stage(*id, &bytes, Some(said)).unwrap();
+            }
+        }
+        to.receive(&txn).unwrap();
+        to.sync().unwrap();
+        assert_eq!(to.read(ino, 0, body.len()).unwrap(), body, "{wrong:?}");
+        assert_eq!(ve.housekeep(Duration::ZERO).unwrap(), 1);
+        ve.commit().unwrap();
+        pair.ship();
+        pair.same();
+        assert_eq!(objects(&pair.replica), objects(&pair.primary));
+        assert_eq!(to.read(ino, 0, body.len()).unwrap(), body, "{wrong:?}");
+    }
+}
+
+fn objects(side: &crate::pair::Side) -> Vec<Hash> {
+    side.store.objects().list().unwrap()
+}
+
+fn file(ve: &vefs::Ve, name: &str) -> InodeNo {
+    let owner = Owner { uid: 0, gid: 0, umask: 0 };
+    let op = Op::Create { parent: InodeNo::ROOT, name: name.into(), mode: 0o100_644, owner, rdev: 0 };
+    let vefs::op::Reply::Inode(ino, _) = ve.execute(&op, Request::default()).unwrap() else { panic!("no inode") };
+    ino
+}
+
+fn write(ve: &vefs::Ve, ino: InodeNo, offset: usize, data: &[u8]) {
+    let data = Bytes::copy_from_slice(data);
+    ve.execute(&Op::Write { ino, offset: offset as u64, data, kill_priv: false }, Request::default()).unwrap();
+}
+
 fn written() -> (Pair, FeedTxn) {
     let mut pair = Pair::new(99);
     pair.write(50);
     pair.primary.ve().commit().unwrap();
     pair.ship();
     let ve = pair.primary.ve();
-    let owner = Owner { uid: 0, gid: 0, umask: 0 };
-    let op = Op::Create { parent: InodeNo::ROOT, name: b"bulk".to_vec(), mode: 0o100_644, owner, rdev: 0 };
-    let vefs::op::Reply::Inode(ino, _) = ve.execute(&op, Request::default()).unwrap() else { panic!("no inode") };
+    let ino = file(&ve, "bulk");
     for offset in [0, 100_000] {
-        let data = Bytes::from(vec![offset as u8 + 1; 100_000]);
-        ve.execute(&Op::Write { ino, offset, data, kill_priv: false }, Request::default()).unwrap();
+        write(&ve, ino, offset, &[offset as u8 + 1; 100_000]);
     }
     ve.commit().unwrap();
     let Feed::Txn(txn) = ve.feed(pair.replica.ve().position().txn).unwrap() else { panic!("nothing to ship") };
@@ -126,7 +259,7 @@ fn what_is_not_what_its_hashes_say_changes_nothing() {
     // Bytes that are not those of the hash.
     for record in &txn.records {
         if let Some(FeedPayload::Bulk(id, len)) = &record.payload {
-            to.stage(*id, &vec![0; *len as usize]).unwrap();
+            to.stage(*id, &vec![0; *len as usize], None).unwrap();
         }
     }
     assert!(matches!(to.receive(&txn), Err(ReceiveError::Corrupt { .. })));

@@ -9,6 +9,7 @@ use vefs::Ve;
 use vefs::format::role::RoleKind;
 use vefs::ids::{Epoch, VeId};
 use vefs::op::Op;
+use vefs::storage::Storage;
 use vefs::storage::memory::MemStorage;
 use vefs::store::Store;
 use vefs::ve::{Feed, FeedPayload, FeedTxn, Known, ReceiveError, Request};
@@ -24,7 +25,10 @@ pub struct Side {
 
 impl Side {
     pub fn new(seed: u64) -> Side {
-        let storage = Arc::new(MemStorage::default());
+        Side::on(Arc::new(MemStorage::default()), seed)
+    }
+
+    pub fn on(storage: Arc<dyn Storage>, seed: u64) -> Side {
         let mut world = World::create(storage, seed, small_options()).unwrap();
         let store = world.open().unwrap();
         Side { world, store }
@@ -51,7 +55,10 @@ pub struct Pair {
 
 impl Pair {
     pub fn new(seed: u64) -> Pair {
-        let (primary, replica) = (Side::new(seed), Side::new(seed + 1000));
+        Pair::of(Side::new(seed), Side::new(seed + 1000), seed)
+    }
+
+    pub fn of(primary: Side, replica: Side, seed: u64) -> Pair {
         let ve = create_ve(&primary.store, VE.0, 1 << 30, 10_000).unwrap();
         ve.set_cursor(NODE, vefs::ids::TxnNo(0)).unwrap();
         let lineage = ve.identity().lineage;
@@ -111,7 +118,8 @@ impl Pair {
 pub fn stage(from: &Ve, to: &Ve, txn: &FeedTxn) {
     for record in &txn.records {
         if let Some(FeedPayload::Bulk(id, len)) = &record.payload {
-            to.stage(*id, &from.payload(*id, 0, *len as usize).unwrap()).unwrap();
+            let (bytes, within) = (from.payload(*id, 0, *len as usize).unwrap(), from.in_body(*id).unwrap());
+            to.stage(*id, &bytes, within).unwrap();
         }
     }
 }

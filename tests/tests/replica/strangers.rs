@@ -147,7 +147,7 @@ fn bulk_of_a_stranger_is_not_put_aside() {
     };
     let piece = |from: &Hostile, offset| {
         let id = PayloadId { txn: position.txn.next(), offset };
-        let chunk = Message::Chunk(Chunk { id, total: 5, offset: 0, bytes: vec![7; 5] });
+        let chunk = Message::Chunk(Chunk { id, total: 5, offset: 0, within: None, bytes: vec![7; 5] });
         let envelope = Envelope { ve: Some(VE), epoch, session, seq: 0 };
         from.runtime.block_on(async {
             let mut out = from.net.connect(b.id()).await.unwrap().open_bulk().await.unwrap();

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use aspfs_replica::log::{At, FollowError, Follower, Log, LogError, LogRead, LogRecord, LogTxn, Payload};
+use aspfs_replica::wire::Chunk;
 use bytes::Bytes;
+use vefs::content::InBody;
 use vefs::ids::{Epoch, Hash, Lineage, PayloadId, Position, TxnNo};
 
 /// What may be wrong with a store on purpose.
@@ -186,6 +188,10 @@ impl Log for Copy {
         Ok(bytes.slice(offset as usize..offset as usize + len))
     }
 
+    fn in_body(&self, _id: PayloadId) -> Result<Option<InBody>, LogError> {
+        Ok(None)
+    }
+
     fn alike(&self, txn: &LogTxn) -> Vec<Option<Hash>> {
         let one = |payload: &Option<Payload>| {
             let Some(Payload::Inline(bytes)) = payload else { return None };
@@ -217,10 +223,10 @@ impl Follower for Copy {
         Ok(())
     }
 
-    fn stage(&mut self, id: PayloadId, _total: u64, offset: u64, bytes: &[u8]) -> Result<(), FollowError> {
-        let staged = self.staged.entry(id).or_default();
-        staged.truncate(offset as usize);
-        staged.extend_from_slice(bytes);
+    fn stage(&mut self, chunk: &Chunk) -> Result<(), FollowError> {
+        let staged = self.staged.entry(chunk.id).or_default();
+        staged.truncate(chunk.offset as usize);
+        staged.extend_from_slice(&chunk.bytes);
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::IoSlice;
 use std::sync::Arc;
 
-use super::{ExtentPlace, chunk_crcs};
+use super::{ExtentPlace, InBody, chunk_crcs};
 use crate::error::{Error, Result};
 use crate::format::extent::{DATA_START, ExtentHeader, HEADER_LEN};
 use crate::ids::{InodeNo, VeId};
@@ -38,6 +38,15 @@ struct Current {
     end: u64,
 }
 
+/// Whose body it is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Whose {
+    /// Of a file that is written here.
+    File(InodeNo),
+    /// Of the body that the primary has under this number.
+    Primary(u64),
+}
+
 /// A body that is being written from its start on.
 struct Body {
     number: u64,
@@ -52,7 +61,7 @@ pub struct ExtentFiles {
     storage: Arc<dyn Storage>,
     target: u64,
     current: Option<Current>,
-    bodies: BTreeMap<InodeNo, Body>,
+    bodies: BTreeMap<Whose, Body>,
     next_number: u64,
     open: HashMap<u64, Arc<dyn File>>,
     /// Files with unflushed bytes or names, with the append that touched them last.
@@ -130,18 +139,39 @@ impl ExtentFiles {
     /// also not once the body was flushed, as they would cost a flush of their own.
     pub fn append_body(&mut self, ino: InodeNo, offset: u64, size: u64, bytes: &[u8]) -> Result<Option<ExtentPlace>> {
         let small = bytes.len() < limits::INLINE_MAX;
+        let whose = Whose::File(ino);
         if offset == 0 && size == 0 && !small {
-            self.begin_body(ino)?;
+            self.begin_body(whose)?;
         }
-        let Some(body) = self.bodies.get_mut(&ino) else { return Ok(None) };
+        let Some(body) = self.bodies.get(&whose) else { return Ok(None) };
         let dirty = self.dirty.iter().any(|(f, _)| Arc::ptr_eq(f, &body.file));
-        if body.end != offset || size != offset || (small && !dirty) {
-            self.bodies.remove(&ino);
+        if size != offset || (small && !dirty) {
+            self.bodies.remove(&whose);
+            return Ok(None);
+        }
+        self.continue_body(whose, offset, bytes)
+    }
+
+    /// Appends bytes that a primary has in a body, if they continue what came of that body: so they lie behind each other here as well, and the
+    /// file can become its object without a copy. `None`: they do not.
+    pub fn append_followed(&mut self, at: InBody, bytes: &[u8]) -> Result<Option<ExtentPlace>> {
+        let whose = Whose::Primary(at.body);
+        if at.offset == 0 && bytes.len() >= limits::INLINE_MAX {
+            self.begin_body(whose)?;
+        }
+        self.continue_body(whose, at.offset, bytes)
+    }
+
+    /// Appends bytes to a body that ends at their offset. One that ends elsewhere is given up.
+    fn continue_body(&mut self, whose: Whose, offset: u64, bytes: &[u8]) -> Result<Option<ExtentPlace>> {
+        let Some(body) = self.bodies.get_mut(&whose) else { return Ok(None) };
+        if body.end != offset {
+            self.bodies.remove(&whose);
             return Ok(None);
         }
         let number = body.number;
         if let Err(e) = body.file.write_at(&[IoSlice::new(bytes)], offset) {
-            self.bodies.remove(&ino);
+            self.bodies.remove(&whose);
             return Err(Error::io("writing extent file", path(self.ve, number))(e));
         }
         body.end = offset + bytes.len() as u64;
@@ -150,7 +180,7 @@ impl ExtentFiles {
         Ok(Some(ExtentPlace { file: number, offset, len: bytes.len() as u64, crcs: chunk_crcs(bytes) }))
     }
 
-    fn begin_body(&mut self, ino: InodeNo) -> Result<()> {
+    fn begin_body(&mut self, whose: Whose) -> Result<()> {
         if self.bodies.len() >= BODIES_MAX {
             self.bodies.pop_first();
         }
@@ -161,13 +191,13 @@ impl ExtentFiles {
         self.names += 1;
         self.touched(file.clone());
         self.remember(number, file.clone());
-        self.bodies.insert(ino, Body { number, file, end: 0 });
+        self.bodies.insert(whose, Body { number, file, end: 0 });
         Ok(())
     }
 
     /// Whether a file's body is being written from its start on.
     pub fn has_body(&self, ino: InodeNo) -> bool {
-        self.bodies.contains_key(&ino)
+        self.bodies.contains_key(&Whose::File(ino))
     }
 
     /// Whether a file holds one body and nothing else.
@@ -177,7 +207,17 @@ impl ExtentFiles {
 
     /// Ends the body of a file, so that nothing is appended to its extent file any more.
     pub fn end_body(&mut self, ino: InodeNo) {
-        self.bodies.remove(&ino);
+        self.bodies.remove(&Whose::File(ino));
+    }
+
+    /// Ends the body that an extent file holds, whosever it is.
+    pub fn end_body_in(&mut self, number: u64) {
+        self.bodies.retain(|_, body| body.number != number);
+    }
+
+    /// Gives up the bodies of a primary: others follow.
+    pub fn end_followed(&mut self) {
+        self.bodies.retain(|whose, _| !matches!(whose, Whose::Primary(_)));
     }
 
     /// Notes that a file was written.

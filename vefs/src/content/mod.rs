@@ -52,6 +52,16 @@ pub struct ExtentPlace {
     pub crcs: Vec<u32>,
 }
 
+/// Where in a file's body a primary has a payload, if it keeps that body in an extent file of its own. To a follower it says which payloads to
+/// keep behind each other, and nothing else: what it makes of them is checked by hashes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct InBody {
+    /// The primary's number of the body, never used twice.
+    pub body: u64,
+    /// Offset in bytes of the payload's first byte.
+    pub offset: u64,
+}
+
 impl ExtentPlace {
     /// Whether the numbers fit together; what comes from disk is checked with this before it is used.
     pub fn is_sane(&self) -> bool {

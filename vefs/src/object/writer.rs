@@ -11,6 +11,8 @@ use crate::ids::Hash;
 
 /// Small writes are gathered up to this many bytes.
 const BUFFER: usize = 256 << 10;
+/// So many bytes are flushed while a body is still being written: a whole large one at its end would hold up everybody else's flushes.
+const FLUSH_EVERY: u64 = 32 << 20;
 
 /// An object in the making: a staging file and the hash so far. Dropping it removes the staging file.
 pub struct ObjectWriter {
@@ -19,6 +21,7 @@ pub struct ObjectWriter {
     hasher: ChunkHasher,
     buffer: Vec<u8>,
     written: u64,
+    flushed: u64,
     failed: bool,
 }
 
@@ -26,7 +29,7 @@ impl ObjectWriter {
     pub(super) fn new(shared: Arc<Shared>) -> Result<ObjectWriter, ObjectError> {
         let staging = Staging::create(&shared, "")?;
         let hasher = ChunkHasher::new();
-        Ok(ObjectWriter { shared, staging, hasher, buffer: Vec::new(), written: 0, failed: false })
+        Ok(ObjectWriter { shared, staging, hasher, buffer: Vec::new(), written: 0, flushed: 0, failed: false })
     }
 
     /// Bytes taken so far.
@@ -62,11 +65,15 @@ impl ObjectWriter {
 
     fn flush(&mut self, data: &[u8]) -> Result<(), ObjectError> {
         let parts = [IoSlice::new(&self.buffer), IoSlice::new(data)];
-        let done = self.staging.file.write_at(&parts, self.written).map_err(io_at(&self.staging.path));
-        self.failed = done.is_err();
+        let mut done = self.staging.file.write_at(&parts, self.written);
         self.written += (self.buffer.len() + data.len()) as u64;
         self.buffer.clear();
-        done
+        if done.is_ok() && self.written - self.flushed >= FLUSH_EVERY {
+            self.flushed = self.written;
+            done = self.staging.file.sync();
+        }
+        self.failed = done.is_err();
+        done.map_err(io_at(&self.staging.path))
     }
 
     /// Ends the body without giving it a name or flushing it; [`super::ObjectStore::place`] does that for many at once.

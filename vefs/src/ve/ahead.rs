@@ -20,8 +20,26 @@ const PART: u32 = 3;
 /// How long an object waits for its record.
 const KEPT: Duration = Duration::from_secs(60);
 
-/// Objects that were made ahead, by file, with the time when they were made: a collection does not take them meanwhile (promise G26).
-pub(super) type Ahead = Mutex<BTreeMap<InodeNo, (Pin, Duration)>>;
+/// Objects that were made ahead, by file.
+pub(super) type Ahead = Mutex<BTreeMap<InodeNo, Made>>;
+
+/// An object that was made ahead: a collection does not take it meanwhile (promise G26).
+pub(super) struct Made {
+    _pin: Pin,
+    at: Duration,
+    /// How often one was made for the file while the one before was kept.
+    times: u32,
+}
+
+/// How long a file must be quiet before its object is made ahead, when one was made so often and it was written again: a file that is written every
+/// few seconds is never sealed, and its followers would copy it each time. `None` is for ever.
+fn patience(quiet: Duration, times: u32) -> Option<Duration> {
+    match times {
+        0 => Some(quiet / PART),
+        1 => Some(quiet * (PART - 1) / PART),
+        _ => None,
+    }
+}
 
 impl State {
     /// Remembers which files a transaction from the primary wrote.
@@ -41,20 +59,26 @@ impl Ve {
     /// Makes the objects that the primary is going to name: `quiet` is the time after which it seals a file.
     pub(super) fn make_ahead(&self, quiet: Duration) -> Result<()> {
         let now = self.shared.clock.boot();
-        self.ahead.lock().retain(|_, (_, at)| now.saturating_sub(*at) < KEPT);
-        for ino in self.quiet_files(quiet / PART) {
+        let made: BTreeMap<InodeNo, u32> = {
+            let mut ahead = self.ahead.lock();
+            ahead.retain(|_, made| now.saturating_sub(made.at) < KEPT);
+            ahead.iter().map(|(ino, made)| (*ino, made.times)).collect()
+        };
+        let times = |ino: InodeNo| made.get(&ino).copied().unwrap_or(0);
+        for ino in self.quiet_files(|ino| patience(quiet, times(ino))) {
             let Some((inode, extents)) = self.private_file(ino)? else { continue };
-            if !inode.is_worth_an_object() || !super::housekeep::is_sealable(&inode, &extents) {
+            if !super::housekeep::is_sealable(&inode, &extents) {
                 continue;
             }
-            let Some(staged) = self.copy_body(ino, inode.size)? else { continue };
+            let Some(staged) = self.stage_body(ino, &inode, &extents)? else { continue };
             // What came in meanwhile makes it an object that nobody names.
             if self.private_file(ino)? != Some((inode, extents)) {
                 continue;
             }
             let pin = self.shared.objects.pin(staged.hash());
             self.shared.objects.place(vec![staged])?;
-            self.ahead.lock().insert(ino, (pin, self.shared.clock.boot()));
+            let made = Made { _pin: pin, at: self.shared.clock.boot(), times: times(ino) + 1 };
+            self.ahead.lock().insert(ino, made);
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use super::{State, Ve};
 use crate::codec;
 use crate::content::read::{self, payload_pieces};
+use crate::content::{InBody, Location, Place};
 use crate::error::{Error, Result};
 use crate::format::record::FrameKind;
 use crate::ids::{Epoch, Hash, Lineage, PayloadId, Position, TxnNo};
@@ -304,6 +305,17 @@ impl Ve {
         let mut bytes = vec![0; len];
         read::read(&pieces, &self.shared.objects, &mut bytes)?;
         Ok(Bytes::from(bytes))
+    }
+
+    /// Where in a file's body a payload lies, if that body has an extent file of its own.
+    pub fn in_body(&self, id: PayloadId) -> Result<Option<InBody>> {
+        let s = self.state.lock();
+        Ok(match s.tables.place(id)? {
+            Some((begin, Place { at: Location::Extent(place), .. })) if s.files.is_body(place.file) => {
+                Some(InBody { body: place.file, offset: place.offset + (id.offset - begin.offset) })
+            }
+            _ => None,
+        })
     }
 
     /// A follower has everything up to `txn`: what is behind that is held for it. A cursor never goes back, unless it lost its hold.

@@ -21,7 +21,7 @@ use super::{Open, State, Ve};
 use crate::change::validate::validate;
 use crate::change::{Body, Change, Seal};
 use crate::codec;
-use crate::content::{ExtentPlace, Location, Place};
+use crate::content::{ExtentPlace, InBody, Location, Place};
 use crate::error::{Error, Result};
 use crate::format::record::{FrameKind, frame_len};
 use crate::format::role::RoleKind;
@@ -64,15 +64,16 @@ struct Proved {
 }
 
 impl Ve {
-    /// Puts a whole bulk payload aside.
-    pub fn stage(&self, id: PayloadId, bytes: &[u8]) -> Result<()> {
+    /// Puts a whole bulk payload aside. `within`: where the primary has it, if it keeps the file's body in one piece.
+    pub fn stage(&self, id: PayloadId, bytes: &[u8], within: Option<InBody>) -> Result<()> {
         let hash = Hash::of(bytes);
         let mut s = self.state.lock();
         s.journal.check()?;
         if self.shared.is_tight()? {
             return Err(Error::NoSpace { what: "a payload from a primary" });
         }
-        let place = s.files.append(bytes)?;
+        let continued = within.map(|at| s.files.append_followed(at, bytes)).transpose()?.flatten();
+        let place = continued.map_or_else(|| s.files.append(bytes), Ok)?;
         self.shared.space.spend(bytes.len() as u64);
         s.staged.insert(id, Staged { place, hash });
         Ok(())
@@ -80,7 +81,9 @@ impl Ve {
 
     /// Forgets everything that was put aside.
     pub fn unstage_all(&self) {
-        self.state.lock().staged.clear();
+        let mut s = self.state.lock();
+        s.staged.clear();
+        s.files.end_followed();
     }
 
     /// Takes the transaction behind the head. All or nothing; durable after [`Ve::sync`].
@@ -162,8 +165,10 @@ impl Ve {
             if record != 0 {
                 return Err(corrupt("it names an object that is not here"));
             }
-            let size = self.inode(ino).map_err(|_| corrupt("it seals a file that is not here"))?.size;
-            let staged = self.copy_body(ino, size)?.ok_or_else(|| corrupt("the sealed file is too short"))?;
+            let file = self.private_file(ino)?;
+            let (inode, extents) = file.ok_or_else(|| corrupt("it seals a file that is not here"))?;
+            let staged = self.stage_body(ino, &inode, &extents)?;
+            let staged = staged.ok_or_else(|| corrupt("the sealed file is too short"))?;
             if staged.hash() != hash {
                 return Err(corrupt("the sealed file has another hash"));
             }

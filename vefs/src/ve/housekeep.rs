@@ -27,6 +27,8 @@ const SEAL_EXECUTABLE_MIN: u64 = 64 << 10;
 const PIECES_MIN: usize = 16;
 /// Bytes that one coalescing record brings at most.
 const COALESCE_MAX: u64 = 1 << 20;
+/// Most of these for one file in one go: each is found by looking through its map.
+const COALESCE_RUNS: usize = 64;
 /// Files whose last write is remembered per VE.
 const QUIET_MAX: usize = 10_000;
 /// Bytes read at a time.
@@ -57,18 +59,18 @@ impl Ve {
         }
         self.ahead.lock().clear();
         let mut changed = 0;
-        for ino in self.quiet_files(quiet) {
+        for ino in self.quiet_files(|_| Some(quiet)) {
             changed += usize::from(self.tidy(ino)?);
         }
         Ok(changed)
     }
 
-    /// The files that were written and then quiet for so long, in order. They are not remembered any longer.
-    pub(super) fn quiet_files(&self, quiet: Duration) -> Vec<InodeNo> {
+    /// The files that were written and then quiet for so long, in order; `None` is for ever. They are not remembered any longer.
+    pub(super) fn quiet_files(&self, quiet: impl Fn(InodeNo) -> Option<Duration>) -> Vec<InodeNo> {
         let now = self.shared.clock.boot();
         let mut due: Vec<InodeNo> = Vec::new();
         self.state.lock().written_at.retain(|ino, at| {
-            let keep = now.saturating_sub(*at) < quiet;
+            let keep = quiet(*ino).is_none_or(|quiet| now.saturating_sub(*at) < quiet);
             if !keep {
                 due.push(*ino);
             }
@@ -80,7 +82,7 @@ impl Ve {
 
     fn tidy(&self, ino: InodeNo) -> Result<bool> {
         let Some((inode, extents)) = self.private_file(ino)? else { return Ok(false) };
-        if inode.is_worth_an_object() {
+        if is_sealable(&inode, &extents) {
             self.seal_file(ino)
         } else if extents.len() >= PIECES_MIN {
             self.coalesce(ino)
@@ -101,20 +103,14 @@ impl Ve {
         Ok(Some((inode, extents)))
     }
 
-    /// Makes a file's body an object, so that equal files of all VEs are one. False when there is nothing to seal or mostly holes, or when the file
-    /// was changed meanwhile.
+    /// Makes a file's body an object, so that equal files of all VEs are one. False when too little of it is the file's own, or when the file was
+    /// changed meanwhile.
     pub fn seal_file(&self, ino: InodeNo) -> Result<bool> {
         let Some((inode, extents)) = self.private_file(ino)? else { return Ok(false) };
-        if !is_sealable(&inode, &extents) {
+        if !is_dense(&inode, &extents) {
             return Ok(false);
         }
-        let staged = match self.body_of(ino, &inode, &extents)? {
-            Some(path) => self.shared.objects.share(&path, inode.size)?,
-            None => match self.copy_body(ino, inode.size)? {
-                Some(staged) => staged,
-                None => return Ok(false),
-            },
-        };
+        let Some(staged) = self.stage_body(ino, &inode, &extents)? else { return Ok(false) };
         let hash = staged.hash();
         // From before it has its name until a record names it, no collection may take it (promise G26).
         let _pin = self.shared.objects.pin(hash);
@@ -123,6 +119,14 @@ impl Ve {
             .map(|(offset, len)| Change::Map(ino, offset, Extent { len, source: Source::Object { hash, offset } }))
             .collect();
         self.replace(ino, &inode, &extents, changes, None)
+    }
+
+    /// A file's body, for an object: the extent file that holds it, or a copy. `None` when the file got shorter meanwhile.
+    pub(super) fn stage_body(&self, ino: InodeNo, inode: &Inode, extents: &[(u64, Extent)]) -> Result<Option<Staged>> {
+        match self.body_of(ino, inode, extents)? {
+            Some(path) => Ok(Some(self.shared.objects.share(&path, inode.size)?)),
+            None => self.copy_body(ino, inode.size),
+        }
     }
 
     /// The extent file that holds this file's body and nothing else, if there is one. Nothing is appended to it from now on.
@@ -149,6 +153,8 @@ impl Ve {
             at += e.len;
         }
         let Some(number) = number.filter(|_| at == inode.size) else { return Ok(None) };
+        // A follower's body has no file yet by which it could be ended.
+        s.files.end_body_in(number);
         let whole = s.files.is_body(number) && s.files.file(number)?.len().is_ok_and(|l| l == inode.size);
         Ok(whole.then(|| crate::content::extent_file::path(self.slot, number)))
     }
@@ -168,12 +174,12 @@ impl Ve {
         Ok(Some(writer.seal()?))
     }
 
-    /// Rewrites runs of adjacent small pieces as one piece each. False when there was nothing to do, or when the file was changed
-    /// meanwhile.
+    /// Rewrites runs of adjacent small pieces as one piece each, [`COALESCE_RUNS`] at most. False when there was nothing to do, or when the file was
+    /// changed meanwhile.
     pub fn coalesce(&self, ino: InodeNo) -> Result<bool> {
         let mut any = false;
         let mut from = 0;
-        loop {
+        for _ in 0..COALESCE_RUNS {
             let Some((inode, extents)) = self.private_file(ino)? else { return Ok(any) };
             let Some((offset, len)) = next_run(&extents, from, inode.size) else { return Ok(any) };
             let bytes = self.read(ino, offset, len as usize)?;
@@ -184,6 +190,7 @@ impl Ve {
             any = true;
             from = offset + len;
         }
+        Ok(any)
     }
 
     fn replace_with(
@@ -226,18 +233,18 @@ impl Ve {
     }
 }
 
-impl Inode {
-    /// Whether a file of this size, and as full as this one, is worth an object.
-    pub(super) fn is_worth_an_object(&self) -> bool {
-        let executable = self.mode & 0o111 != 0 && self.size >= SEAL_EXECUTABLE_MIN;
-        (self.size >= SEAL_MIN || executable) && self.mapped * 2 >= self.size
-    }
+/// Whether a quiet file with these extents is to be made an object.
+pub(super) fn is_sealable(inode: &Inode, extents: &[(u64, Extent)]) -> bool {
+    let executable = inode.mode & 0o111 != 0 && inode.size >= SEAL_EXECUTABLE_MIN;
+    (inode.size >= SEAL_MIN || executable) && is_dense(inode, extents)
 }
 
-/// Whether an object can hold a file with these extents.
-pub(super) fn is_sealable(inode: &Inode, extents: &[(u64, Extent)]) -> bool {
-    let has_payload = extents.iter().any(|(o, e)| *o < inode.size && matches!(e.source, Source::Payload(_)));
-    has_payload && is_dense(extents, inode.size) && inode.size <= crate::object::OBJECT_LEN_MAX
+/// Whether at least half of a file is bytes that were written since it became an object, or since it came from a template. So no more than twice
+/// what somebody wrote is copied: not a whole database for a page of it. Nor are terabytes of holes around a few bytes.
+fn is_dense(inode: &Inode, extents: &[(u64, Extent)]) -> bool {
+    let own = extents.iter().filter(|(o, e)| *o < inode.size && matches!(e.source, Source::Payload(_)));
+    let own = own.map(|(o, e)| e.len.min(inode.size - o)).fold(0u64, u64::saturating_add);
+    own > 0 && own >= inode.size / 2 && inode.size <= crate::object::OBJECT_LEN_MAX
 }
 
 fn unchanged(s: &State, ino: InodeNo, inode: &Inode, extents: &[(u64, Extent)]) -> Result<bool> {
@@ -247,13 +254,6 @@ fn unchanged(s: &State, ino: InodeNo, inode: &Inode, extents: &[(u64, Extent)]) 
         }
         _ => Ok(false),
     }
-}
-
-/// Whether at least half of a file is bytes that somebody wrote. An object holds zeros for the rest, and a file of a few bytes may be
-/// terabytes of holes and reserved ranges.
-fn is_dense(extents: &[(u64, Extent)], size: u64) -> bool {
-    let written = extents.iter().filter(|(o, e)| *o < size && e.source != Source::Unwritten);
-    written.map(|(o, e)| e.len.min(size - o)).fold(0u64, u64::saturating_add) >= size / 2
 }
 
 /// The ranges of payload bytes within the file's size, adjacent ones joined.

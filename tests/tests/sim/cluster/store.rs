@@ -4,8 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aspfs_replica::log::{At, FollowError, Follower, Log, LogError, LogRead, LogTxn, Payload};
+use aspfs_replica::wire::Chunk;
 use bytes::Bytes;
 use vefs::codec;
+use vefs::content::InBody;
 use vefs::format::role::RoleKind;
 use vefs::ids::{Epoch, Hash, Lineage, PayloadId, Position, TxnNo};
 
@@ -306,6 +308,10 @@ impl Log for Store {
         Ok(bytes.slice(offset as usize..offset as usize + len))
     }
 
+    fn in_body(&self, _id: PayloadId) -> Result<Option<InBody>, LogError> {
+        Ok(None)
+    }
+
     fn alike(&self, txn: &LogTxn) -> Vec<Option<Hash>> {
         let one = |payload: &Option<Payload>| {
             let Some(Payload::Inline(bytes)) = payload else { return None };
@@ -342,13 +348,13 @@ impl Follower for Store {
         Ok(())
     }
 
-    fn stage(&mut self, id: PayloadId, _total: u64, offset: u64, bytes: &[u8]) -> Result<(), FollowError> {
+    fn stage(&mut self, chunk: &Chunk) -> Result<(), FollowError> {
         if self.full {
             return Err(FollowError::Store("no space".into()));
         }
-        let staged = self.staged.entry(id).or_default();
-        staged.truncate(offset as usize);
-        staged.extend_from_slice(bytes);
+        let staged = self.staged.entry(chunk.id).or_default();
+        staged.truncate(chunk.offset as usize);
+        staged.extend_from_slice(&chunk.bytes);
         Ok(())
     }
 
