@@ -50,7 +50,8 @@ pub struct Depth {
     pub per_class: Option<usize>,
     /// One state of so many is crashed again during its recovery; 0 for none.
     pub nest_every: u64,
-    /// Every recovered store goes on; one of so many is compared as a whole after that, and of the others what the going on touched.
+    /// Every recovered store is compared with the model, one of so many by lseek(2), too. Every one goes on; the same ones are compared as a whole
+    /// after that, and of the others what the going on touched.
     pub whole_every: u64,
     /// Of the samples.
     pub seed: u64,
@@ -153,7 +154,7 @@ fn one(
     let (store, clock) = open(&base, storage, meta, seed ^ RESTARTED).map_err(|e| format!("opening the store: {e}"))?;
     let ve = store.ve(VE).map_err(|e| format!("opening the VE: {e}"))?;
     let (low, high) = allowed(state, demand).into_inner();
-    let found = which(&run.models, low, high, &ve)?;
+    let found = which(&run.models, low, high, &ve, whole)?;
     let mut model = run.models[found].clone();
     if run.base.capacity.is_none() {
         go_on(&ve, &mut model, &clock, whole).map_err(|e| format!("after recovery to {found}: {e}"))?;
@@ -169,10 +170,10 @@ fn later(base: &Base) -> Base {
 }
 
 /// The newest operation in `low..=high` after which the VE may stand.
-fn which(models: &[Model], low: usize, high: usize, ve: &Ve) -> Result<usize, String> {
+fn which(models: &[Model], low: usize, high: usize, ve: &Ve, seeks: bool) -> Result<usize, String> {
     let mut first = None;
     for k in (low..=high.min(models.len() - 1)).rev() {
-        match Probe::new(ve, &models[k]).run() {
+        match Probe::new(ve, &models[k]).seeking(seeks).run() {
             (Ok(()), 0) => return Ok(k),
             (Ok(()), n) => return Err(format!("{n} reads answered damage, after operation {k}")),
             (Err(e), _) => first = first.or(Some(format!("not the state after {k}: {e}"))),

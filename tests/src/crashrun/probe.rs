@@ -16,6 +16,7 @@ use crate::reader::runs;
 pub struct Probe<'a> {
     ve: &'a Ve,
     model: &'a Model,
+    seeks: bool,
     /// Answers that said that there is damage.
     pub damaged: Cell<usize>,
     /// The first answer that was neither a result, nor the file system's, nor damage.
@@ -25,7 +26,12 @@ pub struct Probe<'a> {
 impl<'a> Probe<'a> {
     /// Reads `ve`, which is said to be like `model`.
     pub fn new(ve: &'a Ve, model: &'a Model) -> Probe<'a> {
-        Probe { ve, model, damaged: Cell::new(0), failed: RefCell::new(None) }
+        Probe { ve, model, seeks: true, damaged: Cell::new(0), failed: RefCell::new(None) }
+    }
+
+    /// Without asking lseek(2), where `seeks` says so.
+    pub fn seeking(self, seeks: bool) -> Probe<'a> {
+        Probe { seeks, ..self }
     }
 
     /// The first difference that is not damage, and how much damage was met.
@@ -123,6 +129,10 @@ impl Reader for Probe<'_> {
 
     fn usage(&self) -> Result<(u64, u64), Errno> {
         Ok(self.ve.usage())
+    }
+
+    fn is_asked_to_seek(&self) -> bool {
+        self.seeks
     }
 
     fn all_inodes(&self) -> Result<Option<Vec<InodeNo>>, Errno> {

@@ -95,7 +95,8 @@ pub fn open(
         meta,
         clock: clock.clone(),
         entropy: Arc::new(SeededEntropy::new(seed)),
-        checkpoints: base.scratch.path().to_owned(),
+        // Made with the first one: most stores here have none to look for.
+        checkpoints: base.scratch.path().join("checkpoints"),
         options: base.options.clone(),
     };
     Ok((Arc::new(Store::open_with(parts)?), clock))

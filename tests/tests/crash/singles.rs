@@ -3,7 +3,7 @@
 //! One operation is complete: every point in time, every metadata batch that may be found, and of what is pending every prefix, every subset, everything but one
 //! and exactly one, and each write torn at every multiple of 512 and of 4096 bytes, either side of it. Crashes of a recovery are sampled (one state of 211).
 //! Two operations are complete in the same way, with `ASPFS_NIGHTLY=1`: all pairs of all operations, in parts that can be run one at a time. There
-//! crashes of one recovery of 1999 are looked into, and of eight recovered stores that went on one is compared as a whole, the others where they went on.
+//! crashes of one recovery of 1999 are looked into, and of eight recovered stores one is asked by lseek(2), too, and compared as a whole when it went on, the others where they did.
 
 use aspfs_tests::crash::Event;
 use aspfs_tests::crashrun::check::{Depth, Known, Tally, begin_of, sweep, sweep_on};
