@@ -95,6 +95,33 @@ fn a_whole_file_becomes_an_object_without_a_copy() {
     assert_eq!(ve.read(ino, 0, want.len() + 10).unwrap(), want);
 }
 
+/// A bit that rotted before a file became an object got a good name: the object's hash was made from the bytes as they lay on disk. Checks G24.
+#[test]
+fn what_rotted_does_not_become_an_object() {
+    let (dir, store) = create_store();
+    let ve = new_ve(&store, 1);
+    let ino = copy_in(&ve, "file", &pattern(2 << 20, 1));
+    ve.sync().unwrap();
+    let mut bodies = Vec::new();
+    for folder in std::fs::read_dir(dir.path().join("ves")).unwrap() {
+        let extents = folder.unwrap().path().join("extents");
+        let files = std::fs::read_dir(extents).into_iter().flatten().map(|f| f.unwrap().path());
+        bodies.extend(files.filter(|f| f.metadata().unwrap().len() == 2 << 20));
+    }
+    let [body] = bodies.as_slice() else { panic!("{bodies:?}") };
+    let flip = || {
+        let mut bytes = std::fs::read(body).unwrap();
+        bytes[1_234_567] ^= 4;
+        std::fs::write(body, bytes).unwrap();
+    };
+    flip();
+    let sealed = ve.seal_file(ino);
+    assert!(matches!(sealed, Err(vefs::Error::Damage { .. })), "{sealed:?}");
+    assert_eq!(objects(dir.path()).len(), 0);
+    flip();
+    assert!(ve.seal_file(ino).unwrap());
+}
+
 /// Ten seconds after somebody changed a page of a large file, all of it was copied for a new object: a gibibyte for 4 KiB, at the replicas as well,
 /// and again after the next page. Now that happens when half of it has been written.
 #[test]

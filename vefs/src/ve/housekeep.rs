@@ -124,7 +124,11 @@ impl Ve {
     /// A file's body, for an object: the extent file that holds it, or a copy. `None` when the file got shorter meanwhile.
     pub(super) fn stage_body(&self, ino: InodeNo, inode: &Inode, extents: &[(u64, Extent)]) -> Result<Option<Staged>> {
         match self.body_of(ino, inode, extents)? {
-            Some(path) => Ok(Some(self.shared.objects.share(&path, inode.size)?)),
+            Some(path) => {
+                let staged = self.shared.objects.share(&path, inode.size)?;
+                self.check_body(ino, inode.size)?;
+                Ok(Some(staged))
+            }
             None => self.copy_body(ino, inode.size),
         }
     }
@@ -157,6 +161,17 @@ impl Ve {
         s.files.end_body_in(number);
         let whole = s.files.is_body(number) && s.files.file(number)?.len().is_ok_and(|l| l == inode.size);
         Ok(whole.then(|| crate::content::extent_file::path(self.slot, number)))
+    }
+
+    /// Reads the file's body as anybody reads it, checked: what is shared is hashed as it lies on disk, and what rotted there must not get a good name
+    /// (promise G24).
+    fn check_body(&self, ino: InodeNo, size: u64) -> Result<()> {
+        let mut at = 0;
+        while at < size {
+            self.read(ino, at, STEP.min((size - at) as usize))?;
+            at += STEP as u64;
+        }
+        Ok(())
     }
 
     /// Writes the file's body anew, for an object. `None` when the file got shorter meanwhile.
