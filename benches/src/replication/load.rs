@@ -20,6 +20,9 @@ use super::mix::{FILE, FILES, PART, blend};
 pub const CHILD: &str = "replication-load";
 /// Bytes of a stamp: its number and the time since boot in nanoseconds.
 pub const STAMP: usize = 32;
+/// Milliseconds between two parts of the append, and between two trees.
+const APPENDED: u64 = 10;
+const UNPACKED: u64 = 8000;
 /// Stamps between two commits.
 pub const TURN: u64 = 5;
 
@@ -141,20 +144,35 @@ struct Load<'a> {
     begun: Instant,
     written: AtomicU64,
     noise: AtomicU64,
-    /// Of its bytes: no two loads write the same, which would not travel twice.
-    seed: u64,
+    made: Made,
+}
+
+/// What is written, made before: to make it takes more of a processor than to write it, and whoever is timed would wait for that.
+struct Made {
+    parts: Vec<Bytes>,
+    trees: Vec<Vec<Bytes>>,
+}
+
+impl Made {
+    /// `seed`: no two loads write the same, which would not travel twice.
+    fn new(seconds: u64, seed: u64) -> Made {
+        let parts = (0..seconds * 1000 / APPENDED).map(|n| blend(PART, PART / 2, seed + n)).collect();
+        let file = |n: u64| blend(FILE, FILE / 5, seed + n);
+        let tree = |n: u64| (0..FILES as u64).map(|i| file(n * FILES as u64 + i)).collect();
+        Made { parts, trees: (0..(seconds * 1000).div_ceil(UNPACKED)).map(tree).collect() }
+    }
 }
 
 /// Loads a folder for so many seconds once it is told to go, and prints the totals.
 pub fn child(root: &Path, seconds: u64) -> Result<()> {
     let database = Database::open(&root.join("db"))?;
+    let made = Made::new(seconds, u64::from(std::process::id()) << 32);
     println!("ready");
     let mut line = String::new();
     std::io::stdin().read_line(&mut line)?;
     let begun = Instant::now();
     let until = begun + Duration::from_secs(seconds);
-    let seed = u64::from(std::process::id()) << 32;
-    let load = Load { root, until, begun, written: AtomicU64::new(0), noise: AtomicU64::new(0), seed };
+    let load = Load { root, until, begun, written: AtomicU64::new(0), noise: AtomicU64::new(0), made };
     let busy = std::thread::scope(|scope| -> Result<[f64; 4]> {
         let append = scope.spawn(|| load.append());
         let unpack = scope.spawn(|| load.unpack());
@@ -218,10 +236,10 @@ impl Load<'_> {
     fn append(&self) -> Result<Duration> {
         let mut log = File::options().create(true).append(true).open(self.root.join("log"))?;
         let mut busy = Duration::ZERO;
-        self.every(10, |n| {
-            let part = blend(PART, PART / 2, self.seed + n);
+        self.every(APPENDED, |n| {
+            let part = self.made.parts.get(n as usize).context("more parts than were made")?;
             let begun = Instant::now();
-            log.write_all(&part)?;
+            log.write_all(part)?;
             busy += begun.elapsed();
             self.count(PART, PART / 2);
             Ok(())
@@ -231,11 +249,10 @@ impl Load<'_> {
 
     fn unpack(&self) -> Result<Duration> {
         let mut busy = Duration::ZERO;
-        self.every(8000, |n| {
-            let files: Vec<Bytes> =
-                (0..FILES).map(|i| blend(FILE, FILE / 5, self.seed + n * FILES as u64 + i as u64)).collect();
+        self.every(UNPACKED, |n| {
+            let files = self.made.trees.get(n as usize).context("more trees than were made")?;
             let begun = Instant::now();
-            package(&self.root.join(format!("tree-{n}")), &files)?;
+            package(&self.root.join(format!("tree-{n}")), files)?;
             busy += begun.elapsed();
             self.count(FILES * FILE, FILES * FILE / 5);
             Ok(())

@@ -239,7 +239,7 @@ impl Filesystem for Adapter {
             // It was durable before it could be mounted.
             return reply.ok();
         }
-        self.0.syncing.sync(reply);
+        self.0.syncing.sync(&self.0.readers, reply);
     }
 
     fn fsyncdir(&self, req: &Request, ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {

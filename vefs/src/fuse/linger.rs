@@ -89,7 +89,8 @@ impl Linger {
         self.gap.load(Ordering::Relaxed) <= LONGEST.as_nanos() as u64
     }
 
-    fn is_quiet(&self) -> bool {
+    /// Whether no request waits to be read.
+    pub(super) fn is_quiet(&self) -> bool {
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         poll(&mut [PollFd::new(&self.device, PollFlags::IN)], Some(&at_once)) == Ok(0)
     }

@@ -17,6 +17,7 @@ mod adapter;
 mod admit;
 mod asker;
 mod attrs;
+mod brief;
 mod convert;
 mod counters;
 mod files;

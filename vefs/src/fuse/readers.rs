@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, RwLockReadGuard};
 
+use super::brief::Brief;
 use super::linger::{Linger, Places};
 use crate::waiting::{self, Waits};
 
@@ -31,6 +32,7 @@ const QUIET: u32 = 20;
 pub struct Readers {
     threads: usize,
     linger: Option<Linger>,
+    brief: Brief,
     /// The number of the last message that told what the kernel has forgotten.
     forgot: AtomicU64,
     watch: Arc<Watch>,
@@ -112,6 +114,7 @@ impl Readers {
         let readers = Arc::new(Readers {
             threads,
             linger,
+            brief: Brief::default(),
             forgot: AtomicU64::new(0),
             watch: watch.clone(),
             free: AtomicUsize::new(threads),
@@ -135,6 +138,14 @@ impl Readers {
         self.linger.iter().for_each(Linger::begins);
         self.watch.wake();
         Serving { gate: Some(gate), readers: self, parks, lingers: true }
+    }
+
+    /// Flushes for a request that this thread serves: in its place, where that holds nobody up.
+    pub fn flush<T>(&self, flush: impl FnOnce() -> T) -> T {
+        match &self.linger {
+            Some(linger) => self.brief.flush(|| linger.is_quiet(), flush),
+            None => waiting::wait(flush),
+        }
     }
 
     /// This thread serves one inode of a message of what the kernel has forgotten. There may be thousands in one, one after the other, with nothing to look

@@ -6,14 +6,16 @@
 //! Invariants
 //! - Nobody knows an inode that is here: it has no name, nobody has it open, and the kernel has no node of it.
 //! - The thread erases nothing of a mount whose gate is shut for good: its store is about to be closed.
-//! - At most [`MANY`] wait per mount; whoever brings the last one erases all.
+//! - At most [`MOST`] wait per mount; whoever brings the last one erases all.
+//! - One record erases at most [`AT_ONCE`], and the thread rests after each as long as it took: requests want the VE, too, and its lock
+//!   would go to whoever has just left it.
 //! - Those that wait when the daemon is killed stay orphans until the mount ends, as all do whose FORGET got lost: it has no reply.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -24,7 +26,9 @@ use crate::ve::Ve;
 /// How long removed files wait for others.
 const DELAY: Duration = Duration::from_millis(20);
 /// Removed files of a mount that wait at most.
-const MANY: usize = 256;
+const MOST: usize = 2048;
+/// Removed files that one record erases.
+const AT_ONCE: usize = 32;
 
 /// The thread that erases, for all mounts of a process. It ends when the last mount and this are gone.
 pub struct Reaper(Sender<Weak<Reaping>>);
@@ -45,6 +49,7 @@ impl Reaper {
             this: this.clone(),
             sender: self.0.clone(),
             waiting: Mutex::default(),
+            erasing: Mutex::default(),
             open: Mutex::default(),
             times: AtomicU64::new(0),
         })
@@ -55,10 +60,8 @@ fn serve(receiver: &Receiver<Weak<Reaping>>) {
     while let Ok(first) = receiver.recv() {
         std::thread::sleep(DELAY);
         for reaping in std::iter::once(first).chain(receiver.try_iter()) {
-            if let Some(reaping) = reaping.upgrade()
-                && let Some(_open) = reaping.gate.try_read()
-            {
-                reaping.now();
+            if let Some(reaping) = reaping.upgrade() {
+                reaping.by_and_by();
             }
         }
     }
@@ -71,6 +74,8 @@ pub struct Reaping {
     this: Weak<Reaping>,
     sender: Sender<Weak<Reaping>>,
     waiting: Mutex<Vec<InodeNo>>,
+    /// Locked by whoever erases.
+    erasing: Mutex<()>,
     /// Forgotten, and open all the same: two threads serve RELEASE and FORGET in any order.
     open: Mutex<BTreeSet<InodeNo>>,
     times: AtomicU64,
@@ -81,7 +86,7 @@ impl Reaping {
     pub fn forgotten(&self, ino: InodeNo) {
         let mut waiting = self.waiting.lock();
         waiting.push(ino);
-        let (first, full) = (waiting.len() == 1, waiting.len() >= MANY);
+        let (first, full) = (waiting.len() == 1, waiting.len() >= MOST);
         drop(waiting);
         if full {
             self.now();
@@ -104,16 +109,39 @@ impl Reaping {
     /// Erases those that wait; when it returns, all that had come before are erased. Only while a request is served, or by whoever has shut the gate.
     pub fn now(&self) {
         // Held meanwhile: whoever finds nothing waiting may go on as if all were erased.
-        let mut waiting = self.waiting.lock();
-        if waiting.is_empty() {
-            return;
+        let _erasing = self.erasing.lock();
+        while self.some() {}
+    }
+
+    /// Erases those that wait, leaving the VE to others in between.
+    fn by_and_by(&self) {
+        loop {
+            let begun = Instant::now();
+            let Some(open) = self.gate.try_read() else { return };
+            let erasing = self.erasing.lock();
+            if !self.some() {
+                return;
+            }
+            drop((erasing, open));
+            std::thread::sleep(begun.elapsed());
         }
-        match self.ve.reap(&waiting) {
+    }
+
+    /// Erases some of those that wait; false when nobody does. Called with `erasing` locked.
+    fn some(&self) -> bool {
+        let mut waiting = self.waiting.lock();
+        let rest = waiting.len().saturating_sub(AT_ONCE);
+        let some = waiting.split_off(rest);
+        drop(waiting);
+        if some.is_empty() {
+            return false;
+        }
+        match self.ve.reap(&some) {
             Ok(()) | Err(Error::ReadOnly { .. }) => {}
             Err(e) => tracing::warn!(ve = %self.ve.id(), error = %e, "erasing removed files"),
         }
-        waiting.clear();
         self.times.fetch_add(1, Ordering::SeqCst);
+        true
     }
 
     /// How often files were erased: what found no room may find it when this has changed.

@@ -10,6 +10,8 @@ use fuser::ReplyEmpty;
 use parking_lot::{Condvar, Mutex};
 
 use super::convert;
+use super::readers::Readers;
+use crate::error::Result;
 use crate::ve::Ve;
 
 /// Threads for all mounts of a process.
@@ -76,7 +78,7 @@ impl Queue {
                 self.more.wait(&mut state);
             };
             drop(state);
-            next.flush(Vec::new());
+            next.flush(Vec::new(), Ve::sync);
         }
     }
 }
@@ -96,7 +98,7 @@ pub struct Syncing {
 
 impl Syncing {
     /// Answers when everything before is durable: here if nobody of this mount flushes, else from the queue.
-    pub fn sync(self: &Arc<Self>, reply: ReplyEmpty) {
+    pub fn sync(self: &Arc<Self>, readers: &Readers, reply: ReplyEmpty) {
         let mut state = self.state.lock();
         if state.busy {
             state.replies.push(reply);
@@ -104,13 +106,13 @@ impl Syncing {
         }
         state.busy = true;
         drop(state);
-        self.flush(vec![reply]);
+        self.flush(vec![reply], |ve| readers.flush(|| ve.sync()));
     }
 
     /// One flush for these replies and all that wait; what comes meanwhile goes to the pool's end.
-    fn flush(self: &Arc<Self>, mut replies: Vec<ReplyEmpty>) {
+    fn flush(self: &Arc<Self>, mut replies: Vec<ReplyEmpty>, flush: impl FnOnce(&Ve) -> Result<()>) {
         replies.append(&mut self.state.lock().replies);
-        let done = crate::waiting::wait(|| self.ve.sync());
+        let done = flush(&self.ve);
         if let Err(e) = &done {
             tracing::error!(ve = %self.ve.id(), error = %e, "fsync");
         }

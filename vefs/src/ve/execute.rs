@@ -85,6 +85,7 @@ impl Ve {
         let mut changes = Vec::with_capacity(inos.len() + 1);
         let (mut bytes, mut inodes) = (0i64, 0i64);
         let distinct: BTreeSet<InodeNo> = inos.iter().copied().collect();
+        s.tables.know_maps(&distinct)?;
         for ino in distinct {
             let ctx = Context { now, usage: s.tables.usage, settings: &s.settings, payload: s.next_payload() };
             match plan::plan(&s.tables, &ctx, &Op::Reap { ino }) {
