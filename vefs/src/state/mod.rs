@@ -8,6 +8,7 @@ pub mod check;
 pub mod key;
 mod layers;
 pub mod maps;
+mod neighbours;
 pub mod overlay;
 pub mod publish;
 pub mod root;

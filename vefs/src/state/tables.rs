@@ -1,7 +1,7 @@
 //! The present state of a VE: the layers put together.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -15,11 +15,6 @@ use crate::error::Result;
 use crate::ids::{InodeNo, PayloadId, TxnNo, VeId};
 use crate::meta::{MetaStore, Table, rows};
 use crate::types::{Dentry, Extent};
-
-/// How far inodes may be apart whose extents are read together.
-const NEIGHBOURS: u64 = 8;
-/// Extents that are read for many files together, at most.
-const EXTENTS_AT_ONCE: usize = 1024;
 
 /// What the quota counts, and the next inode number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,36 +180,6 @@ impl Tables {
         }
     }
 
-    /// Reads the maps of these files in, in order, as far as nobody has: files that were made one after the other lie beside each other, and are
-    /// found with one look-up instead of one each.
-    pub fn know_maps(&self, inos: &BTreeSet<InodeNo>) -> Result<()> {
-        let unknown = |ino: &InodeNo| *ino < self.fresh_from && matches!(self.maps.ask(*ino, |_| ()), Known::Unknown);
-        let unknown: Vec<InodeNo> = inos.iter().copied().filter(unknown).collect();
-        unknown.chunk_by(|a, b| b.0 - a.0 <= NEIGHBOURS).try_for_each(|near| self.read_maps(near))
-    }
-
-    fn read_maps(&self, inos: &[InodeNo]) -> Result<()> {
-        let [first, .., last] = *inos else { return Ok(()) };
-        let mut maps: BTreeMap<InodeNo, BTreeMap<u64, Extent>> =
-            inos.iter().map(|ino| (*ino, BTreeMap::new())).collect();
-        let (mut read, mut unread) = (0, None);
-        self.scan_layers(&Key::extent(first, 0), &Key::extent(InodeNo(last.0 + 1), 0), &mut |key, value| {
-            if read == EXTENTS_AT_ONCE {
-                unread = Some(key.ino());
-                return Scan::Stop;
-            }
-            read += 1;
-            if let (Value::Extent(e), Some(map)) = (value, maps.get_mut(&key.ino())) {
-                map.insert(key.number(), *e);
-            }
-            Scan::Next
-        })?;
-        // A map is put where it is whole.
-        let whole = maps.into_iter().take_while(|(ino, _)| unread.is_none_or(|unread| *ino < unread));
-        whole.for_each(|(ino, map)| self.maps.put(ino, map));
-        Ok(())
-    }
-
     /// The extents of a scan, if it is one of extents of one file whose map is kept.
     fn scan_map(&self, from: &Key, to: &Key) -> Result<Option<Vec<(u64, Extent)>>> {
         let ino = from.ino();
@@ -368,4 +333,4 @@ pub fn base_range(
 
 #[cfg(test)]
 #[path = "tables_tests.rs"]
-mod tests;
+pub(super) mod tests;
