@@ -91,8 +91,7 @@ impl Reaping {
         if full {
             self.now();
         } else if first {
-            // Without the thread the process is ending.
-            let _ = self.sender.send(self.this.clone());
+            self.tell();
         }
     }
 
@@ -113,25 +112,33 @@ impl Reaping {
         while self.some() {}
     }
 
-    /// Erases those that wait, leaving the VE to others in between.
+    /// Erases those that wait now, leaving the VE to others in between. Whoever comes meanwhile comes after other mounts' files.
     fn by_and_by(&self) {
-        loop {
+        let mut left = self.waiting.lock().len();
+        while left > 0 {
             let begun = Instant::now();
             let Some(open) = self.gate.try_read() else { return };
             let erasing = self.erasing.lock();
-            if !self.some() {
-                return;
-            }
+            self.some();
             drop((erasing, open));
+            left = left.saturating_sub(AT_ONCE);
             std::thread::sleep(begun.elapsed());
+        }
+        if !self.waiting.lock().is_empty() {
+            self.tell();
         }
     }
 
-    /// Erases some of those that wait; false when nobody does. Called with `erasing` locked.
+    fn tell(&self) {
+        // Without the thread the process is ending.
+        let _ = self.sender.send(self.this.clone());
+    }
+
+    /// Erases some of those that wait, in their order; false when nobody does. Called with `erasing` locked.
     fn some(&self) -> bool {
         let mut waiting = self.waiting.lock();
-        let rest = waiting.len().saturating_sub(AT_ONCE);
-        let some = waiting.split_off(rest);
+        let many = waiting.len().min(AT_ONCE);
+        let some: Vec<InodeNo> = waiting.drain(..many).collect();
         drop(waiting);
         if some.is_empty() {
             return false;

@@ -21,6 +21,15 @@ use crate::types::{Dentry, Extent, Inode, Kind};
 /// Bytes read at a time.
 const STEP: u64 = 1 << 20;
 
+/// Zeros to read into, that are in memory: what holes leave of them is copied to the program by the kernel, and a page that had to be brought in while
+/// the daemon is killed would be an EIO there.
+fn zeros(len: usize) -> Vec<u8> {
+    let mut zeros = Vec::with_capacity(len);
+    // Written here, which the compiler must not leave to the allocator: memory that was never touched is zero, too, and is not there.
+    zeros.resize(std::hint::black_box(len), 0);
+    zeros
+}
+
 /// What statfs(2) says of a VE: its quota, so that `df` inside tells the truth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat {
@@ -57,13 +66,14 @@ impl Ve {
 
     /// Reads up to `len` bytes; fewer at the end of the file.
     pub fn read(&self, ino: InodeNo, offset: u64, len: usize) -> Result<Vec<u8>> {
-        let (pieces, mut buf) = {
+        let (pieces, len) = {
             let mut s = self.state.lock();
             let State { tables, files, .. } = &mut *s;
             let (inode, len) = readable(tables, ino, offset, len)?;
             let find = |id| tables.place(id);
-            (read::pieces(tables, &find, files, (ino, &inode), offset, len)?, vec![0; len])
+            (read::pieces(tables, &find, files, (ino, &inode), offset, len)?, len)
         };
+        let mut buf = zeros(len);
         self.fill(&pieces, &mut buf)?;
         Ok(buf)
     }
@@ -220,7 +230,7 @@ impl Snapshot {
             let mut s = self.reader.ve.state.lock();
             read::pieces(&self.view, &find, &mut s.files, (ino, &inode), offset, len)?
         };
-        let mut buf = vec![0; len];
+        let mut buf = zeros(len);
         self.reader.ve.fill(&pieces, &mut buf)?;
         Ok(buf)
     }
