@@ -1,8 +1,8 @@
 //! Flushes that are over before another reader would have come.
 //!
 //! Whoever waits for a disk lets another thread read the mount's requests ([`super::readers`]). Where nobody asks for anything meanwhile that is for
-//! nothing, and it is not for free: the thread that came is asleep when the next request does, and to wake it takes 50 µs, half as long as a flush of a disk
-//! with a cache. So a reader stays in its place during a flush, as long as flushes are brief and nobody was seen to wait for one.
+//! nothing, and it is not for free: the thread that came is asleep when the next request does, and to wake it took
+//! 50 µs. So a reader stays in its place during a flush, as long as flushes are brief and nobody was seen to wait for one.
 //!
 //! Invariants
 //! - Who was held up by one flush is not held up by the [`SHARED`] that follow.

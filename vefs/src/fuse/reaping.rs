@@ -6,7 +6,7 @@
 //! Invariants
 //! - Nobody knows an inode that is here: it has no name, nobody has it open, and the kernel has no node of it.
 //! - The thread erases nothing of a mount whose gate is shut for good: its store is about to be closed.
-//! - At most [`MOST`] wait per mount; whoever brings the last one erases all.
+//! - At most [`MOST`] wait per mount: whoever brings one more erases some.
 //! - One record erases at most [`AT_ONCE`], and the thread rests after each as long as it took: requests want the VE, too, and its lock
 //!   would go to whoever has just left it.
 //! - Those that wait when the daemon is killed stay orphans until the mount ends, as all do whose FORGET got lost: it has no reply.
@@ -89,7 +89,8 @@ impl Reaping {
         let (first, full) = (waiting.len() == 1, waiting.len() >= MOST);
         drop(waiting);
         if full {
-            self.now();
+            let _erasing = self.erasing.lock();
+            self.some();
         } else if first {
             self.tell();
         }

@@ -9,7 +9,7 @@ fn files(n: u64) -> InodeNo {
     InodeNo(DIR.0 + n)
 }
 
-/// Removing a folder's files looked each one's extents up by itself: 17 µs a file, with the VE locked.
+/// Removing a folder's files looked each one's extents up by itself, with the VE locked: most of 14 µs a file.
 #[test]
 fn maps_of_neighbours_are_read_together_and_are_whole() {
     let extent = |n: u64| Extent { len: n + 1, source: Source::Payload(PayloadId { txn: TxnNo(1), offset: n << 20 }) };

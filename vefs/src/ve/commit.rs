@@ -143,10 +143,15 @@ pub(crate) fn chain_hash(
 }
 
 impl Ve {
+    /// Whether [`Ve::sync`] has nothing to do.
+    pub(crate) fn is_durable(&self) -> Result<bool> {
+        self.state.lock().is_durable()
+    }
+
     /// Makes everything that was answered before this call durable (fsync(2), promise G1). Does not end the transaction.
     pub fn sync(&self) -> Result<()> {
         loop {
-            if self.state.lock().is_durable()? {
+            if self.is_durable()? {
                 return Ok(());
             }
             match self.gate.enter() {

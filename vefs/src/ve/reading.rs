@@ -332,3 +332,23 @@ fn readable(v: &impl View, ino: InodeNo, offset: u64, len: usize) -> Result<(Ino
     let len = (len as u64).min(inode.size.saturating_sub(offset)).min(limits::WRITE_MAX as u64);
     Ok((inode, len as usize))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::zeros;
+
+    /// Checks G7. What a hole left of an answer had never been touched: zero, and not there. To bring it in fails when the daemon has been killed.
+    #[test]
+    fn zeros_have_been_touched() {
+        let zeros = zeros(8 << 20);
+        let pagemap = std::fs::File::open("/proc/self/pagemap").unwrap();
+        for page in zeros.as_ptr().addr().div_ceil(4096)..(zeros.as_ptr().addr() + zeros.len()) / 4096 {
+            let mut entry = [0; 8];
+            pagemap.read_exact_at(&mut entry, page as u64 * 8).unwrap();
+            // Present, or swapped out or about to move (Documentation/admin-guide/mm/pagemap.rst).
+            assert_ne!(u64::from_le_bytes(entry) >> 62, 0, "page {page}");
+        }
+    }
+}
