@@ -157,3 +157,7 @@ impl Reaping {
         self.times.load(Ordering::SeqCst)
     }
 }
+
+#[cfg(test)]
+#[path = "reaping_tests.rs"]
+mod tests;
