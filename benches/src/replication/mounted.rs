@@ -18,10 +18,16 @@ use crate::outcome::{Figure, Goal, Outcome};
 /// The settings of a followed VE: a window that the load does not meet.
 const SETTINGS: [&str; 4] = ["--quota", "100G", "--window", "30s"];
 
-/// How long a place is left alone after a load: files that were quiet for ten seconds become objects, which must not be a part of the next one.
+/// How long a place is left alone after copies were watched: files that were quiet for ten seconds become objects, which must not be a part of what is
+/// timed next.
 const SETTLED: Duration = Duration::from_secs(15);
+/// Pairs of short trials in a round, without and with a replica. One machine does the same thing half as fast in one minute as in the next: what is
+/// compared must be near in time, and often.
+const PAIRS: usize = 6;
+/// A trial of a pair takes so much less than one whose copies are watched.
+const SHORTER: u64 = 5;
 
-/// Trials without and with a replica, in turns, of which every second round begins with the other one; trials whose copies are watched; and bytes on
+/// Trials without and with a replica, in turns, of which every second pair begins with the other one; trials whose copies are watched; and bytes on
 /// the link per byte written in those.
 pub fn trials(asked: &Asked<'_>, folder: &Path) -> Result<(Trials, Vec<f64>)> {
     let nodes = Nodes::start(asked.undo, &asked.programs, folder)?;
@@ -32,14 +38,16 @@ pub fn trials(asked: &Asked<'_>, folder: &Path) -> Result<(Trials, Vec<f64>)> {
         let lonely = nodes.one.mount(&alone.to_string(), &format!("alone-{round}"))?;
         nodes.replicated(followed, &SETTINGS)?;
         let root = nodes.one.mount(&followed.to_string(), &format!("followed-{round}"))?;
-        let timed = root.join("timed");
-        std::fs::create_dir(&timed)?;
-        for with in [round % 2 == 1, round.is_multiple_of(2)] {
-            let (root, list) = if with { (&timed, &mut trials.with) } else { (&lonely, &mut trials.without) };
-            list.push(trial::run(asked.undo, root, None, asked.seconds, folder)?);
-            nodes.one.drained(followed)?;
-            settle(asked);
+        for pair in 0..asked.ground.size(PAIRS, 1) {
+            for with in [pair % 2 == 1, pair.is_multiple_of(2)] {
+                let (root, list) = if with { (&root, &mut trials.with) } else { (&lonely, &mut trials.without) };
+                let place = root.join(format!("pair-{pair}"));
+                std::fs::create_dir(&place)?;
+                list.push(trial::run(asked.undo, &place, None, asked.seconds.div_ceil(SHORTER), folder)?);
+                nodes.one.drained(followed)?;
+            }
         }
+        settle(asked);
         let before = nodes.travelled()?;
         let copies = Followed { node: &nodes.two, ve: followed };
         let trial = trial::run(asked.undo, &root, Some(&copies), asked.seconds, folder)?;
