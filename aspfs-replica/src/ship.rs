@@ -241,6 +241,16 @@ impl Sender {
         vec![]
     }
 
+    /// Whether [`Sender::poll`] may have a message, of those that need no look at the log for another transaction.
+    pub fn has_more(&self) -> bool {
+        !self.outbox.is_empty() || (self.phase == Phase::Streaming && self.goes_on())
+    }
+
+    /// Whether [`Sender::poll_bulk`] may have one.
+    pub fn may_say_bulk(&self) -> bool {
+        self.phase == Phase::Streaming && (self.bulk_ping || !self.bulk.is_empty())
+    }
+
     /// The next message but those of bulk, when their stream has room for one. What was cut off by a failing log is sent in the next session.
     pub fn poll(&mut self, log: &dyn Log, now: Duration) -> Result<Option<(Envelope, Message)>, LogError> {
         let message = match self.outbox.pop_front() {

@@ -3,13 +3,12 @@
 //! The core calls [`Watcher::accepted`] and [`Watcher::bulk`] with the VE's lock held: the window's lock is taken under it, and nothing under
 //! the window's.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 use vefs::Ve;
 use vefs::change::{self, ReplicaOf};
 use vefs::clock::Clock;
@@ -17,56 +16,9 @@ use vefs::ids::{PayloadId, TxnNo, VeId};
 use vefs::ve::{Verdict, Watcher};
 
 use super::right::Right;
+use super::tail::{Share, Tail};
 use crate::node::NodeId;
 use crate::window::{self, AtWindow, Counters, Event, Exposure, ReplicaStatus, State, Window};
-
-/// Most bulk payloads that wait to be offered ahead of their records.
-const EARLY_MAX: usize = 256;
-
-/// What a stream may have of its link.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Share {
-    /// Bytes a second; 0: no limit.
-    pub bandwidth: u64,
-    /// Its VE's priority.
-    pub weight: u8,
-}
-
-/// What one replica's stream is told.
-#[derive(Default)]
-pub struct Tail {
-    early: Mutex<VecDeque<(PayloadId, u64)>>,
-    share: Mutex<Share>,
-    wake: Notify,
-}
-
-impl Tail {
-    /// What it may have of the link now.
-    pub fn share(&self) -> Share {
-        *self.share.lock()
-    }
-
-    fn set_share(&self, share: Share) {
-        if std::mem::replace(&mut *self.share.lock(), share) != share {
-            self.wake();
-        }
-    }
-
-    /// Bulk payloads that were written since this was asked last.
-    pub fn take_early(&self) -> Vec<(PayloadId, u64)> {
-        self.early.lock().drain(..).collect()
-    }
-
-    /// Until there may be something to send.
-    pub async fn changed(&self) {
-        self.wake.notified().await;
-    }
-
-    /// There may be something to send.
-    pub fn wake(&self) {
-        self.wake.notify_one();
-    }
-}
 
 /// The VE's window as its policy has it. Where an arbiter may have another node promoted, it hears of lagging first.
 fn policy_of(policy: &change::Policy, governed: bool) -> window::Policy {
@@ -314,13 +266,7 @@ impl Watcher for Exposed {
     }
 
     fn bulk(&self, id: PayloadId, len: u64) {
-        for tail in self.tails.lock().values() {
-            let mut early = tail.early.lock();
-            if early.len() < EARLY_MAX {
-                early.push_back((id, len));
-                tail.wake();
-            }
-        }
+        self.tails.lock().values().for_each(|tail| tail.offer(id, len));
     }
 
     fn durable(&self) {

@@ -20,6 +20,7 @@ mod serve;
 mod ship;
 mod stake;
 mod status;
+mod tail;
 mod talk;
 mod writers;
 
@@ -40,13 +41,14 @@ use crate::local::HeldStates;
 use crate::net::{NetError, PeerStats, Settings, Transport};
 use crate::node::NodeId;
 pub use compare::Compared;
-pub use exposed::{Exposed, Share, Standing, Tail};
+pub use exposed::{Exposed, Standing};
 pub use follow::{FollowFigures, Following};
 pub use govern::ArbiterSettings;
 pub use operate::{OperateError, Promoted, with_replica};
 pub use peers::{Strangers, Word};
 pub use stake::{Beyond, Stakes};
 pub use status::{Link, LinkFigures, ReplicaFigures, VeFigures};
+pub use tail::{Share, Tail};
 pub use talk::{LEN_MAX, Question, Reply, TalkError};
 pub use writers::{NamedBy, OnPromotion, Writers};
 
@@ -54,8 +56,11 @@ pub use writers::{NamedBy, OnPromotion, Writers};
 const TICK: Duration = Duration::from_millis(200);
 /// How often other nodes are asked about VEs that follow and hear nothing.
 const INQUIRE: Duration = Duration::from_secs(10);
-/// Threads that carry streams.
-const THREADS: usize = 2;
+
+/// Threads that carry streams: whenever one has work another is woken to look for some, which on a small machine programs need.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| (n.get() / 2).clamp(1, 4))
+}
 
 /// A VE that is written here and followed elsewhere.
 pub(crate) struct Led {
@@ -131,7 +136,7 @@ impl Runtime {
         writers: &Writers,
     ) -> Result<Runtime, StartError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(THREADS)
+            .worker_threads(threads())
             .thread_name("aspfs-replica")
             .enable_all()
             .build()

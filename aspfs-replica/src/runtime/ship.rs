@@ -6,16 +6,18 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::block_in_place;
+use tokio::time::Instant;
 use vefs::Ve;
 use vefs::change::ReplicaOf;
 use vefs::clock::Clock;
 use vefs::format::role::RoleKind;
 use vefs::ids::Epoch;
 
-use super::exposed::{Exposed, Share, Tail};
+use super::exposed::Exposed;
 use super::lane::Lane;
 use super::pace::{Pace, Pays};
 use super::status::Link;
+use super::tail::{PERIOD, Share, Tail};
 use crate::local::VeLog;
 use crate::net::{FrameReader, NetError, Transport};
 use crate::node::NodeId;
@@ -114,7 +116,8 @@ impl Shipping {
         let answers = tokio::spawn(read(reader, tx));
         let (records, bulk) = (Lane::new(writer), Lane::new(bulk));
         let (pays, pace) = (Pays::default(), Pace::new(0));
-        let mut streams = Streams { on: self, machine, records, bulk, rx, pays, pace, share: Share::default() };
+        let share = Share::default();
+        let mut streams = Streams { on: self, machine, records, bulk, rx, pays, pace, news: true, share };
         let ended = streams.run().await;
         if let Err(Ended::Closed(_)) = &ended {
             let _ = tokio::time::timeout(LAST_WORD, streams.last_word()).await;
@@ -148,6 +151,8 @@ struct Streams<'a> {
     rx: mpsc::Receiver<Result<(Envelope, Message), NetError>>,
     pays: Pays,
     pace: Pace,
+    /// There may be another transaction to take up. The log is not asked otherwise: that may wait for the VE, and is not for this thread to do.
+    news: bool,
     /// What of the link it has now.
     share: Share,
 }
@@ -155,6 +160,7 @@ struct Streams<'a> {
 impl Streams<'_> {
     async fn run(&mut self) -> Result<(), Ended> {
         let mut tick = tokio::time::interval(Duration::from_secs(1));
+        let mut look = std::pin::pin!(tokio::time::sleep(PERIOD));
         while self.on.goes_on() {
             self.take_share();
             for (id, len) in self.on.tail.take_early() {
@@ -166,8 +172,13 @@ impl Streams<'_> {
                 answer = self.rx.recv() => self.answered(answer)?,
                 sent = self.records.send(), if self.records.is_busy() => sent?,
                 sent = self.bulk.send(), if self.bulk.is_busy() => sent?,
-                () = self.on.tail.changed() => {}
+                () = self.on.tail.changed() => self.news = true,
+                () = &mut look, if self.on.tail.looks() => {
+                    self.on.tail.looked();
+                    look.as_mut().reset(Instant::now() + PERIOD);
+                }
                 _ = tick.tick() => {
+                    self.news = true;
                     let events = self.machine.tick(self.on.clock.boot());
                     self.events(events)?;
                 }
@@ -187,19 +198,29 @@ impl Streams<'_> {
         }
     }
 
-    /// Gives each stream that has room its next frame.
+    /// Gives each stream that has room its next frame. To leave the thread to others costs a switch, so it is done once for both, and only where there
+    /// is something to say.
     fn fill(&mut self) -> Result<(), Ended> {
-        if !self.records.is_busy()
-            && let Some(frame) = self.next_frame(false)?
-        {
-            self.records.give(self.pace.wait(frame.len() as u64), frame);
+        let records = !self.records.is_busy() && (self.news || self.machine.has_more());
+        let bulk = !self.bulk.is_busy() && self.machine.may_say_bulk();
+        if !records && !bulk {
+            return Ok(());
         }
-        if !self.bulk.is_busy()
-            && let Some(frame) = self.next_frame(true)?
-        {
-            self.bulk.give(self.pace.wait(frame.len() as u64), frame);
-        }
-        Ok(())
+        block_in_place(|| {
+            if records {
+                match self.next_frame(false)? {
+                    Some(frame) => self.records.give(self.pace.wait(frame.len() as u64), frame),
+                    None => self.news = false,
+                }
+            }
+            // What was taken up just now may have bulk.
+            if !self.bulk.is_busy()
+                && let Some(frame) = self.next_frame(true)?
+            {
+                self.bulk.give(self.pace.wait(frame.len() as u64), frame);
+            }
+            Ok(())
+        })
     }
 
     /// The session is over: the replica is told why, since what it does next depends on it.
@@ -207,7 +228,7 @@ impl Streams<'_> {
         if self.records.is_busy() {
             self.records.send().await?;
         }
-        while let Some(frame) = self.next_frame(false)? {
+        while let Some(frame) = block_in_place(|| self.next_frame(false))? {
             self.records.give(Duration::ZERO, frame);
             self.records.send().await?;
         }
@@ -217,22 +238,26 @@ impl Streams<'_> {
     /// The bytes of a stream's next frame, if there is something to say.
     fn next_frame(&mut self, bulk: bool) -> Result<Option<Vec<u8>>, Ended> {
         let (log, now) = (VeLog(self.on.ve.clone()), self.on.clock.boot());
-        block_in_place(|| {
-            let next = if bulk { self.machine.poll_bulk(&log, now) } else { self.machine.poll(&log, now) };
-            let Some((envelope, message)) = next? else { return Ok(None) };
-            let carries = message.cost();
-            let frame = wire::encode(&message, envelope, self.pays.try_it());
-            self.pays.took(carries, frame.len() as u64);
-            self.on.link.sent(carries, frame.len() as u64);
-            Ok(Some(frame))
-        })
+        let next = if bulk { self.machine.poll_bulk(&log, now) } else { self.machine.poll(&log, now) };
+        let Some((envelope, message)) = next? else { return Ok(None) };
+        let carries = message.cost();
+        let frame = wire::encode(&message, envelope, self.pays.try_it());
+        self.pays.took(carries, frame.len() as u64);
+        self.on.link.sent(carries, frame.len() as u64);
+        Ok(Some(frame))
     }
 
     fn answered(&mut self, answer: Option<Result<(Envelope, Message), NetError>>) -> Result<(), Ended> {
-        let events = take(self.machine, self.on, answer)?;
-        self.events(events)
+        let (envelope, message) = answer.ok_or(Ended::Over)??;
+        self.news = true;
+        block_in_place(|| {
+            let log = VeLog(self.on.ve.clone());
+            let events = self.machine.receive(&log, &envelope, message, self.on.clock.boot());
+            self.events(events)
+        })
     }
 
+    /// May wait for the disk.
     fn events(&mut self, events: Vec<Event>) -> Result<(), Ended> {
         let node = self.on.node();
         for event in events {
@@ -240,7 +265,7 @@ impl Streams<'_> {
                 Event::Acked(position) => {
                     self.on.link.acked(position);
                     self.on.exposed.acked(node, position.txn);
-                    if let Err(e) = block_in_place(|| self.on.ve.set_cursor(node.0, position.txn)) {
+                    if let Err(e) = self.on.ve.set_cursor(node.0, position.txn) {
                         tracing::warn!(ve = %self.on.ve.id(), %node, error = %e, "a replica's cursor");
                     }
                 }
@@ -268,14 +293,4 @@ fn ended(closed: Closed) -> Ended {
         }
         Closed::Silent => Ended::Closed("the replica is silent".into()),
     }
-}
-
-fn take(
-    machine: &mut Sender,
-    on: &Shipping,
-    answer: Option<Result<(Envelope, Message), NetError>>,
-) -> Result<Vec<Event>, Ended> {
-    let (envelope, message) = answer.ok_or(Ended::Over)??;
-    let log = VeLog(on.ve.clone());
-    Ok(block_in_place(|| machine.receive(&log, &envelope, message, on.clock.boot())))
 }

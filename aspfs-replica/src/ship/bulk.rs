@@ -74,6 +74,11 @@ impl Bulk {
         self.waiting.front().is_some_and(|r| r.id.txn <= txn)
     }
 
+    /// Whether nothing waits to be given out.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// The next chunk.
     pub fn next(&mut self, log: &dyn Log) -> Result<Option<Chunk>, LogError> {
         let Some(Rest { id, total, offset }) = self.waiting.front().copied() else { return Ok(None) };
