@@ -69,6 +69,8 @@ pub struct Sender {
     acked: Option<Position>,
     under_way: VecDeque<(Position, u64)>,
     shipping: Option<Shipping>,
+    /// Without it the log has no transaction that could be taken up now.
+    news: bool,
     bulk: Bulk,
     /// The stream of bulk has been quiet for a while, with something under way.
     bulk_ping: bool,
@@ -92,6 +94,7 @@ impl Sender {
             acked: None,
             under_way: VecDeque::new(),
             shipping: None,
+            news: true,
             bulk: Bulk::default(),
             bulk_ping: false,
             plain: TxnNo(0),
@@ -192,7 +195,7 @@ impl Sender {
         let known = if theirs.txn > log.durable().txn { At::Beyond } else { log.position_at(theirs.txn) };
         match known {
             At::Here(ours) if same(&ours, &theirs) => {
-                self.phase = Phase::Streaming;
+                (self.phase, self.news) = (Phase::Streaming, true);
                 (self.shipped, self.acked) = (theirs.txn, Some(theirs));
                 self.bulk = Bulk::new(welcome.staged.into_iter().map(|(id, _)| id));
                 vec![Event::Acked(theirs)]
@@ -220,6 +223,8 @@ impl Sender {
         self.under_way.drain(..=upto);
         self.bulk.acked(position.txn);
         self.acked = Some(position);
+        // There may be room for one that waited.
+        self.news = true;
         vec![Event::Acked(position)]
     }
 
@@ -241,9 +246,16 @@ impl Sender {
         vec![]
     }
 
-    /// Whether [`Sender::poll`] may have a message, of those that need no look at the log for another transaction.
-    pub fn has_more(&self) -> bool {
-        !self.outbox.is_empty() || (self.phase == Phase::Streaming && self.goes_on())
+    /// More of the log may be durable.
+    pub fn news(&mut self) {
+        self.news = true;
+    }
+
+    /// Whether [`Sender::poll`] may have a message. This asks no log, which may have to wait for its VE; a log that grew has to be told of
+    /// ([`Sender::news`]).
+    pub fn may_say(&self) -> bool {
+        let more = || self.goes_on() || (self.shipping.is_none() && self.news);
+        !self.outbox.is_empty() || (self.phase == Phase::Streaming && more())
     }
 
     /// Whether [`Sender::poll_bulk`] may have one.
@@ -258,6 +270,8 @@ impl Sender {
             None if self.phase == Phase::Streaming => self.next(log)?,
             None => None,
         };
+        // Behind this one there may be another; where there was none it takes news. One that is under way ends with a message.
+        self.news = message.is_some();
         Ok(message.map(|m| (self.session.outgoing(log.epoch(), &m, now), m)))
     }
 

@@ -195,7 +195,7 @@ impl Following {
                 _ = tick.tick() => if self.silent(session) { break Next::Nothing },
             }
         };
-        self.end(session);
+        block_in_place(|| self.end(session));
         // What was said last is still sent.
         let _ = tokio::time::timeout(Duration::from_secs(1), sending).await;
         next
@@ -212,7 +212,8 @@ impl Following {
     }
 
     fn silent(&self, session: u64) -> bool {
-        let mut inner = self.inner.lock();
+        // Whoever has it takes a frame, and may wait for the disk with it: that is not silence.
+        let Some(mut inner) = self.inner.try_lock() else { return false };
         let gone = !inner.outs.contains_key(&session);
         let now = self.clock.boot();
         gone || inner.machine.tick(now).iter().any(|a| matches!(a, Action::Closed(_)))

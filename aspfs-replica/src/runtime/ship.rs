@@ -116,8 +116,7 @@ impl Shipping {
         let answers = tokio::spawn(read(reader, tx));
         let (records, bulk) = (Lane::new(writer), Lane::new(bulk));
         let (pays, pace) = (Pays::default(), Pace::new(0));
-        let share = Share::default();
-        let mut streams = Streams { on: self, machine, records, bulk, rx, pays, pace, news: true, share };
+        let mut streams = Streams { on: self, machine, records, bulk, rx, pays, pace, share: Share::default() };
         let ended = streams.run().await;
         if let Err(Ended::Closed(_)) = &ended {
             let _ = tokio::time::timeout(LAST_WORD, streams.last_word()).await;
@@ -151,8 +150,6 @@ struct Streams<'a> {
     rx: mpsc::Receiver<Result<(Envelope, Message), NetError>>,
     pays: Pays,
     pace: Pace,
-    /// There may be another transaction to take up. The log is not asked otherwise: that may wait for the VE, and is not for this thread to do.
-    news: bool,
     /// What of the link it has now.
     share: Share,
 }
@@ -172,13 +169,13 @@ impl Streams<'_> {
                 answer = self.rx.recv() => self.answered(answer)?,
                 sent = self.records.send(), if self.records.is_busy() => sent?,
                 sent = self.bulk.send(), if self.bulk.is_busy() => sent?,
-                () = self.on.tail.changed() => self.news = true,
+                () = self.on.tail.changed() => self.machine.news(),
                 () = &mut look, if self.on.tail.looks() => {
                     self.on.tail.looked();
                     look.as_mut().reset(Instant::now() + PERIOD);
                 }
                 _ = tick.tick() => {
-                    self.news = true;
+                    self.machine.news();
                     let events = self.machine.tick(self.on.clock.boot());
                     self.events(events)?;
                 }
@@ -201,17 +198,14 @@ impl Streams<'_> {
     /// Gives each stream that has room its next frame. To leave the thread to others costs a switch, so it is done once for both, and only where there
     /// is something to say.
     fn fill(&mut self) -> Result<(), Ended> {
-        let records = !self.records.is_busy() && (self.news || self.machine.has_more());
+        let records = !self.records.is_busy() && self.machine.may_say();
         let bulk = !self.bulk.is_busy() && self.machine.may_say_bulk();
         if !records && !bulk {
             return Ok(());
         }
         block_in_place(|| {
-            if records {
-                match self.next_frame(false)? {
-                    Some(frame) => self.records.give(self.pace.wait(frame.len() as u64), frame),
-                    None => self.news = false,
-                }
+            if records && let Some(frame) = self.next_frame(false)? {
+                self.records.give(self.pace.wait(frame.len() as u64), frame);
             }
             // What was taken up just now may have bulk.
             if !self.bulk.is_busy()
@@ -249,7 +243,6 @@ impl Streams<'_> {
 
     fn answered(&mut self, answer: Option<Result<(Envelope, Message), NetError>>) -> Result<(), Ended> {
         let (envelope, message) = answer.ok_or(Ended::Over)??;
-        self.news = true;
         block_in_place(|| {
             let log = VeLog(self.on.ve.clone());
             let events = self.machine.receive(&log, &envelope, message, self.on.clock.boot());

@@ -4,7 +4,6 @@
 //! is started for it). So only the first of a series wakes the stream, which then looks again every [`PERIOD`] until it finds nothing; one that brings
 //! the bytes that wait to [`SOON`] wakes it all the same, so that a fast writer is followed at once.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -31,8 +30,6 @@ pub struct Share {
 #[derive(Default)]
 pub struct Tail {
     early: Mutex<Early>,
-    /// The stream looks for more by itself.
-    looks: AtomicBool,
     share: Mutex<Share>,
     wake: Notify,
 }
@@ -41,6 +38,8 @@ pub struct Tail {
 struct Early {
     list: Vec<(PayloadId, u64)>,
     bytes: u64,
+    /// The stream looks for more by itself.
+    looks: bool,
     /// Something was offered in this period, whether it was taken already or not.
     any: bool,
 }
@@ -68,7 +67,7 @@ impl Tail {
         early.any = true;
         let before = early.bytes;
         early.bytes = before.saturating_add(len);
-        let wake = !self.looks.swap(true, Ordering::Relaxed) || (before < SOON && early.bytes >= SOON);
+        let wake = !std::mem::replace(&mut early.looks, true) || (before < SOON && early.bytes >= SOON);
         drop(early);
         if wake {
             self.wake();
@@ -84,13 +83,13 @@ impl Tail {
 
     /// Whether the stream has to look again in a [`PERIOD`], since others rely on that.
     pub fn looks(&self) -> bool {
-        self.looks.load(Ordering::Relaxed)
+        self.early.lock().looks
     }
 
     /// A [`PERIOD`] is over. With nothing offered meanwhile the next offer wakes the stream.
     pub fn looked(&self) {
         let mut early = self.early.lock();
-        self.looks.store(std::mem::take(&mut early.any), Ordering::Relaxed);
+        early.looks = std::mem::take(&mut early.any);
     }
 
     /// Until there may be something to send.

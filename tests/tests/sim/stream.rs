@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use aspfs_replica::apply::{Action, Receiver};
-use aspfs_replica::log::Follower;
+use aspfs_replica::log::{Follower, Log};
 use aspfs_replica::node::NodeId;
 use aspfs_replica::ship::{Event, Sender};
 use aspfs_replica::wire;
@@ -75,9 +75,19 @@ impl World {
             if r.one_in(4) { vec![byte % 8; 600] } else { vec![byte; len as usize] }
         };
         let payloads: Vec<Vec<u8>> = (0..count).map(|_| payload(&mut self.random)).collect();
+        let durable = Log::durable(&self.log);
         for (id, len) in self.log.write(&payloads) {
             self.sender.written(id, len);
         }
+        if Log::durable(&self.log) != durable {
+            // A log that hands out what is not durable says so, too.
+            self.sender.news();
+        }
+    }
+
+    fn flush(&mut self) {
+        self.log.flush();
+        self.sender.news();
     }
 
     fn disconnect(&mut self) {
@@ -115,6 +125,11 @@ impl World {
             self.session += 1;
             self.sender.connect(&self.log, self.session, self.now);
             self.connected = true;
+        }
+        if !self.sender.may_say() {
+            // A stream does not ask then, and nothing but news makes it ask again.
+            assert_eq!(self.sender.clone().poll(&self.log, self.now).unwrap(), None, "nothing may be said");
+            return;
         }
         if let Some((envelope, message)) = self.sender.poll(&self.log, self.now).unwrap() {
             self.to_replica.push(wire::encode(&message, envelope, true));
@@ -222,7 +237,7 @@ impl World {
     fn step(&mut self) -> Result<(), String> {
         match self.random.below(17) {
             0 => self.write(),
-            1 => self.log.flush(),
+            1 => self.flush(),
             2..=4 => self.poll_sender(),
             5 => self.poll_receiver(),
             6..=8 => self.arrive_at_replica(Way::Records),
@@ -261,7 +276,7 @@ impl World {
 
     fn heal(&mut self) -> Result<(), String> {
         self.faults = 0;
-        self.log.flush();
+        self.flush();
         for _ in 0..20_000 {
             if self.acked.0 == self.log.txns.len() as u64 {
                 let equal = self.log.txns == self.follower.txns;

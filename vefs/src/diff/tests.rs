@@ -1,4 +1,3 @@
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -6,15 +5,11 @@ use bytes::Bytes;
 
 use super::*;
 use crate::Ve;
-use crate::base::BaseTree;
-use crate::change::Settings;
 use crate::clock::ManualClock;
-use crate::entropy::SeededEntropy;
-use crate::ids::{TxnNo, VeId};
-use crate::meta::MemoryMeta;
+use crate::ids::TxnNo;
 use crate::op::{Op, Owner, RenameFlags, Reply, SetAttr, XattrMode};
-use crate::storage::memory::MemStorage;
-use crate::store::{Options, Parts, Store};
+use crate::store::Store;
+use crate::store::bed::in_memory;
 use crate::types::mode;
 use crate::ve::Request;
 
@@ -27,18 +22,7 @@ struct Bed {
 
 impl Bed {
     fn new() -> Bed {
-        let (storage, clock) = (Arc::new(MemStorage::default()), Arc::new(ManualClock::default()));
-        Store::create_on(&*storage, &*clock, &SeededEntropy::new(1)).unwrap();
-        let parts = Parts {
-            storage,
-            meta: Arc::new(MemoryMeta::default()),
-            clock: clock.clone(),
-            entropy: Arc::new(SeededEntropy::new(2)),
-            checkpoints: PathBuf::from("/nonexistent-checkpoints"),
-            options: Options { reserve: 0, ..Options::default() },
-        };
-        let store = Store::open_with(parts).unwrap();
-        let ve = store.create_ve(VeId(7), BaseTree::empty().hash(), Settings::default()).unwrap();
+        let (store, ve, clock) = in_memory();
         Bed { store, ve, clock }
     }
 

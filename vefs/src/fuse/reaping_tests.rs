@@ -1,15 +1,7 @@
-use std::path::PathBuf;
-
 use super::*;
-use crate::base::BaseTree;
-use crate::change::Settings;
-use crate::clock::ManualClock;
-use crate::entropy::SeededEntropy;
-use crate::ids::VeId;
-use crate::meta::MemoryMeta;
 use crate::op::{Op, Owner, Reply};
-use crate::storage::memory::MemStorage;
-use crate::store::{Options, Parts, Store};
+use crate::store::Store;
+use crate::store::bed::in_memory;
 use crate::types::mode;
 use crate::ve::Request;
 
@@ -23,18 +15,7 @@ struct Bed {
 }
 
 fn bed() -> Bed {
-    let (storage, clock) = (Arc::new(MemStorage::default()), Arc::new(ManualClock::default()));
-    Store::create_on(&*storage, &*clock, &SeededEntropy::new(1)).unwrap();
-    let parts = Parts {
-        storage,
-        meta: Arc::new(MemoryMeta::default()),
-        clock,
-        entropy: Arc::new(SeededEntropy::new(2)),
-        checkpoints: PathBuf::from("/nonexistent-checkpoints"),
-        options: Options { reserve: 0, ..Options::default() },
-    };
-    let store = Store::open_with(parts).unwrap();
-    let ve = store.create_ve(VeId(7), BaseTree::empty().hash(), Settings::default()).unwrap();
+    let (store, ve, _) = in_memory();
     let (sender, told) = channel();
     let gate = Arc::default();
     let reaping = Reaper(sender).reaping(ve.clone(), &gate);
@@ -91,7 +72,7 @@ fn whoever_fills_the_queue_erases_some_of_it() {
     assert_eq!((bed.left().len(), bed.reaping.times()), (MOST - AT_ONCE, 2));
 }
 
-/// The thread is told of a mount once, erases what waited then, and is told again of what came meanwhile; of a mount that is shut it leaves everything.
+/// The thread is told of a mount once, erases what waited then, and is told again of what comes later; of a mount that is shut it leaves everything.
 #[test]
 fn the_thread_erases_what_waits_unless_the_mount_is_shut() {
     let bed = bed();

@@ -4,6 +4,8 @@
 //! RocksDB's own care, `meta/` and `checkpoints/`.
 
 mod background;
+#[cfg(test)]
+pub(crate) mod bed;
 pub(crate) mod contents;
 mod copies;
 pub(crate) mod files;

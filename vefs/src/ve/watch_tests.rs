@@ -1,21 +1,16 @@
-use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::*;
-use crate::base::BaseTree;
 use crate::change::Settings;
-use crate::clock::ManualClock;
-use crate::entropy::SeededEntropy;
 use crate::errno::Errno;
-use crate::ids::{InodeNo, VeId};
+use crate::ids::InodeNo;
 use crate::limits;
-use crate::meta::MemoryMeta;
 use crate::op::{Op, Owner, Reply};
-use crate::storage::memory::MemStorage;
-use crate::store::{Options, Parts, Store};
+use crate::store::Store;
+use crate::store::bed::in_memory;
 use crate::types::mode;
 use crate::ve::Request;
 
@@ -62,19 +57,8 @@ impl Watcher for Script {
 }
 
 fn ve() -> (Arc<Store>, Arc<Ve>) {
-    let (storage, clock) = (Arc::new(MemStorage::default()), Arc::new(ManualClock::default()));
-    Store::create_on(&*storage, &*clock, &SeededEntropy::new(1)).unwrap();
-    let parts = Parts {
-        storage,
-        meta: Arc::new(MemoryMeta::default()),
-        clock,
-        entropy: Arc::new(SeededEntropy::new(2)),
-        checkpoints: PathBuf::from("/nonexistent-checkpoints"),
-        options: Options { reserve: 0, ..Options::default() },
-    };
-    let store = Arc::new(Store::open_with(parts).unwrap());
-    store.create_ve(VeId(7), BaseTree::empty().hash(), Settings::default()).unwrap();
-    let ve = store.ve(VeId(7)).unwrap();
+    let (store, ve, _) = in_memory();
+    let store = Arc::new(store);
     (store, ve)
 }
 
