@@ -24,7 +24,7 @@ use aspfs_replica::cluster::Cluster;
 use aspfs_replica::node::NodeId;
 use aspfs_replica::runtime::{Runtime, Writers, with_replica};
 use bytes::Bytes;
-use vefs::change::{AtWindow, Policy, ReplicaOf, Settings};
+use vefs::change::{AtWindow, Need, Policy, ReplicaOf, Settings};
 use vefs::clock::SystemClock;
 use vefs::ids::{InodeNo, VeId};
 use vefs::op::{Op, Owner, Reply};
@@ -201,7 +201,7 @@ fn pair(dir: &Path) -> Result<Pair> {
 fn follow(one: &Node, two: &Node, id: VeId) -> Result<Arc<Ve>> {
     let ve = one.store.create_ve(id, vefs::base::BaseTree::empty().hash(), Settings::default())?;
     let policy = Policy { window_ms: 60_000, at_window: AtWindow::Alarm, ..Policy::default() };
-    ve.set_policy(with_replica(&policy, ReplicaOf { node: two.id.0, required: true, bandwidth: 0 }))?;
+    ve.set_policy(with_replica(&policy, ReplicaOf { node: two.id.0, need: Need::Required, bandwidth: 0 }))?;
     ve.commit()?;
     one.runtime.as_ref().context("it runs")?.refresh(&ve)?;
     Ok(ve)

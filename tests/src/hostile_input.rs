@@ -1,6 +1,6 @@
 //! Fuzz input read as values of the file system, mostly near the limits where sums overflow.
 
-use vefs::change::{AtWindow, Change, Hold, PayloadRef, Policy, ReplicaOf, Settings};
+use vefs::change::{AtWindow, Change, Hold, Need, PayloadRef, Policy, ReplicaOf, Settings};
 use vefs::clock::Timestamp;
 use vefs::content::ExtentPlace;
 use vefs::ids::{Hash, InodeNo, PayloadId, TxnNo};
@@ -123,7 +123,8 @@ impl Input<'_> {
     }
 
     fn policy(&mut self) -> Policy {
-        let replica = ReplicaOf { node: [self.byte(); 16], required: self.byte() < 128, bandwidth: self.number() };
+        let need = [Need::Optional, Need::Required, Need::Returning][usize::from(self.byte() % 3)];
+        let replica = ReplicaOf { node: [self.byte(); 16], need, bandwidth: self.number() };
         let (window_ms, weight) = (self.number() as u32, self.byte());
         let replicas = vec![replica; usize::from(self.byte() % 20)];
         let writer = [self.byte(); 16];

@@ -1,7 +1,7 @@
 //! One fixed value of everything that is stored, with its bytes: what the golden files hold, and what hostile inputs are
 //! made from.
 
-use vefs::change::{AtWindow, Body, Change, Hold, PayloadRef, Policy, Purpose, ReplicaOf, Seal, Settings};
+use vefs::change::{AtWindow, Body, Change, Hold, Need, PayloadRef, Policy, Purpose, ReplicaOf, Seal, Settings};
 use vefs::clock::Timestamp;
 use vefs::codec;
 use vefs::content::ExtentPlace;
@@ -151,7 +151,7 @@ fn settings() -> Settings {
 }
 
 fn policy() -> Policy {
-    let replica = ReplicaOf { node: counting(0x51), required: true, bandwidth: 1 << 20 };
+    let replica = ReplicaOf { node: counting(0x51), need: Need::Required, bandwidth: 1 << 20 };
     let (replicas, writer) = (vec![replica], counting(0x71));
     Policy { window_ms: 2000, at_window: AtWindow::Stall, weight: 7, recorded: true, replicas, writer }
 }

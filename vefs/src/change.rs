@@ -100,10 +100,30 @@ impl Default for Policy {
 pub struct ReplicaOf {
     /// Its identity in the cluster.
     pub node: [u8; 16],
-    /// Whether the VE's exposure counts it.
-    pub required: bool,
+    /// Whether the VE cannot do without it.
+    pub need: Need,
     /// Most bytes a second that are sent to it, 0 for no limit.
     pub bandwidth: u64,
+}
+
+impl ReplicaOf {
+    /// Whether the VE's exposure counts it.
+    pub fn is_required(&self) -> bool {
+        self.need == Need::Required
+    }
+}
+
+/// Whether a VE cannot do without a replica.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub enum Need {
+    /// The VE's exposure does not count it.
+    #[default]
+    Optional,
+    /// It does.
+    Required,
+    /// It will again, once the replica is back and has everything: it was away when another node was promoted. Said in the policy, since the
+    /// node that was promoted then may not be the one that the replica comes back to.
+    Returning,
 }
 
 /// What happens when the window would be passed.

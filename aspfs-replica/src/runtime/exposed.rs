@@ -159,7 +159,7 @@ impl Exposed {
             window.set_policy(policy_of(policy, self.right.is_governed()), now);
             for r in &policy.replicas {
                 let node = NodeId(r.node);
-                window.set_replica(node, r.required, acked.get(&node).copied(), now);
+                window.set_replica(node, r.is_required(), acked.get(&node).copied(), now);
                 let tail = tails.entry(node).or_insert_with(|| {
                     let tail = Arc::<Tail>::default();
                     new.push((*r, tail.clone()));

@@ -30,7 +30,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use vefs::change::{Policy, ReplicaOf};
+use vefs::change::{Need, Policy};
 use vefs::clock::Clock;
 use vefs::ids::{TxnNo, VeId};
 use vefs::{Store, Ve};
@@ -303,15 +303,12 @@ impl Inner {
         // Before anything is shipped: the others know by it whom they follow (promise G30). A node that was promoted may have died before it had
         // said that it is no replica any more.
         let me = self.cluster.node().0;
-        let mine = policy.replicas.iter().find(|r| r.node == me).copied();
-        if policy.writer != me || mine.is_some() {
-            let former = (policy.writer != [0; 16] && policy.writer != me).then_some(policy.writer);
-            policy.replicas.retain(|r| r.node != me);
-            if let Some(node) = former.filter(|f| !policy.replicas.iter().any(|r| r.node == *f)) {
-                let required = self.terms.is_none() && mine.is_some_and(|r| r.required);
-                policy.replicas.push(ReplicaOf { node, required, bandwidth: 0 });
-            }
-            policy.writer = me;
+        let mine = policy.replicas.iter().any(|r| r.node == me);
+        // From a time in which the replicas named writers.
+        let returning = self.terms.is_none() && policy.replicas.iter().any(|r| r.need == Need::Returning);
+        if policy.writer != me || mine || returning {
+            let former = (policy.writer != [0; 16] && policy.writer != me).then_some(NodeId(policy.writer));
+            self.put_writer(&mut policy, former);
             ve.set_policy(policy.clone())?;
             ve.commit()?;
         }

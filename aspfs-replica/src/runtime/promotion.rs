@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::block_in_place;
 use vefs::Ve;
-use vefs::change::{Policy, ReplicaOf};
+use vefs::change::{Need, Policy, ReplicaOf};
 use vefs::format::role::RoleKind;
 use vefs::ids::{Epoch, Position, VeId};
 
@@ -260,26 +260,42 @@ impl Inner {
             ve.step_down(RoleKind::Replica, ve.epoch())?;
         }
         if self.terms.is_some() {
-            self.note_promotion(ve, former)?;
+            self.note_promotion(ve)?;
         }
         // Two nodes that did not hear of each other do not meet in one epoch (promise G13).
-        let role = if self.terms.is_some() { ve.promote_joined(epoch)? } else { ve.promote(epoch)? };
+        let role = if self.terms.is_some() { ve.promote_joined(epoch) } else { ve.promote(epoch) };
+        let role = role.map_err(|e| match ve.epoch() > epoch {
+            true => cannot(format!("VE {}: another node asked for it meanwhile, in a higher epoch", ve.id())),
+            false => e.into(),
+        })?;
         ve.unfence();
         let mut policy = ve.policy()?;
-        let me = self.me();
-        let was_required = policy.replicas.iter().find(|r| r.node == me.0).is_some_and(|r| r.required);
-        policy.replicas.retain(|r| r.node != me.0);
-        if let Some(former) = former.filter(|f| !policy.replicas.iter().any(|r| r.node == f.0)) {
-            // Where replicas name writers, it would have to promise at once, and is away.
-            let required = was_required && self.terms.is_none();
-            policy.replicas.push(ReplicaOf { node: former.0, required, bandwidth: 0 });
-        }
-        policy.writer = me.0;
+        self.put_writer(&mut policy, former);
         ve.set_policy(policy)?;
         ve.commit()?;
         self.refresh(ve)?;
         tracing::warn!(ve = %ve.id(), epoch = role.epoch.0, txn = %fork.txn, "promoted: this node writes the VE");
         Ok(fork)
+    }
+
+    /// This node is the writer, and no replica any more; the former primary becomes one, and is needed as this node was.
+    pub(super) fn put_writer(&self, policy: &mut Policy, former: Option<NodeId>) {
+        let me = self.me();
+        let need = match policy.replicas.iter().find(|r| r.node == me.0).map(|r| r.need) {
+            None | Some(Need::Optional) => Need::Optional,
+            // Where replicas name writers, it would have to promise at once, and is away.
+            Some(_) if self.terms.is_some() => Need::Returning,
+            Some(_) => Need::Required,
+        };
+        policy.replicas.retain(|r| r.node != me.0);
+        if let Some(former) = former.filter(|f| !policy.replicas.iter().any(|r| r.node == f.0)) {
+            policy.replicas.push(ReplicaOf { node: former.0, need, bandwidth: 0 });
+        }
+        if self.terms.is_none() {
+            let returning = policy.replicas.iter_mut().filter(|r| r.need == Need::Returning);
+            returning.for_each(|r| r.need = Need::Required);
+        }
+        policy.writer = me.0;
     }
 
     /// The former primary has stepped down in favour of this node. It asks again until it hears the answer: a second time changes nothing.
@@ -339,7 +355,7 @@ impl Inner {
         if ve.is_writer() || here != *position {
             return Err(cannot(format!("VE {id} is at transaction {} here, not {}", here.txn, position.txn)));
         }
-        Ok((ve, policy.replicas.iter().any(|r| r.required)))
+        Ok((ve, policy.replicas.iter().any(ReplicaOf::is_required)))
     }
 }
 

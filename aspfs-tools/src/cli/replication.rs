@@ -135,7 +135,8 @@ fn replica_line(r: &ReplicaRow) -> Vec<String> {
     let exposure = if follows { "-".into() } else { age(r.exposure_ms) };
     let stands = match (&r.replica_state, follows) {
         (_, true) => if r.connected { "primary" } else { "primary?" }.to_owned(),
-        (Some(state), _) => format!("{state}{}", if r.required { "" } else { " (optional)" }),
+        (Some(state), _) if r.required => state.clone(),
+        (Some(state), _) => format!("{state} ({})", if r.returning { "returning" } else { "optional" }),
         _ => "-".into(),
     };
     vec![

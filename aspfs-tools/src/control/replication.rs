@@ -57,6 +57,8 @@ pub struct ReplicaRow {
     /// The other node: a replica, or the primary that is followed.
     pub node: Option<String>,
     pub required: bool,
+    /// It is required again once it is back and has everything.
+    pub returning: bool,
     /// How this replica stands.
     pub replica_state: Option<String>,
     pub replica_exposure_ms: Option<u64>,

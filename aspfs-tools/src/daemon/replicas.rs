@@ -2,7 +2,7 @@
 
 use aspfs_replica::runtime::{Runtime, VeFigures};
 use aspfs_replica::window::Exposure;
-use vefs::change::Policy;
+use vefs::change::{Need, Policy};
 use vefs::ids::VeId;
 
 use super::Daemon;
@@ -26,6 +26,7 @@ pub fn rows_of(runtime: &Runtime, figures: &VeFigures, policy: &Policy, rows: &m
             exposure_ms: millis(standing.exposure),
             node: Some(Daemon::name_of(runtime, r.status.node)),
             required: r.status.required,
+            returning: policy.replicas.iter().any(|of| of.node == r.status.node.0 && of.need == Need::Returning),
             replica_state: Some(r.status.state.name().into()),
             replica_exposure_ms: millis(r.status.exposure),
             behind_bytes: r.status.behind.map(|b| b.0),
@@ -71,6 +72,7 @@ fn blank(ve: VeId, role: &str, figures: &VeFigures, policy: &Policy) -> ReplicaR
         epoch: figures.position.epoch.0,
         node: None,
         required: false,
+        returning: false,
         replica_state: None,
         replica_exposure_ms: None,
         behind_bytes: None,

@@ -8,7 +8,7 @@ use aspfs_replica::cluster::{Address, Bundle, Cluster, ClusterError};
 use aspfs_replica::node::NodeId;
 use aspfs_replica::runtime::{Beyond, NamedBy, OperateError, Runtime, Writers};
 use vefs::Ve;
-use vefs::change::{self, Policy, ReplicaOf};
+use vefs::change::{self, Need, Policy, ReplicaOf};
 use vefs::clock::{SystemClock, Timestamp};
 
 use super::refuse::{Answer, about, refusal};
@@ -215,7 +215,8 @@ impl Daemon {
                 format!("VE {id} has {} replicas, the most there are", policy.replicas.len()),
             ));
         }
-        runtime.set_replica(&ve, ReplicaOf { node: node.0, required, bandwidth })?;
+        let need = if required { Need::Required } else { Need::Optional };
+        runtime.set_replica(&ve, ReplicaOf { node: node.0, need, bandwidth })?;
         self.replica_status(Some(id))
     }
 

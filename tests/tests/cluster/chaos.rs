@@ -19,6 +19,8 @@ const WINDOW: Duration = Duration::from_secs(4);
 const SLACK: Duration = Duration::from_millis(100);
 /// For how long without being told.
 const SECONDS: u64 = 40;
+/// Lines of each node's log that are shown when it failed.
+const LINES: usize = 200;
 
 struct Rng(u64);
 
@@ -124,6 +126,24 @@ impl Bed {
             }
             (None, 7) => self.hand_over(n),
             _ => {}
+        }
+    }
+}
+
+/// What there is to know when it failed.
+impl Drop for Bed {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        for (n, node) in self.cluster.nodes.iter().enumerate() {
+            for args in [["replica", "status", VE], ["ve", "show", VE]] {
+                let said = node.aspfs(&args);
+                eprintln!("node {}: {}: {}{}", n + 1, args.join(" "), said.out, said.err);
+            }
+            let log = std::fs::read_to_string(node.path("log")).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("node {}, the end of its log:\n{}", n + 1, lines[lines.len().saturating_sub(LINES)..].join("\n"));
         }
     }
 }

@@ -10,7 +10,7 @@ use aspfs_tests::harness::empty_tree;
 use aspfs_tests::model::BaseEntry;
 use aspfs_tests::run::tree;
 use vefs::Ve;
-use vefs::change::{Policy, ReplicaOf, Settings};
+use vefs::change::{Need, Policy, ReplicaOf, Settings};
 use vefs::ids::{Hash, InodeNo, VeId};
 use vefs::types::mode;
 use vefs::ve::FeedPayload;
@@ -28,7 +28,7 @@ fn noise(of: usize) -> Vec<u8> {
 
 fn create(a: &Node, b: &Node, id: u32, base: Hash) -> Arc<Ve> {
     let ve = a.store().create_ve(VeId(id), base, Settings::default()).unwrap();
-    let replica = ReplicaOf { node: b.id().0, required: true, bandwidth: 0 };
+    let replica = ReplicaOf { node: b.id().0, need: Need::Required, bandwidth: 0 };
     ve.set_policy(with_replica(&Policy::default(), replica)).unwrap();
     ve.commit().unwrap();
     a.runtime().refresh(&ve).unwrap();

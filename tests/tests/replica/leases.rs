@@ -8,7 +8,7 @@ use aspfs_replica::runtime::{NamedBy, OperateError, Writers, with_replica};
 use aspfs_replica::window::State;
 use aspfs_tests::harness::empty_tree;
 use vefs::Ve;
-use vefs::change::{AtWindow, Policy, ReplicaOf, Settings};
+use vefs::change::{AtWindow, Need, Policy, ReplicaOf, Settings};
 use vefs::ids::{InodeNo, VeId};
 use vefs::ve::Verdict;
 
@@ -19,7 +19,7 @@ fn by_replicas(fail_over: bool) -> Writers {
 }
 
 fn required(node: &Node) -> ReplicaOf {
-    ReplicaOf { node: node.id().0, required: true, bandwidth: 0 }
+    ReplicaOf { node: node.id().0, need: Need::Required, bandwidth: 0 }
 }
 
 /// A VE on a node, with required replicas that came one after the other.
@@ -59,7 +59,8 @@ fn taken_over() -> [Node; 2] {
 }
 
 fn requires(node: &Node) -> Vec<[u8; 16]> {
-    let mut all: Vec<_> = node.ve().policy().unwrap().replicas.iter().filter(|r| r.required).map(|r| r.node).collect();
+    let mut all: Vec<_> =
+        node.ve().policy().unwrap().replicas.iter().filter(|r| r.is_required()).map(|r| r.node).collect();
     all.sort_unstable();
     all
 }
@@ -189,7 +190,7 @@ fn two_nodes_and_a_word() {
 #[test]
 fn the_last_word_about_a_replica_counts() {
     let [mut a, b] = taken_over();
-    b.runtime().set_replica(&b.ve(), ReplicaOf { required: false, ..required(&a) }).unwrap();
+    b.runtime().set_replica(&b.ve(), ReplicaOf { need: Need::Optional, ..required(&a) }).unwrap();
     a.start();
     wait("the old one", || b.acked(a.id()));
     // Without that word it is required after a twelfth of a second: many times as long as that.
@@ -206,6 +207,44 @@ fn the_last_word_about_a_replica_counts() {
     wait("the old one", || b.acked(a.id()));
     b.runtime().set_replica(&b.ve(), required(&a)).unwrap();
     assert_eq!(requires(&b), [a.id().0]);
+}
+
+/// Who is to be required again is known to whoever is promoted next, too. It stood beside the promotion in a note of the node that had been promoted:
+/// when that one was lost before the node was back, nobody required it ever again, and after a few failures a VE that was to have two required
+/// replicas ran on with none, unprotected, until somebody looked (checks G16, G19).
+#[test]
+fn who_is_to_be_required_again_is_known_to_the_next_writer() {
+    let [mut a, mut b, mut c] = nodes_with(&by_replicas(false));
+    let ve = replicated(&a, &[&b, &c]);
+    put(&a, "one");
+    wait("both", || a.acked(b.id()) && a.acked(c.id()));
+    drop(ve);
+    a.stop();
+    b.runtime().promote(VE, false, false).unwrap();
+    put(&b, "two");
+    wait("the one that is left", || b.acked(c.id()));
+    assert_eq!(requires(&b), [c.id().0]);
+    b.stop();
+    c.runtime().promote(VE, false, false).unwrap();
+    put(&c, "three");
+    assert_eq!(requires(&c), [[0; 16]; 0]);
+    // Not one of them was there when it was promoted, and it was restarted since.
+    c.stop();
+    c.start();
+    put(&c, "four");
+    a.start();
+    wait("the first writer", || requires(&c) == [a.id().0]);
+    // Handed over before the second one is back.
+    put(&c, "five");
+    wait("it to know", || c.acked(a.id()));
+    c.runtime().switchover(VE, a.id()).unwrap();
+    put(&a, "six");
+    b.start();
+    wait("all to have a say", || requires(&a).len() == 2);
+    put(&a, "seven");
+    wait("all to know it", || a.acked(b.id()) && a.acked(c.id()));
+    same(&a, &b);
+    same(&a, &c);
 }
 
 /// A hand-over ends the promises and takes a majority along; where it would not have one, nothing happens (checks G18).

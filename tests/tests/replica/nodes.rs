@@ -9,7 +9,7 @@ use aspfs_replica::runtime::{OperateError, Runtime, Writers, with_replica};
 use aspfs_replica::window::State;
 use aspfs_tests::harness::empty_tree;
 use bytes::Bytes;
-use vefs::change::{AtWindow, Policy, ReplicaOf, Settings};
+use vefs::change::{AtWindow, Need, Policy, ReplicaOf, Settings};
 use vefs::clock::SystemClock;
 use vefs::ids::{InodeNo, VeId};
 use vefs::op::{Op, Owner, Reply};
@@ -153,7 +153,7 @@ pub(super) fn replicated(from: &Node, to: &[&Node], at_window: AtWindow) -> Arc<
     let ve = from.store().create_ve(VE, empty_tree(), Settings::default()).unwrap();
     let mut policy = Policy { window_ms: 2000, at_window, ..Policy::default() };
     for node in to {
-        policy = with_replica(&policy, ReplicaOf { node: node.id().0, required: true, bandwidth: 0 });
+        policy = with_replica(&policy, ReplicaOf { node: node.id().0, need: Need::Required, bandwidth: 0 });
     }
     ve.set_policy(policy).unwrap();
     ve.commit().unwrap();
@@ -232,7 +232,7 @@ fn a_whole_state_is_pulled_where_the_journal_does_not_reach_back() {
         a.store().checkpoint().unwrap();
     }
     assert_eq!(ve.feed(vefs::ids::TxnNo(0)).unwrap(), vefs::ve::Feed::Gone);
-    let policy = with_replica(&Policy::default(), ReplicaOf { node: b.id().0, required: true, bandwidth: 0 });
+    let policy = with_replica(&Policy::default(), ReplicaOf { node: b.id().0, need: Need::Required, bandwidth: 0 });
     ve.set_policy(policy).unwrap();
     ve.commit().unwrap();
     a.runtime().refresh(&ve).unwrap();

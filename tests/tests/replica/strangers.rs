@@ -11,7 +11,7 @@ use aspfs_replica::node::NodeId;
 use aspfs_replica::runtime::{OperateError, Question, Reply, Word, with_replica};
 use aspfs_replica::wire::{self, Chunk, Envelope, Hello, Message, Refusal};
 use bytes::Bytes;
-use vefs::change::{AtWindow, ReplicaOf};
+use vefs::change::{AtWindow, Need, ReplicaOf};
 use vefs::ids::{Epoch, Lineage, PayloadId, Position, TxnNo, VeId};
 
 use super::nodes::{Node, VE, file, nodes, replicated, same, wait};
@@ -215,7 +215,7 @@ fn a_writer_that_a_returning_replica_does_not_know() {
     ve.commit().unwrap();
     wait("both replicas", || a.acked(b.id()) && a.acked(c.id()));
     c.stop();
-    let with_d = with_replica(&ve.policy().unwrap(), ReplicaOf { node: d.id().0, required: true, bandwidth: 0 });
+    let with_d = with_replica(&ve.policy().unwrap(), ReplicaOf { node: d.id().0, need: Need::Required, bandwidth: 0 });
     ve.set_policy(with_d).unwrap();
     ve.commit().unwrap();
     a.runtime().refresh(&ve).unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use aspfs_replica::runtime::{Question, Reply, with_replica};
 use aspfs_replica::wire::{Message, Refusal};
 use aspfs_tests::harness::empty_tree;
-use vefs::change::{AtWindow, Policy, ReplicaOf, Settings};
+use vefs::change::{AtWindow, Need, Policy, ReplicaOf, Settings};
 use vefs::ids::{Epoch, Position, TxnNo};
 
 use super::nodes::{VE, file, nodes, replicated, wait};
@@ -18,7 +18,7 @@ use super::strangers::Hostile;
 fn a_second_greeting_pulls_no_second_state() {
     let [a, b] = nodes();
     let ve = a.store().create_ve(VE, empty_tree(), Settings::default()).unwrap();
-    let replica = ReplicaOf { node: b.id().0, required: true, bandwidth: 0 };
+    let replica = ReplicaOf { node: b.id().0, need: Need::Required, bandwidth: 0 };
     // It is not shipped by itself: what is said to the other node is said here.
     ve.set_policy(Policy { writer: a.id().0, ..with_replica(&Policy::default(), replica) }).unwrap();
     file(&ve, "f", b"whole").unwrap();

@@ -40,20 +40,17 @@ pub enum Kind {
     Promises,
     /// Who has to promise changed, and it is not known who has heard of it.
     Unsettled,
-    /// Nodes that are to be required again when they are back.
-    Back,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 3] = [Kind::Promises, Kind::Unsettled, Kind::Back];
+    pub const ALL: [Kind; 2] = [Kind::Promises, Kind::Unsettled];
 
     /// The end of the file's name.
     pub fn name(self) -> &'static str {
         match self {
             Kind::Promises => "promises",
             Kind::Unsettled => "unsettled",
-            Kind::Back => "back",
         }
     }
 
@@ -61,7 +58,6 @@ impl Kind {
         match self {
             Kind::Promises => 1,
             Kind::Unsettled => 2,
-            Kind::Back => 3,
         }
     }
 }

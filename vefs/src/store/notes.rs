@@ -69,12 +69,12 @@ mod tests {
         assert_eq!((store.note(one, Kind::Promises).unwrap(), store.notes().unwrap()), (None, 0));
         store.put_note(one, Kind::Promises, b"first").unwrap();
         store.put_note(one, Kind::Promises, b"then").unwrap();
-        store.put_note(one, Kind::Back, b"").unwrap();
-        assert!(store.put_note(one, Kind::Back, &[0; note::BODY_MAX + 1]).is_err());
+        store.put_note(two, Kind::Unsettled, b"").unwrap();
+        assert!(store.put_note(two, Kind::Unsettled, &[0; note::BODY_MAX + 1]).is_err());
         drop(store);
         let store = open();
         assert_eq!(store.note(one, Kind::Promises).unwrap().unwrap(), b"then");
-        assert_eq!(store.note(one, Kind::Back).unwrap().unwrap(), b"");
+        assert_eq!(store.note(two, Kind::Unsettled).unwrap().unwrap(), b"");
         assert_eq!(store.note(one, Kind::Unsettled).unwrap(), None);
         let file = |l: Lineage, k| at.join(path(l, k));
         std::fs::copy(file(one, Kind::Promises), file(two, Kind::Promises)).unwrap();

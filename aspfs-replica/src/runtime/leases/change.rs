@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vefs::Ve;
-use vefs::change::{Policy, ReplicaOf};
+use vefs::change::{Need, Policy, ReplicaOf};
 use vefs::format::note::Kind;
 
 use super::super::operate::{OperateError, cannot, with_replica};
 use super::super::talk::{Question as Talk, Reply as Said};
 use super::super::{Inner, Led, Runtime};
-use super::hold::{as_note, nodes_of, note_back};
+use super::hold::as_note;
 use super::lessors_of;
 use crate::member::{No, Question, Reply};
 use crate::node::NodeId;
@@ -25,22 +25,19 @@ const HEARD: Duration = Duration::from_secs(15);
 impl Runtime {
     /// Gives a VE another policy: durable when this returns, and in force. Nothing is changed where it is an error.
     pub fn change_policy(&self, ve: &Arc<Ve>, policy: Policy) -> Result<(), OperateError> {
-        self.change(ve, policy, None)
-    }
-
-    /// As [`Runtime::change_policy`]; `about`: the node whose part an administrator names by it.
-    fn change(&self, ve: &Arc<Ve>, policy: Policy, about: Option<NodeId>) -> Result<(), OperateError> {
         let inner = self.inner();
         if inner.terms.is_some() && ve.is_writer() {
             let (now, next) = (lessors_of(&ve.policy()?), lessors_of(&policy));
             self.may_require(ve, &now, &next)?;
         }
-        inner.change_policy(ve, policy, about)
+        let policies = inner.policies(ve.id());
+        let _one = policies.lock();
+        inner.write_policy(ve, policy)
     }
 
     /// Makes a node a replica of a VE, or changes how it is one. What is said of it now counts, and not what it was before a promotion.
     pub fn set_replica(&self, ve: &Arc<Ve>, replica: ReplicaOf) -> Result<(), OperateError> {
-        self.change(ve, with_replica(&ve.policy()?, replica), Some(NodeId(replica.node)))
+        self.change_policy(ve, with_replica(&ve.policy()?, replica))
     }
 
     /// A node is no replica of a VE any more. `is_off`: an administrator's word that it does not run, and will not be promoted as it is.
@@ -52,7 +49,7 @@ impl Runtime {
             if is_off {
                 led.lease.excuse(node);
             } else {
-                policy.replicas.iter_mut().filter(|r| r.node == node.0).for_each(|r| r.required = false);
+                policy.replicas.iter_mut().filter(|r| r.node == node.0).for_each(|r| r.need = Need::Optional);
                 self.change_policy(ve, policy.clone())?;
             }
             if !is_heard(&led) {
@@ -64,7 +61,7 @@ impl Runtime {
         // It may have become another one meanwhile.
         let mut policy = ve.policy()?;
         policy.replicas.retain(|r| r.node != node.0);
-        self.change(ve, policy, Some(node))
+        self.change_policy(ve, policy)
     }
 
     fn may_require(&self, ve: &Ve, now: &BTreeSet<NodeId>, next: &BTreeSet<NodeId>) -> Result<(), OperateError> {
@@ -118,26 +115,8 @@ fn is_heard(led: &Led) -> bool {
 }
 
 impl Inner {
-    /// Another policy, with what has to be noted before where it changes who has to promise. Of the node that it is about nothing else is remembered.
-    fn change_policy(
-        self: &Arc<Self>,
-        ve: &Arc<Ve>,
-        policy: Policy,
-        about: Option<NodeId>,
-    ) -> Result<(), OperateError> {
-        let policies = self.policies(ve.id());
-        let _one = policies.lock();
-        self.write_policy(ve, policy)?;
-        let Some(node) = about else { return Ok(()) };
-        // Under the same hold: whoever requires nodes that are back asks the note with it. Killed in between, it asks an old note, and the
-        // administrator had no answer.
-        let lineage = ve.identity().lineage;
-        let mut back = self.store.note(lineage, Kind::Back)?.and_then(|b| nodes_of(&b)).unwrap_or_default();
-        if back.remove(&node) { Ok(note_back(self, lineage, &back)?) } else { Ok(()) }
-    }
-
-    /// As [`Inner::change_policy`], by whoever holds the lock of policies. In this order: what has to promise is noted, counts for the right to write, and
-    /// is journalled: nobody can act on it before.
+    /// Another policy, by whoever holds the lock of policies. In this order: what has to promise is noted, counts for the right to write, and is
+    /// journalled: nobody can act on it before.
     pub(super) fn write_policy(self: &Arc<Self>, ve: &Arc<Ve>, policy: Policy) -> Result<(), OperateError> {
         let (now, next) = (lessors_of(&ve.policy()?), lessors_of(&policy));
         if self.terms.is_some() && now != next {

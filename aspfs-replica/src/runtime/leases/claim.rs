@@ -18,7 +18,7 @@ use super::super::operate::{ASKED, OperateError, Promoted, cannot};
 use super::super::peers::named;
 use super::super::promotion::{Insists, PATIENCE, whole};
 use super::super::talk::{Question as Talk, Reply as Said};
-use super::hold::{as_note, nodes_of, note_back};
+use super::hold::as_note;
 use super::{Claimed, lessors_of};
 use crate::arbiter::lease::Terms;
 use crate::member::{No, Question, Reply};
@@ -123,18 +123,9 @@ impl Inner {
         following.and_then(|f| f.figures().heard).is_some_and(|heard| heard > began)
     }
 
-    /// Notes what has to be remembered of a promotion before its role is: who has to promise changes by it, and who is to be required
-    /// again.
-    pub(in crate::runtime) fn note_promotion(&self, ve: &Ve, former: Option<NodeId>) -> vefs::Result<()> {
-        let lineage = ve.identity().lineage;
-        let policy = ve.policy()?;
-        self.store.put_note(lineage, Kind::Unsettled, &as_note(&lessors_of(&policy)))?;
-        let me = self.cluster.node();
-        let was_required = policy.replicas.iter().any(|r| r.node == me.0 && r.required);
-        let mut back = self.store.note(lineage, Kind::Back)?.and_then(|b| nodes_of(&b)).unwrap_or_default();
-        back.extend(former.filter(|_| was_required));
-        back.remove(&me);
-        note_back(self, lineage, &back)
+    /// Notes what has to be remembered of a promotion before its role is: who has to promise changes by it.
+    pub(in crate::runtime) fn note_promotion(&self, ve: &Ve) -> vefs::Result<()> {
+        self.store.put_note(ve.identity().lineage, Kind::Unsettled, &as_note(&lessors_of(&ve.policy()?)))
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, block_in_place, spawn_blocking};
+use vefs::change::Need;
 use vefs::codec;
 use vefs::format::note::Kind;
 use vefs::format::role::RoleKind;
@@ -15,7 +16,7 @@ use vefs::ids::{Epoch, Lineage, TxnNo, VeId};
 use super::super::operate::OperateError;
 use super::super::talk::{Question as Talk, Reply as Said};
 use super::super::{Inner, Led};
-use super::lessors_of;
+use super::{lessors_of, returning_of};
 use crate::arbiter::lease::{Action, Lessee, Needs, Terms, Whom};
 use crate::member::{No, Question, Reply};
 use crate::node::NodeId;
@@ -53,8 +54,6 @@ struct Holding {
     telling: BTreeSet<NodeId>,
     /// The note about it is on disk.
     unsettled: bool,
-    /// Who is to be required again.
-    back: BTreeSet<NodeId>,
     /// The one that is being required, and whether it is.
     requiring: Option<(NodeId, JoinHandle<bool>)>,
     /// Until when a node that could not be required is left alone.
@@ -100,10 +99,10 @@ impl Holding {
             block_in_place(|| strong.store.note(lineage, kind)).unwrap_or_else(|e| {
                 tracing::error!(%ve, error = %e, "reading a note");
                 // The careful way: nothing is known to be settled, and those of now are those of before.
-                (kind == Kind::Unsettled).then(|| as_note(&led.lease.state.lock().lessors.0))
+                Some(as_note(&led.lease.state.lock().lessors.0))
             })
         };
-        let (former, back) = (note(Kind::Unsettled), note(Kind::Back));
+        let former = note(Kind::Unsettled);
         let unsettled = former.is_some();
         let lessors = led.lease.state.lock().lessors.clone();
         let (me, now) = (strong.cluster.node(), led.exposed.now());
@@ -114,12 +113,11 @@ impl Holding {
             lessee.unsettled(head);
             lessee.set_required(lessors.0.clone(), head);
         }
-        let back = back.and_then(|b| nodes_of(&b)).unwrap_or_default();
         let (said, telling, excused, left_alone) = (None, BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
         #[rustfmt::skip]
         let this = Holding {
-            inner, led, ve, lineage, epoch, terms, lessee, lessors, excused, said, telling, unsettled, back, requiring: None,
-            left_alone, answers,
+            inner, led, ve, lineage, epoch, terms, lessee, lessors, excused, said, telling, unsettled, requiring: None, left_alone,
+            answers,
         };
         Some(this)
     }
@@ -248,14 +246,13 @@ impl Holding {
         }
         let now = self.led.exposed.now();
         if let Some((node, done)) = self.requiring.take() {
-            if done.await.unwrap_or(false) {
-                self.back.remove(&node);
-            } else {
+            if !done.await.unwrap_or(false) {
                 self.left_alone.insert(node, now + REQUIRE_AGAIN);
             }
         }
         self.left_alone.retain(|_, until| now < *until);
-        if self.back.is_empty() || self.unsettled || !self.led.exposed.may_write() {
+        let returning = self.led.lease.state.lock().returning.clone();
+        if returning.is_empty() || self.unsettled || !self.led.exposed.may_write() {
             return;
         }
         let head = self.led.ve.durable_position().txn.0;
@@ -267,15 +264,15 @@ impl Holding {
                     && f.acked.is_some_and(|p| p.epoch.term() == self.epoch.term() && p.txn.0 + NEAR >= head)
             })
         };
-        let Some(node) = self.back.iter().filter(|n| !self.left_alone.contains_key(n)).find(is_back).copied() else {
+        let Some(node) = returning.iter().filter(|n| !self.left_alone.contains_key(n)).find(is_back).copied() else {
             return;
         };
         let Some(inner) = self.inner.upgrade() else { return };
         let Ok(permit) = inner.requiring.clone().try_acquire_owned() else { return };
-        let (led, lineage) = (self.led.clone(), self.lineage);
+        let led = self.led.clone();
         let running = spawn_blocking(move || {
             let _permit = permit;
-            let done = require(&inner, &led, node, lineage);
+            let done = require(&inner, &led, node);
             done.inspect_err(|e| tracing::error!(ve = %led.ve.id(), %node, error = %e, "requiring a replica again"))
                 .is_ok()
         });
@@ -316,29 +313,17 @@ pub(super) fn as_note(nodes: &BTreeSet<NodeId>) -> Vec<u8> {
     codec::encode(&nodes)
 }
 
-fn require(inner: &Arc<Inner>, led: &Led, node: NodeId, lineage: Lineage) -> Result<(), OperateError> {
+fn require(inner: &Arc<Inner>, led: &Led, node: NodeId) -> Result<(), OperateError> {
     let policies = inner.policies(led.ve.id());
     let _one = policies.lock();
-    // An administrator may have said meanwhile what it is to be.
-    let mut left = inner.store.note(lineage, Kind::Back)?.and_then(|b| nodes_of(&b)).unwrap_or_default();
-    if !left.remove(&node) {
-        return Ok(());
-    }
     let mut policy = led.ve.policy()?;
-    if let Some(replica) = policy.replicas.iter_mut().find(|r| r.node == node.0 && !r.required) {
-        replica.required = true;
+    // An administrator may have said meanwhile what it is to be.
+    if let Some(replica) = policy.replicas.iter_mut().find(|r| r.node == node.0 && r.need == Need::Returning) {
+        replica.need = Need::Required;
         inner.write_policy(&led.ve, policy)?;
         tracing::info!(ve = %led.ve.id(), %node, "is back, and required again");
     }
-    Ok(note_back(inner, lineage, &left)?)
-}
-
-/// These nodes are to be required again when they are back.
-pub(super) fn note_back(inner: &Inner, lineage: Lineage, nodes: &BTreeSet<NodeId>) -> vefs::Result<()> {
-    if nodes.is_empty() {
-        return inner.store.drop_note(lineage, Kind::Back);
-    }
-    inner.store.put_note(lineage, Kind::Back, &as_note(nodes))
+    Ok(())
 }
 
 impl Led {
@@ -346,5 +331,6 @@ impl Led {
     pub(in crate::runtime) fn set_lessors(&self, policy: &vefs::change::Policy) {
         let from: TxnNo = self.ve.position().txn;
         self.lease.set(lessors_of(policy), from);
+        self.lease.set_returning(returning_of(policy));
     }
 }

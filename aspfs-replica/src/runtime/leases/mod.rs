@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use vefs::change::Policy;
+use vefs::change::{Need, Policy};
 use vefs::clock::Clock;
 use vefs::format::note::Kind;
 use vefs::ids::{Epoch, Lineage, TxnNo};
@@ -44,7 +44,12 @@ pub(super) const REQUIRED_AT_ONCE: usize = 16;
 
 /// The nodes that have a say in who writes: the required replicas.
 pub(super) fn lessors_of(policy: &Policy) -> BTreeSet<NodeId> {
-    policy.replicas.iter().filter(|r| r.required).map(|r| NodeId(r.node)).collect()
+    policy.replicas.iter().filter(|r| r.is_required()).map(|r| NodeId(r.node)).collect()
+}
+
+/// The nodes that are to be required again when they are back.
+fn returning_of(policy: &Policy) -> BTreeSet<NodeId> {
+    policy.replicas.iter().filter(|r| r.need == Need::Returning).map(|r| NodeId(r.node)).collect()
 }
 
 /// A promotion of this node that is under way.
@@ -140,9 +145,16 @@ struct State {
     applied: bool,
     /// Enough nodes know who the required replicas are.
     settled: bool,
+    /// Who is to be required again.
+    returning: BTreeSet<NodeId>,
 }
 
 impl Lease {
+    /// These nodes are to be required again when they are back.
+    pub fn set_returning(&self, nodes: BTreeSet<NodeId>) {
+        self.state.lock().returning = nodes;
+    }
+
     /// The required replicas are these from a transaction on.
     pub fn set(&self, lessors: BTreeSet<NodeId>, from: TxnNo) {
         let mut state = self.state.lock();
