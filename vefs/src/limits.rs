@@ -41,6 +41,9 @@ pub const TXN_RECORDS_MAX: u32 = 100_000;
 /// Most payload bytes named by one transaction; the next operation after it starts a new one.
 pub const TXN_PAYLOAD_MAX: u64 = 256 << 20;
 
+/// Most payloads of one transaction that lie beside the journal; the next operation after it starts a new one. The hash of each of them is in the
+/// seal, which a replica gets in one frame.
+pub const TXN_BESIDE_MAX: usize = TXN_PAYLOAD_MAX as usize / INLINE_MAX;
 /// Most bytes of encoded bodies in one transaction; the next operation after it starts a new one.
 pub const TXN_BODIES_MAX: u64 = 32 << 20;
 

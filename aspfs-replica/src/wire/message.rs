@@ -227,8 +227,8 @@ impl Message {
             13 => Some(SLACK + HAVE_MAX),
             2 => Some(SLACK + STAGED_MAX * 32),
             4 => Some(limits::BODY_MAX + limits::INLINE_TOTAL_MAX + SLACK),
-            // A seal: a hash of 32 bytes for each of at most `TXN_PAYLOAD_MAX / INLINE_MAX` bulk payloads.
-            5 => Some(SLACK + 32 * (limits::TXN_PAYLOAD_MAX as usize / limits::INLINE_MAX + 1)),
+            // A seal: a hash of 32 bytes for each payload beside the journal.
+            5 => Some(SLACK + 32 * (limits::TXN_BESIDE_MAX + 1)),
             6 => Some(CHUNK_MAX + SLACK),
             _ => None,
         }

@@ -157,6 +157,32 @@ fn meets_passthrough(change: impl Fn(&Path), expected: &dyn Fn(Vec<u8>) -> Vec<u
     bed.finish();
 }
 
+/// A file that has left passthrough is known to the kernel twice where it has two names. What was changed through one of them was not seen through the
+/// other: its mode and owner stayed the old ones for the kernel's permission checks, and its link count for stat(2) (checks G8).
+#[test]
+fn attributes_of_a_file_that_left_passthrough_are_one() {
+    let Some((bed, ve, _source)) = bed() else { return };
+    let (one, other) = (ve.join("large"), ve.join("other"));
+    fs::hard_link(&one, &other).unwrap();
+    let (reader, _reader) = (File::open(&one).unwrap(), File::open(&other).unwrap());
+    writable(&one).write_all_at(b"new", 0).unwrap();
+    assert_eq!(bed.counted().moved, 1);
+    let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
+    for n in 0..3 {
+        let (a, b, c) = (0o600 + n, 0o640 + n, 0o444 + n);
+        fs::set_permissions(&other, fs::Permissions::from_mode(a)).unwrap();
+        assert_eq!((mode(&one), mode(&other)), (a, a), "by the other name, {n}");
+        fs::set_permissions(&one, fs::Permissions::from_mode(b)).unwrap();
+        assert_eq!((mode(&one), mode(&other)), (b, b), "by the one that moved, {n}");
+        reader.set_permissions(fs::Permissions::from_mode(c)).unwrap();
+        assert_eq!((mode(&one), mode(&other)), (c, c), "by a descriptor of before, {n}");
+    }
+    fs::remove_file(&other).unwrap();
+    assert_eq!(fs::metadata(&one).unwrap().nlink(), 1);
+    drop((reader, _reader));
+    bed.finish();
+}
+
 #[test]
 fn writing_what_is_read_by_passthrough() {
     meets_passthrough(|path| writable(path).write_all_at(b"new", 100).unwrap(), &|mut bytes| {

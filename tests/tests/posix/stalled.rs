@@ -228,6 +228,30 @@ fn stalled_writers_survive_the_daemon() {
     }
 }
 
+/// The kernel numbers the requests of each mount from the beginning, and what an earlier mount of the VE was answered stands in the journal for long. A
+/// request that a killed daemon had taken and not carried out was given the answer to the earlier mount's of the same number: done, and nothing was
+/// (checks G7, G31).
+#[test]
+fn the_answers_of_an_earlier_mount_are_none_of_this_one() {
+    let Some((bed, ve)) = bed() else { return };
+    let file = File::create(ve.join("earlier")).unwrap();
+    (0..600).for_each(|n| file.write_all_at(b"x", n).unwrap());
+    drop(file);
+    bed.umount(VE);
+    let ve = bed.mount(VE, &[]);
+    let writers = writers(&ve, 2 * KINDS);
+    bed.verdict("wait");
+    let told = while_parked(&bed, &writers, |ended| {
+        bed.kill();
+        bed.run();
+        bed.until_parked(writers.len() as u64);
+        assert_eq!(ended.load(Ordering::SeqCst), 0, "somebody was answered");
+        bed.verdict("go");
+    });
+    all_done(writers, told);
+    bed.finish();
+}
+
 /// Programs that change something and wait for that.
 fn stalled_programs(bed: &Bed, ve: &Path, count: usize) -> Vec<Child> {
     for n in 0..count {

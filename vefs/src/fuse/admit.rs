@@ -79,7 +79,7 @@ fn answer<T: Send + 'static>(fs: &Arc<Fs>, asker: Asker, reply: impl Answer<T>, 
 
 impl Fs {
     fn admission(&self, asker: Asker, len: u64) -> Admission {
-        let done = asker.again() && self.ve.answered(asker.number()).is_some();
+        let done = asker.again() && self.ve.answered(self.number(asker)).is_some();
         if done { Admission::Go } else { self.parked.admission(len) }
     }
 }

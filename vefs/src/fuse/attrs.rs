@@ -46,8 +46,8 @@ impl Fs {
     }
 
     fn shown(&self, node: NodeId, inode: &crate::types::Inode) -> (fuser::FileAttr, std::time::Duration) {
-        let retired = self.nodes.lock().is_retired(node);
-        let ttl = if retired { std::time::Duration::ZERO } else { convert::FOR_EVER };
+        let twice = self.nodes.lock().is_twice(node.ino());
+        let ttl = if twice { std::time::Duration::ZERO } else { convert::FOR_EVER };
         (convert::attributes(node.ino().0, inode), ttl)
     }
 

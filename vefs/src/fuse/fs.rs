@@ -47,6 +47,8 @@ pub struct Fs {
     pub(super) parked: Arc<Parked>,
     pub(super) pages: Pages,
     pub(super) reaping: Arc<Reaping>,
+    /// Tells this mount's requests from those of the VE's other mounts.
+    pub(super) salt: u64,
     /// Refuses every change with EROFS.
     pub(super) read_only: bool,
     /// The kernel can write past its cache and keep that coherent.
@@ -82,6 +84,12 @@ impl Fs {
         self.readers.serve(self.gate.read(), true)
     }
 
+    /// The number under which a request's answer is remembered. The kernel numbers the requests of each mount from the beginning; what an earlier
+    /// mount's request of the same number was answered is in the journal, too.
+    pub(super) fn number(&self, asker: Asker) -> u64 {
+        asker.number() ^ self.salt
+    }
+
     /// An inode with the node id that the kernel is to know it by.
     pub(super) fn found(&self, ino: InodeNo, inode: Inode) -> Found {
         let node = self.nodes.lock().node(ino);
@@ -95,12 +103,12 @@ impl Fs {
         }
         if asker.again() {
             count(&self.counters.resent, 1);
-            if let Some(memo) = self.ve.answered(asker.number()) {
+            if let Some(memo) = self.ve.answered(self.number(asker)) {
                 count(&self.counters.answered_before, 1);
                 return self.again(memo);
             }
         }
-        let request = ve::Request { unique: asker.number(), since: asker.since };
+        let request = ve::Request { unique: self.number(asker), since: asker.since };
         let erased = self.reaping.times();
         let done = self.ve.execute(op, request).or_else(|e| self.with_room(e, erased, || self.ve.execute(op, request)));
         done.map_err(|e| self.errno(&e))

@@ -25,6 +25,8 @@ const SLOT: usize = 128;
 const MESSAGE_MAX: usize = 1024;
 /// Where in the head the time lies from which on pages may be dirty: nanoseconds of `CLOCK_BOOTTIME`, 0 for none.
 const FETCHED: usize = 24;
+/// Where in the head the salt lies.
+const SALT: usize = 32;
 /// More slots than a mount can come to need are a sign of damage.
 const SLOTS_MAX: u64 = 4 << 20;
 /// Requests remembered per slot: more than a mount has threads.
@@ -116,6 +118,8 @@ pub struct Exchange {
     pub request: Vec<u8>,
     /// What it was answered.
     pub reply: Vec<u8>,
+    /// What tells the mount's requests from those of the VE's other mounts; 0 of a daemon that did not know of it.
+    pub salt: u64,
 }
 
 /// What a memfd held when it was taken over.
@@ -158,9 +162,13 @@ impl Kept {
         if request > MESSAGE_MAX || reply > MESSAGE_MAX || request == 0 || reply == 0 {
             return Err(KeptError::Damaged("its messages' lengths"));
         }
-        let exchange =
-            Exchange { request: head[64..64 + request].to_vec(), reply: head[64 + MESSAGE_MAX..][..reply].to_vec() };
-        let fetched = u64::from(word(FETCHED)) | u64::from(word(FETCHED + 4)) << 32;
+        let long = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
+        let exchange = Exchange {
+            request: head[64..64 + request].to_vec(),
+            reply: head[64 + MESSAGE_MAX..][..reply].to_vec(),
+            salt: long(SALT),
+        };
+        let fetched = long(FETCHED);
         let fetched = (fetched != 0).then(|| Duration::from_nanos(fetched));
         let count = len.saturating_sub(HEAD) / SLOT as u64;
         if count > SLOTS_MAX {
@@ -194,6 +202,7 @@ impl Kept {
         {
             head[at..at + 4].copy_from_slice(&v.to_le_bytes());
         }
+        head[SALT..SALT + 8].copy_from_slice(&exchange.salt.to_le_bytes());
         head[64..][..exchange.request.len()].copy_from_slice(&exchange.request);
         head[64 + MESSAGE_MAX..][..exchange.reply.len()].copy_from_slice(&exchange.reply);
         Ok(self.write_at(&head, 0)?)
@@ -247,7 +256,7 @@ mod tests {
         let fd = memfd();
         let Left { kept, exchange, fetched, slots } = Kept::read(fd.try_clone().unwrap()).unwrap();
         assert_eq!((exchange, fetched, slots.len()), (None, None, 0));
-        let exchange = Exchange { request: vec![1; 104], reply: vec![2; 80] };
+        let exchange = Exchange { request: vec![1; 104], reply: vec![2; 80], salt: u64::MAX - 1 };
         kept.put_exchange(&exchange).unwrap();
         kept.put_fetched(Some(Duration::new(5, 6))).unwrap();
         let slot = Slot {
@@ -278,7 +287,7 @@ mod tests {
         }
         let fd = memfd();
         let kept = Kept::read(fd.try_clone().unwrap()).unwrap().kept;
-        kept.put_exchange(&Exchange { request: vec![1], reply: vec![2] }).unwrap();
+        kept.put_exchange(&Exchange { request: vec![1], reply: vec![2], salt: 0 }).unwrap();
         pwrite(&fd, &7u32.to_le_bytes(), 8).unwrap();
         assert!(matches!(Kept::read(fd), Err(KeptError::Format(7))));
     }

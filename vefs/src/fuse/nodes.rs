@@ -73,6 +73,8 @@ impl From<KeptError> for Refused {
 pub trait Backings {
     /// Makes an object a backing file; `None` when that is not possible, which costs speed and nothing else.
     fn register(&self, object: Hash) -> Option<u32>;
+    /// Whether this one is the file that lies under its object's name now, for all that is known.
+    fn is_current(&self, backing: u32) -> bool;
     /// Gives one back.
     fn release(&self, backing: u32, object: Hash);
 }
@@ -104,7 +106,13 @@ impl Nodes {
         NodeId(if aliased { ino.0 | SECOND } else { ino.0 })
     }
 
-    /// Whether this node id was left behind: its attributes must not be cached and it must not be opened.
+    /// Whether the kernel may have this inode under two node ids. What it does through one of them changes no attributes that it caches for the
+    /// other, so it must cache neither's.
+    pub fn is_twice(&self, ino: InodeNo) -> bool {
+        self.slots.get(&ino).is_some_and(|(_, s)| s.aliased)
+    }
+
+    /// Whether this node id was left behind: it must not be opened.
     pub fn is_retired(&self, node: NodeId) -> bool {
         !node.is_second() && self.node(node.ino()) != node
     }
@@ -144,23 +152,26 @@ impl Nodes {
             self.before_change(node)?;
         }
         let mut slot = self.slots.get(&ino).map_or_else(|| fresh(ino), |(_, s)| s.clone());
+        let (mut opened, mut former) = (Opened::Cached, None);
         if !write && slot.cached == 0 && !slot.written && !node.is_second() {
             if slot.passthrough == 0 {
-                choose_backing(&mut slot, whole(), kernel);
+                former = choose_backing(&mut slot, whole(), kernel);
             }
             if slot.backing != 0 {
-                slot.passthrough += 1;
-                let opened = Opened::Passthrough(slot.backing);
-                remember(&mut slot, request, opened);
-                self.put(slot, kernel)?;
-                return Ok(opened);
+                opened = Opened::Passthrough(slot.backing);
             }
         }
-        slot.written |= write;
-        slot.cached += 1;
-        remember(&mut slot, request, Opened::Cached);
+        match opened {
+            Opened::Passthrough(_) => slot.passthrough += 1,
+            _ => (slot.written, slot.cached) = (slot.written || write, slot.cached + 1),
+        }
+        remember(&mut slot, request, opened);
         self.put(slot, kernel)?;
-        Ok(Opened::Cached)
+        // Not before it is kept that it is used no more: the next daemon would go on with what the kernel does not have.
+        if let Some((backing, object)) = former {
+            kernel.release(backing, object);
+        }
+        Ok(opened)
     }
 
     /// Before content is changed through a node: moves an inode that is open in passthrough to its second node id.
@@ -275,21 +286,19 @@ impl Nodes {
     }
 }
 
-/// Sees to it that the slot's backing file is this object, or none.
-fn choose_backing(slot: &mut Slot, object: Option<Hash>, kernel: &dyn Backings) {
-    if slot.backing != 0 && object == Some(slot.object) {
-        return;
+/// Sees to it that the slot's backing file is this object as it is now, or none. Gives the one that is to be given back.
+fn choose_backing(slot: &mut Slot, object: Option<Hash>, kernel: &dyn Backings) -> Option<(u32, Hash)> {
+    if slot.backing != 0 && object == Some(slot.object) && kernel.is_current(slot.backing) {
+        return None;
     }
-    if slot.backing != 0 {
-        kernel.release(slot.backing, slot.object);
-        slot.backing = 0;
-    }
+    let former = (std::mem::take(&mut slot.backing), slot.object);
     if let Some(object) = object
         && let Some(backing) = kernel.register(object)
     {
         slot.backing = backing;
         slot.object = object;
     }
+    (former.0 != 0).then_some(former)
 }
 
 fn remember(slot: &mut Slot, request: u64, opened: Opened) {

@@ -7,6 +7,8 @@ use super::*;
 struct Kernel {
     next: RefCell<u32>,
     live: RefCell<Vec<u32>>,
+    /// Those from this number on are of after the last repair.
+    current: u32,
 }
 
 impl Backings for Kernel {
@@ -15,6 +17,10 @@ impl Backings for Kernel {
         let id = *self.next.borrow();
         self.live.borrow_mut().push(id);
         Some(id)
+    }
+
+    fn is_current(&self, backing: u32) -> bool {
+        backing >= self.current
     }
 
     fn release(&self, backing: u32, _: Hash) {
@@ -35,7 +41,7 @@ impl World {
     fn new() -> World {
         let fd = rustix::fs::memfd_create("kept", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
         let kept = Kept::read(fd.try_clone().unwrap()).unwrap().kept;
-        kept.put_exchange(&crate::fuse::kept::Exchange { request: vec![1], reply: vec![1] }).unwrap();
+        kept.put_exchange(&crate::fuse::kept::Exchange { request: vec![1], reply: vec![1], salt: 0 }).unwrap();
         World { fd, nodes: Nodes::new(kept, Vec::new()), kernel: Kernel::default(), request: 0 }
     }
 
@@ -72,6 +78,23 @@ fn opens_of_one_node_share_a_backing_file() {
     // It is idle now, and found again.
     assert!(matches!(w.open(FILE, false), Ok(Opened::Passthrough(1))));
     assert_eq!(w.kernel.live.borrow().len(), 1);
+}
+
+/// An object was found damaged and repaired, while its backing file was kept for the next one who opens the file: everybody read the damaged bytes
+/// until the mount ended, since the good ones lie in another file under the same name (checks G13).
+#[test]
+fn a_repaired_object_is_opened_anew() {
+    let mut w = World::new();
+    assert!(matches!(w.open(FILE, false), Ok(Opened::Passthrough(1))));
+    w.kernel.current = 2;
+    // Somebody reads it: all opens of a node have one backing file.
+    assert!(matches!(w.open(FILE, false), Ok(Opened::Passthrough(1))));
+    w.release(FILE, true);
+    w.release(FILE, true);
+    assert!(matches!(w.open(FILE, false), Ok(Opened::Passthrough(2))));
+    assert_eq!(*w.kernel.live.borrow(), [2], "the former one was given back");
+    w.take_over();
+    assert!(matches!(w.open(FILE, false), Ok(Opened::Passthrough(2))));
 }
 
 #[test]

@@ -40,7 +40,14 @@ pub struct Registry {
     device: Arc<OwnedFd>,
     objects: Arc<Objects>,
     store: ObjectStore,
-    pins: Mutex<HashMap<u32, Pin>>,
+    backings: Mutex<HashMap<u32, Backing>>,
+}
+
+/// A backing file that the kernel has.
+struct Backing {
+    _pin: Pin,
+    /// How often objects had been repaired when it was opened; not known of what an earlier daemon opened.
+    repairs: Option<u64>,
 }
 
 impl Registry {
@@ -51,19 +58,19 @@ impl Registry {
         store: ObjectStore,
         live: impl Iterator<Item = (u32, Hash)>,
     ) -> Registry {
-        let pins = live.map(|(id, object)| (id, store.pin(object))).collect();
-        Registry { device, objects, store, pins: Mutex::new(pins) }
+        let backings = live.map(|(id, object)| (id, Backing { _pin: store.pin(object), repairs: None })).collect();
+        Registry { device, objects, store, backings: Mutex::new(backings) }
     }
 }
 
 impl Backings for Registry {
     fn register(&self, object: Hash) -> Option<u32> {
         // Pinned before it is opened: what is open to the kernel is not collected (promise G26).
-        let pin = self.store.pin(object);
+        let backing = Backing { _pin: self.store.pin(object), repairs: Some(self.store.repairs()) };
         let id = self.objects.open(object).and_then(|file| BackingId::create_raw(&*self.device, &file));
         match id {
             Ok(id) => {
-                self.pins.lock().insert(id, pin);
+                self.backings.lock().insert(id, backing);
                 Some(id)
             }
             Err(e) => {
@@ -73,10 +80,15 @@ impl Backings for Registry {
         }
     }
 
+    fn is_current(&self, backing: u32) -> bool {
+        let repairs = Some(self.store.repairs());
+        self.backings.lock().get(&backing).is_some_and(|b| b.repairs == repairs)
+    }
+
     fn release(&self, backing: u32, object: Hash) {
         if let Err(e) = sys::close_backing(self.device.as_fd(), backing) {
             tracing::warn!(backing, %object, error = %e, "giving a backing file back");
         }
-        self.pins.lock().remove(&backing);
+        self.backings.lock().remove(&backing);
     }
 }

@@ -33,6 +33,7 @@ use super::readers::Readers;
 use super::reaping::Reaping;
 use super::sys;
 use super::tree::Tree;
+use crate::entropy::{Entropy, SystemEntropy};
 use crate::errno::Errno as Posix;
 use crate::error::Error as CoreError;
 use crate::ids::VeId;
@@ -180,6 +181,7 @@ pub(super) fn serve(
             read_init(&device)?
         }
     };
+    let salt = exchange.as_ref().map_or_else(|| SystemEntropy.next_u64(), |e| e.salt);
     let nodes = Nodes::new(kept, slots);
     let device = Arc::new(device);
     let registry = Registry::new(device.clone(), host.objects.clone(), host.store.clone(), nodes.backings());
@@ -200,6 +202,7 @@ pub(super) fn serve(
         readers: Readers::new(super::THREADS, &host.watch, Some(Linger::new(device.clone()))),
         pages: Pages::new(kept_times, fetched),
         reaping: reaping.clone(),
+        salt,
         read_only,
         direct: Default::default(),
     });
@@ -209,7 +212,7 @@ pub(super) fn serve(
     let (session, reply) = handshake(fs, &request)?;
     let _ = notifier.set(session.notifier());
     sys::dup_over(device.as_fd(), session.as_fd()).map_err(failed("putting the FUSE device in place"))?;
-    agree(&device, exchange, &kept_again, request, reply)?;
+    agree(&device, exchange, &kept_again, Exchange { request, reply, salt })?;
     if let Tree::Live(ve) = &tree {
         let waker = Arc::downgrade(&parked);
         ve.set_waker(Some(Box::new(move || waker.upgrade().iter().for_each(Parked::wake))));
@@ -246,21 +249,15 @@ fn run(session: Session<Adapter>, tree: Tree, parked: Arc<Parked>) -> Result<Joi
 }
 
 /// Gives the kernel the answer to its INIT, or makes sure that it is the one that it has had, and asks for what was not answered.
-fn agree(
-    device: &OwnedFd,
-    exchange: Option<Exchange>,
-    kept: &Kept,
-    request: Vec<u8>,
-    reply: Vec<u8>,
-) -> Result<(), ServeError> {
-    let Some(before) = exchange else {
-        kept.put_exchange(&Exchange { request, reply: reply.clone() })?;
-        return write_device(device.as_fd(), &reply).map_err(failed("answering the kernel's INIT"));
+fn agree(device: &OwnedFd, before: Option<Exchange>, kept: &Kept, now: Exchange) -> Result<(), ServeError> {
+    let Some(before) = before else {
+        kept.put_exchange(&now)?;
+        return write_device(device.as_fd(), &now.reply).map_err(failed("answering the kernel's INIT"));
     };
-    if before.reply != reply {
+    if before.reply != now.reply {
         return Err(ServeError::Agreement);
     }
-    match write_device(device.as_fd(), &reply) {
+    match write_device(device.as_fd(), &now.reply) {
         // The kernel has had it.
         Err(e) if e.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => {}
         other => other.map_err(failed("answering the kernel's INIT"))?,

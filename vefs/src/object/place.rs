@@ -268,6 +268,14 @@ impl ObjectStore {
         if got != hash {
             return Err(ObjectError::WrongBytes { hash, got });
         }
-        place(&self.shared, vec![staged], true)
+        let placed = place(&self.shared, vec![staged], true);
+        // Whatever came of it: another file may lie under the name by now.
+        self.shared.repairs.fetch_add(1, Ordering::AcqRel);
+        placed
+    }
+
+    /// How often an object's bytes were replaced in this run: what was opened before that may read damaged ones.
+    pub fn repairs(&self) -> u64 {
+        self.shared.repairs.load(Ordering::Acquire)
     }
 }

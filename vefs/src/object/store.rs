@@ -27,6 +27,8 @@ pub(crate) struct Shared {
     marks: Mutex<Marks>,
     /// Number of the next staging file.
     pub next: AtomicU64,
+    /// How often an object's bytes were replaced by good ones.
+    pub repairs: AtomicU64,
 }
 
 #[derive(Default)]
@@ -158,7 +160,8 @@ impl ObjectStore {
     /// The objects of `storage`. Nothing is read.
     pub fn new(storage: Arc<dyn Storage>) -> ObjectStore {
         let stripes = std::array::from_fn(|_| Mutex::new(()));
-        let shared = Shared { storage, stripes, marks: Mutex::default(), next: AtomicU64::new(0) };
+        let shared =
+            Shared { storage, stripes, marks: Mutex::default(), next: AtomicU64::new(0), repairs: AtomicU64::new(0) };
         ObjectStore { shared: Arc::new(shared) }
     }
 

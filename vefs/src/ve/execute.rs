@@ -50,8 +50,7 @@ impl Ve {
     /// [`Ve::sync`] or a tick.
     pub fn execute(&self, op: &Op, request: Request) -> Result<Reply> {
         let now = self.shared.clock.wall();
-        let mut s = self.state.lock();
-        s.journal.check()?;
+        let mut s = self.recording()?;
         let ctx = Context { now, usage: s.tables.usage, settings: &s.settings, payload: s.next_payload() };
         let plan = plan::plan(&s.tables, &ctx, op)?;
         if plan.changes.is_empty() {
@@ -80,8 +79,7 @@ impl Ve {
     /// none is erased.
     pub fn reap(&self, inos: &[InodeNo]) -> Result<()> {
         let now = self.shared.clock.wall();
-        let mut s = self.state.lock();
-        s.journal.check()?;
+        let mut s = self.recording()?;
         let mut changes = Vec::with_capacity(inos.len() + 1);
         let (mut bytes, mut inodes) = (0i64, 0i64);
         let distinct: BTreeSet<InodeNo> = inos.iter().copied().collect();
@@ -111,11 +109,20 @@ impl Ve {
         Ok(())
     }
 
+    /// The state, for a record to be planned on it. No transaction has more than one may have (a replica would refuse it each time it came): who left
+    /// a full one behind has the lock no more, and may not have sealed it yet.
+    pub(super) fn recording(&self) -> Result<MutexGuard<'_, State>> {
+        let mut s = self.state.lock();
+        s.journal.check()?;
+        if s.open.is_full() {
+            s.seal(&self.shared)?;
+        }
+        Ok(s)
+    }
+
     /// After a record: what has grown too large is sealed, or published.
     fn after(&self, s: MutexGuard<'_, State>) {
-        let full = s.open.records >= limits::TXN_RECORDS_MAX
-            || s.open.payload >= limits::TXN_PAYLOAD_MAX
-            || s.open.bodies >= limits::TXN_BODIES_MAX;
+        let full = s.open.is_full();
         // While something is being published already, more transactions would help nobody; only memory's limit counts.
         let bound =
             if s.tables.frozen.is_none() { self.shared.options.overlay_soft } else { self.shared.options.overlay_hard };
@@ -149,7 +156,7 @@ impl Ve {
 
     /// Changes the VE's settings.
     pub fn set_settings(&self, settings: Settings) -> Result<()> {
-        let mut s = self.state.lock();
+        let mut s = self.recording()?;
         let change = Change::PutSettings(settings.clone());
         s.record(&self.shared, Purpose::Operation, vec![change], None, Envelope::default())?;
         s.settings = settings;
@@ -179,7 +186,7 @@ impl State {
         PayloadId { txn: self.open.txn, offset: self.open.payload }
     }
 
-    /// Writes one record and applies it. After an error of the journal the VE is read-only; after any other nothing changed.
+    /// Writes one record, planned on what [`Ve::recording`] gave, and applies it. After an error of the journal the VE is read-only; after any other nothing changed.
     pub fn record(
         &mut self,
         shared: &crate::store::Shared,
@@ -295,3 +302,7 @@ fn written_place(written: &Written, inline: &[u8]) -> Option<Place> {
     let at = Location::Journal { segment: written.segment.clone(), offset, crc };
     Some(Place { len: inline.len() as u64, at })
 }
+
+#[cfg(test)]
+#[path = "execute_tests.rs"]
+mod tests;

@@ -268,7 +268,7 @@ impl Ve {
     /// Changes how the VE is replicated. EINVAL for a policy that cannot be.
     pub fn set_policy(&self, policy: crate::change::Policy) -> Result<()> {
         crate::change::validate::policy(&policy).map_err(|_| crate::errno::Errno::EINVAL)?;
-        let mut s = self.state.lock();
+        let mut s = self.recording()?;
         let change = Change::PutPolicy(policy);
         s.record(&self.shared, crate::change::Purpose::Operation, vec![change], None, Envelope::default())
     }

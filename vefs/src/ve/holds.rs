@@ -105,7 +105,7 @@ impl Ve {
             return Err(Errno::ENOENT.into());
         }
         let since = self.shared.clock.wall();
-        let mut s = self.state.lock();
+        let mut s = self.recording()?;
         let holds = holds(&s.tables)?;
         if holds.iter().any(|(n, _)| n == name) {
             return Err(Errno::EEXIST.into());
@@ -123,7 +123,7 @@ impl Ve {
 
     /// Releases a hold; ENOENT when there is none of this name.
     pub fn release(&self, name: &str) -> Result<()> {
-        let mut s = self.state.lock();
+        let mut s = self.recording()?;
         if s.tables.get(&Key::hold(name))?.is_none() {
             return Err(Errno::ENOENT.into());
         }

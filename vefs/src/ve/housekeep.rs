@@ -217,7 +217,7 @@ impl Ve {
         bytes: Vec<u8>,
         source: impl Fn(&State) -> Source,
     ) -> Result<bool> {
-        let mut s = self.state.lock();
+        let mut s = self.recording()?;
         if !unchanged(&s, ino, inode, extents)? {
             return Ok(false);
         }

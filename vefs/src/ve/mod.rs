@@ -49,6 +49,7 @@ use crate::error::Result;
 use crate::format::identity::Identity;
 use crate::ids::{Hash, Position, TxnNo, VeId};
 use crate::journal::Journal;
+use crate::limits;
 use crate::lock::Mutex;
 use crate::meta::rows::Head;
 use crate::state::tables::Tables;
@@ -143,6 +144,14 @@ impl Open {
         Open { txn: txn.next(), records: 0, payload: 0, bodies: 0, hasher, pending: Vec::new() }
     }
 
+    /// Whether the next record has to go into another transaction.
+    pub fn is_full(&self) -> bool {
+        self.records >= limits::TXN_RECORDS_MAX
+            || self.payload >= limits::TXN_PAYLOAD_MAX
+            || self.bodies >= limits::TXN_BODIES_MAX
+            || self.pending.len() >= limits::TXN_BESIDE_MAX
+    }
+
     /// Takes a record's body into the chain hash.
     pub fn absorb(&mut self, body: &[u8]) {
         self.hasher.update(&(body.len() as u64).to_le_bytes());
@@ -224,7 +233,8 @@ impl Ve {
         self.state.lock().answered.get(unique).cloned()
     }
 
-    /// Forgets remembered answers: the kernel has sent again what it wanted to.
+    /// Forgets remembered answers: the kernel has sent again what it wanted to. The journal and the answers' row have them still, so a later start may
+    /// remember them again: numbers of different mounts have to differ.
     pub fn forget_answers(&self) -> Result<()> {
         self.state.lock().answered.clear();
         Ok(())
