@@ -15,7 +15,7 @@ use super::sys;
 use crate::clock::Timestamp;
 use crate::errno::Errno;
 use crate::ids::InodeNo;
-use crate::types::{Inode, mode};
+use crate::types::{Inode, Kind, mode};
 
 /// Inode numbers are never used twice.
 pub const GENERATION: Generation = Generation(0);
@@ -133,7 +133,7 @@ pub fn nothing() -> Inode {
     }
 }
 
-/// Attributes of any directory.
-pub fn directory() -> Inode {
-    Inode { mode: mode::IFDIR, ..nothing() }
+/// Attributes of any inode of a kind.
+pub fn any(kind: Kind) -> Inode {
+    Inode { mode: kind.bits(), ..nothing() }
 }
