@@ -121,10 +121,13 @@ impl Peer {
         Ok((writer, FrameReader::new(self.0.clone(), recv)))
     }
 
-    /// Opens a stream for a VE's bulk payloads, which nothing comes back on. Waits likewise.
+    /// Opens a stream for a VE's bulk payloads, which nothing comes back on. Waits likewise. It says its kind at once: the peer hears of the stream when
+    /// the half that is not wanted is stopped, and waits for the kind no longer than its patience, whenever there will be bulk.
     pub async fn open_bulk(&self) -> Result<FrameWriter, NetError> {
         let (send, _) = self.0.open().await?;
-        Ok(FrameWriter::new(self.0.clone(), send).open(BULK))
+        let mut writer = FrameWriter::new(self.0.clone(), send).open(BULK);
+        writer.flush().await?;
+        Ok(writer)
     }
 
     /// Sends a request.

@@ -62,6 +62,24 @@ fn bytes_are_counted() {
     });
 }
 
+/// A stream of bulk is opened when a session begins, and the first bulk may come hours later. What the stream is stayed here until then, and the peer, which
+/// had heard of the stream all the same, gave up on it after its patience: the first large write cost the session.
+#[test]
+fn bulk_may_be_late() {
+    run(async {
+        let bed = Bed::new();
+        let (one, two) = bed.pair();
+        let peer = one.net.connect(two.id()).await.unwrap();
+        let mut writer = peer.open_bulk().await.unwrap();
+        tokio::time::sleep(settings().patience + settings().patience / 4).await;
+        assert_eq!(two.refused(Refusal::Slow), 0);
+        writer.send(frame(&Message::BulkPing)).await.unwrap();
+        let mut there = two.bulk().await;
+        assert_eq!(next(&mut there).await.unwrap(), Some(Message::BulkPing));
+        assert!(peer.is_live());
+    });
+}
+
 #[test]
 fn a_request_has_many_answers() {
     run(async {
