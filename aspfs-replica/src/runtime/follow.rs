@@ -1,20 +1,27 @@
 //! A VE that this node follows: its [machine](crate::apply), its store, and the streams that reach it.
 //!
-//! The machine's lock is held while a frame is taken, which journals but never flushes; flushes run beside it, and what comes of them
-//! is said on the stream whose session the machine names.
+//! The machine's lock is held while a frame is taken, which journals and may copy a file to make its object, for as long as the disk takes; flushes of the
+//! journal run beside it, and what comes of them is said on the stream whose session the machine names. Whoever only asks about the VE looks at what is
+//! [known], which waits for no disk.
+//!
+//! Locks, in order: the machine's, what is known. The table of all VEs that follow is never held while either is taken.
+
+mod known;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::mpsc;
 use tokio::task::block_in_place;
 use vefs::Ve;
 use vefs::clock::Clock;
-use vefs::ids::{Position, TxnNo, VeId};
+use vefs::ids::{TxnNo, VeId};
 
+pub use self::known::FollowFigures;
+use self::known::{Known, Taking};
 use crate::apply::{Action, Receiver};
 use crate::local::VeFollower;
 use crate::log::{FollowError, Follower};
@@ -33,14 +40,6 @@ struct Inner {
     follower: VeFollower,
     /// Of each session, whose it is and where its frames go.
     outs: BTreeMap<u64, (NodeId, mpsc::Sender<Vec<u8>>)>,
-    /// Who ships, and the last word about it.
-    primary: Option<NodeId>,
-    refusal: Option<Refusal>,
-    since: Option<Duration>,
-    heard: Option<Duration>,
-    /// The last comparison with the primary, and how many found a difference.
-    compared: Option<(TxnNo, bool)>,
-    differences: u64,
 }
 
 /// A VE that follows.
@@ -48,31 +47,9 @@ pub struct Following {
     id: VeId,
     clock: Arc<dyn Clock>,
     inner: Mutex<Inner>,
+    known: Mutex<Known>,
     /// A whole state is being pulled.
     pub(super) pulling: AtomicBool,
-}
-
-/// What is known of a VE that follows.
-#[derive(Clone, Debug)]
-pub struct FollowFigures {
-    /// The node that ships it, if one ever did in this run.
-    pub primary: Option<NodeId>,
-    /// Whether it is connected.
-    pub connected: bool,
-    /// When it was heard last in this run, in time since boot.
-    pub heard: Option<Duration>,
-    /// What it has, durably.
-    pub durable: Position,
-    /// The last refusal of a stream.
-    pub refusal: Option<Refusal>,
-    /// How often each refusal was made.
-    pub refusals: BTreeMap<Refusal, u64>,
-    /// A whole state is being pulled.
-    pub pulling: bool,
-    /// The version that was compared with the primary's last in this run, and whether they were equal.
-    pub compared: Option<(TxnNo, bool)>,
-    /// How many comparisons found a difference.
-    pub differences: u64,
 }
 
 /// What a stream's end calls for.
@@ -89,74 +66,70 @@ pub(super) enum Next {
 impl Following {
     pub(super) fn new(ve: Arc<Ve>, me: NodeId, clock: Arc<dyn Clock>) -> Arc<Following> {
         let machine = Receiver::new(me, ve.id());
-        let (id, follower) = (ve.id(), VeFollower::new(ve));
-        let outs = BTreeMap::new();
-        let inner = Inner {
-            machine,
-            follower,
-            outs,
-            primary: None,
-            refusal: None,
-            since: None,
-            heard: None,
-            compared: None,
-            differences: 0,
-        };
-        let inner = Mutex::new(inner);
-        Arc::new(Following { id, clock, inner, pulling: AtomicBool::new(false) })
+        let (id, known) = (ve.id(), Mutex::new(Known::of(ve.clone())));
+        let inner = Mutex::new(Inner { machine, follower: VeFollower::new(ve), outs: BTreeMap::new() });
+        Arc::new(Following { id, clock, inner, known, pulling: AtomicBool::new(false) })
     }
 
-    /// The VE as it is served now.
+    /// The machine and what it works on. Who has it may be waiting for the disk: whoever waits for that does so on a thread that nothing else needs.
+    fn locked(&self) -> MutexGuard<'_, Inner> {
+        self.inner.try_lock().unwrap_or_else(|| block_in_place(|| self.inner.lock()))
+    }
+
+    /// The VE as it is served now. Waits for no disk.
     pub fn ve(&self) -> Arc<Ve> {
-        self.inner.lock().follower.ve().clone()
+        self.known.lock().ve.clone()
     }
 
     /// Another state has taken the place of the one that was followed so far.
     pub(super) fn replace(&self, ve: Arc<Ve>) {
-        let mut inner = self.inner.lock();
+        self.put(&mut self.locked(), ve);
+    }
+
+    /// The store has opened the VE anew, unless it is the one that is followed so far.
+    pub(super) fn adopt(&self, ve: Arc<Ve>) {
+        let mut inner = self.locked();
+        if !Arc::ptr_eq(inner.follower.ve(), &ve) {
+            self.put(&mut inner, ve);
+        }
+    }
+
+    fn put(&self, inner: &mut Inner, ve: Arc<Ve>) {
         inner.machine.disconnected();
         inner.outs.clear();
+        self.known.lock().ve = ve.clone();
         inner.follower = VeFollower::new(ve);
     }
 
     /// Takes note of an epoch that this node has joined. Nothing of a lower one is taken in behind what is here when this returns.
     pub(super) fn note_epoch(&self, epoch: vefs::ids::Epoch) -> vefs::Result<Arc<Ve>> {
         // Frames are taken with this lock held.
-        let inner = self.inner.lock();
+        let inner = self.locked();
         let ve = inner.follower.ve().clone();
         ve.note_epoch(epoch)?;
         Ok(ve)
     }
 
-    /// How it is.
+    /// How it is. Waits for no disk.
     pub fn figures(&self) -> FollowFigures {
-        let inner = self.inner.lock();
-        FollowFigures {
-            primary: inner.primary,
-            connected: inner.since.is_some(),
-            heard: inner.heard,
-            durable: inner.follower.durable(),
-            refusal: inner.refusal,
-            refusals: inner.machine.refusals().clone(),
-            pulling: self.pulling.load(Ordering::Relaxed),
-            compared: inner.compared,
-            differences: inner.differences,
-        }
+        let (ve, figures) = {
+            let known = self.known.lock();
+            (known.ve.clone(), known.figures(self.clock.boot(), self.pulling.load(Ordering::Relaxed)))
+        };
+        FollowFigures { durable: ve.durable_position(), ..figures }
     }
 
     /// Takes note of a comparison with the primary.
     pub(super) fn compared(&self, txn: TxnNo, equal: bool) {
-        let mut inner = self.inner.lock();
-        inner.compared = Some((txn, equal));
-        inner.differences += u64::from(!equal);
+        self.known.lock().compared(txn, equal);
     }
 
     /// Ends every stream: the VE is about to be written here, or to be replaced.
     pub(super) fn disconnect(&self) {
-        let mut inner = self.inner.lock();
+        let mut inner = self.locked();
         inner.machine.disconnected();
         inner.outs.clear();
-        inner.since = None;
+        self.known.lock().since = None;
     }
 
     /// Serves a stream to its end. `first` is the primary's greeting.
@@ -165,11 +138,8 @@ impl Following {
         let session = first.0.session;
         let (tx, rx) = mpsc::channel(ANSWERS);
         let sending = tokio::spawn(send_all(writer, rx));
-        {
-            let mut inner = self.inner.lock();
-            inner.outs.insert(session, (peer, tx));
-            inner.primary = Some(peer);
-        }
+        self.locked().outs.insert(session, (peer, tx));
+        self.known.lock().primary = Some(peer);
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         let mut frame = Some(first);
         let next = loop {
@@ -195,7 +165,7 @@ impl Following {
                 _ = tick.tick() => if self.silent(session) { break Next::Nothing },
             }
         };
-        block_in_place(|| self.end(session));
+        self.end(session);
         // What was said last is still sent.
         let _ = tokio::time::timeout(Duration::from_secs(1), sending).await;
         next
@@ -203,11 +173,11 @@ impl Following {
 
     /// The stream of a session is gone.
     fn end(&self, session: u64) {
-        let mut inner = self.inner.lock();
+        let mut inner = self.locked();
         inner.outs.remove(&session);
         if inner.outs.is_empty() {
             inner.machine.disconnected();
-            inner.since = None;
+            self.known.lock().since = None;
         }
     }
 
@@ -222,30 +192,30 @@ impl Following {
     /// Takes a chunk from the stream of bulk of whoever has the session. One of a session that is over says nothing.
     pub(super) fn take_bulk(self: &Arc<Self>, from: NodeId, envelope: &Envelope, message: Message) {
         let session = envelope.session;
-        if self.inner.lock().outs.get(&session).is_none_or(|(peer, _)| *peer != from) {
+        if self.locked().outs.get(&session).is_none_or(|(peer, _)| *peer != from) {
             return;
         }
         if self.take(session, envelope, message) {
             // Its other stream ends when it looks at this.
-            self.inner.lock().outs.remove(&session);
+            self.locked().outs.remove(&session);
         }
     }
 
     /// Takes a frame; whether the stream is over.
     fn take(self: &Arc<Self>, session: u64, envelope: &Envelope, message: Message) -> bool {
         let now = self.clock.boot();
-        let mut guard = self.inner.lock();
+        let mut guard = self.locked();
         let inner = &mut *guard;
         if !inner.outs.contains_key(&session) {
             return true;
         }
+        // A word of somebody in a lower epoch, which is refused, is none of the primary.
+        let primary = envelope.epoch >= inner.follower.highest_epoch();
+        let taking = primary.then(|| Taking::begin(&self.known, now));
         let actions = inner.machine.receive(&mut inner.follower, envelope, message, now);
-        // A word of somebody in a lower epoch, which has just been refused, is none of the primary.
-        if envelope.epoch >= inner.follower.highest_epoch() {
-            inner.heard = Some(now);
-        }
-        inner.say(now);
-        let over = inner.settle(self.id, session, &actions);
+        drop(taking);
+        self.say(inner, now);
+        let over = self.settle(inner, session, &actions);
         if actions.contains(&Action::Sync) {
             self.flush(inner.follower.ve().clone());
         }
@@ -261,20 +231,63 @@ impl Following {
                 let outcome = ve.sync().map(|()| ve.durable_position());
                 let outcome = outcome.map_err(|e| FollowError::Store(e.to_string()));
                 let now = this.clock.boot();
-                let mut guard = this.inner.lock();
+                let mut guard = this.locked();
                 let inner = &mut *guard;
                 // A state that was replaced meanwhile says nothing about the one that is followed now.
                 let ours = Arc::ptr_eq(&ve, inner.follower.ve());
                 let outcome = if ours { outcome } else { Ok(inner.follower.durable()) };
                 let actions = inner.machine.synced(&inner.follower, outcome);
-                inner.say(now);
-                inner.settle(this.id, 0, &actions);
+                this.say(inner, now);
+                this.settle(inner, 0, &actions);
                 if !actions.contains(&Action::Sync) {
                     return;
                 }
                 ve = inner.follower.ve().clone();
             }
         });
+    }
+
+    /// Hands what the machine has to say to the streams. One whose stream does not take it is over.
+    fn say(&self, inner: &mut Inner, now: Duration) {
+        while let Some((envelope, message)) = inner.machine.poll(&inner.follower, now) {
+            if let Message::Welcome(_) = message {
+                let mut known = self.known.lock();
+                (known.since, known.refusal) = (Some(now), None);
+            }
+            let frame = wire::encode(&message, envelope, false);
+            if let Some((_, out)) = inner.outs.get(&envelope.session)
+                && out.try_send(frame).is_err()
+            {
+                inner.outs.remove(&envelope.session);
+            }
+        }
+    }
+
+    /// Takes note of how streams end; whether this one did.
+    fn settle(&self, inner: &Inner, session: u64, actions: &[Action]) -> bool {
+        let (ve, mut over) = (self.id, false);
+        for action in actions {
+            match action {
+                Action::Closed(Closed::Refused(why, txn)) => {
+                    tracing::warn!(%ve, %txn, why = why.name(), "refused what a primary sent");
+                    self.refused(inner, *why);
+                    over = true;
+                }
+                Action::Closed(_) => over = true,
+                Action::TurnedAway(which, why) => {
+                    tracing::warn!(%ve, why = why.name(), "turned a primary away");
+                    self.refused(inner, *why);
+                    over |= *which == session;
+                }
+                Action::Sync => {}
+            }
+        }
+        over
+    }
+
+    fn refused(&self, inner: &Inner, why: Refusal) {
+        let mut known = self.known.lock();
+        (known.refusal, known.refusals) = (Some(why), inner.machine.refusals().clone());
     }
 }
 
@@ -287,45 +300,6 @@ fn told(message: &Message) -> Option<Next> {
     }
 }
 
-impl Inner {
-    /// Hands what the machine has to say to the streams. One whose stream does not take it is over.
-    fn say(&mut self, now: Duration) {
-        while let Some((envelope, message)) = self.machine.poll(&self.follower, now) {
-            if let Message::Welcome(_) = message {
-                (self.since, self.refusal) = (Some(now), None);
-            }
-            let frame = wire::encode(&message, envelope, false);
-            if let Some((_, out)) = self.outs.get(&envelope.session)
-                && out.try_send(frame).is_err()
-            {
-                self.outs.remove(&envelope.session);
-            }
-        }
-    }
-
-    /// Takes note of how streams end; whether this one did.
-    fn settle(&mut self, ve: VeId, session: u64, actions: &[Action]) -> bool {
-        let mut over = false;
-        for action in actions {
-            match action {
-                Action::Closed(Closed::Refused(why, txn)) => {
-                    tracing::warn!(%ve, %txn, why = why.name(), "refused what a primary sent");
-                    self.refusal = Some(*why);
-                    over = true;
-                }
-                Action::Closed(_) => over = true,
-                Action::TurnedAway(which, why) => {
-                    tracing::warn!(%ve, why = why.name(), "turned a primary away");
-                    self.refusal = Some(*why);
-                    over |= *which == session;
-                }
-                Action::Sync => {}
-            }
-        }
-        over
-    }
-}
-
 async fn send_all(mut writer: FrameWriter, mut rx: mpsc::Receiver<Vec<u8>>) {
     while let Some(frame) = rx.recv().await {
         if writer.send(frame).await.is_err() {
@@ -333,4 +307,36 @@ async fn send_all(mut writer: FrameWriter, mut rx: mpsc::Receiver<Vec<u8>>) {
         }
     }
     let _ = writer.finish().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::bed;
+    use super::*;
+
+    /// A follower copied a large file to make its object, for tens of seconds, with its machine locked. Whoever wanted its figures waited for that with the
+    /// table of all VEs locked, and so nothing came in for any other VE; and promotion by itself took the primary for silent afterwards.
+    #[test]
+    fn a_disk_that_works_holds_up_nobody_who_asks() {
+        let (store, clock) = bed::store();
+        let following = Following::new(bed::follower(&store, 7), NodeId([1; 16]), clock.clone());
+        let working = following.inner.lock();
+        let taking = Taking::begin(&following.known, clock.boot());
+        let (answers, rx) = std::sync::mpsc::channel();
+        let asked = following.clone();
+        clock.advance(Duration::from_secs(30));
+        std::thread::spawn(move || {
+            asked.compared(TxnNo(1), true);
+            let _ = answers.send((asked.ve(), asked.figures()));
+        });
+        let (ve, figures) = rx.recv_timeout(Duration::from_secs(20)).expect("it waits for the disk");
+        assert!(Arc::ptr_eq(&ve, working.follower.ve()));
+        assert_eq!((figures.compared, figures.durable), (Some((TxnNo(1), true)), ve.durable_position()));
+        assert_eq!(figures.heard, Some(clock.boot()), "whose frame waits for the disk is not silent");
+        drop((taking, working));
+        assert_eq!(following.figures().heard, Some(Duration::ZERO));
+        let other = bed::follower(&store, 8);
+        following.replace(other.clone());
+        assert!(Arc::ptr_eq(&following.ve(), &other));
+    }
 }

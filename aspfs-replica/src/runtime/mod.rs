@@ -1,7 +1,7 @@
 //! Replication on a node: the thin shells around the machines. A [`Runtime`] has the VEs that this node writes for others ([`Exposed`], a stream
 //! to each replica) and those that it follows ([`Following`]); it answers other nodes, and does what an administrator asks.
 //!
-//! Locks: the tables of led and followed VEs are held for look-ups only, never over I/O or an await.
+//! Locks: the tables of led and followed VEs are held for look-ups only, never over I/O, an await or a lock of what is in them.
 
 mod compare;
 mod exposed;
@@ -23,6 +23,9 @@ mod status;
 mod tail;
 mod talk;
 mod writers;
+
+#[cfg(test)]
+mod bed;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -217,9 +220,7 @@ impl Runtime {
     /// A VE is about to be destroyed here, or is no more: nothing of it goes on.
     pub fn forget(&self, ve: VeId) {
         self.inner.stop_leading(ve);
-        if let Some(following) = self.inner.followed.lock().remove(&ve) {
-            following.disconnect();
-        }
+        self.inner.stop_following(ve);
     }
 
     /// How often peers were turned away that are none of a VE's nodes (promise G30).

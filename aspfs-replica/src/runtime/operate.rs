@@ -116,8 +116,8 @@ impl Runtime {
 impl Inner {
     /// Asks the other nodes about the VEs that follow and hear nothing: one that was destroyed meanwhile goes (promise G34).
     pub(super) async fn inquire(&self) {
-        let quiet: Vec<Arc<super::Following>> =
-            self.followed.lock().values().filter(|f| !f.figures().connected).cloned().collect();
+        let followed: Vec<Arc<super::Following>> = self.followed.lock().values().cloned().collect();
+        let quiet: Vec<_> = followed.into_iter().filter(|f| !f.figures().connected).collect();
         if quiet.is_empty() {
             return;
         }
@@ -156,7 +156,8 @@ impl Inner {
     }
 
     fn figures(&self, ve: VeId) -> Option<VeFigures> {
-        if let Some(led) = self.led.lock().get(&ve).cloned() {
+        let led = self.led.lock().get(&ve).cloned();
+        if let Some(led) = led {
             let standing = led.exposed.standing();
             let links = led.links.lock().clone();
             let replicas = standing.replicas.iter().map(|r| ReplicaFigures {

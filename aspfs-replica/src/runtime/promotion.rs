@@ -248,9 +248,7 @@ impl Inner {
         epoch: Epoch,
         former: Option<NodeId>,
     ) -> Result<Position, OperateError> {
-        if let Some(following) = self.followed.lock().remove(&ve.id()) {
-            following.disconnect();
-        }
+        self.stop_following(ve.id());
         // Where it wrote before and was fenced.
         self.stop_leading(ve.id());
         ve.sync()?;

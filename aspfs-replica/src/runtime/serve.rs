@@ -126,17 +126,14 @@ impl Inner {
                 return Greeted::Refuse(Refusal::Store, epoch);
             }
         };
-        let mut followed = self.followed.lock();
-        let following = followed
-            .entry(ve)
-            .or_insert_with(|| Following::new(found.clone(), self.cluster.node(), self.clock.clone()));
+        let new = || Following::new(found.clone(), self.cluster.node(), self.clock.clone());
+        // The table is let go before the VE's own locks are taken: whoever has those may be waiting for the disk.
+        let following = self.followed.lock().entry(ve).or_insert_with(new).clone();
         if following.pulling.load(Ordering::Acquire) {
             return Greeted::Refuse(Refusal::NotReady, epoch);
         }
-        if !Arc::ptr_eq(&following.ve(), &found) {
-            following.replace(found);
-        }
-        Greeted::Follow(following.clone())
+        following.adopt(found);
+        Greeted::Follow(following)
     }
 
     /// What the end of a stream calls for.
@@ -263,13 +260,18 @@ impl Inner {
         let _ = answers.finish().await;
     }
 
-    /// A VE was destroyed elsewhere: it goes here, too, and is not forgotten to be gone (promise G34).
-    pub(super) fn bury(&self, ve: VeId, lineage: Lineage) -> vefs::Result<()> {
-        self.stop_leading(ve);
+    /// This node follows a VE no more. The streams end when the frame that is being taken is.
+    pub(super) fn stop_following(&self, ve: VeId) {
         let gone = self.followed.lock().remove(&ve);
         if let Some(following) = gone {
             following.disconnect();
         }
+    }
+
+    /// A VE was destroyed elsewhere: it goes here, too, and is not forgotten to be gone (promise G34).
+    pub(super) fn bury(&self, ve: VeId, lineage: Lineage) -> vefs::Result<()> {
+        self.stop_leading(ve);
+        self.stop_following(ve);
         self.lessors.forget(lineage);
         block_in_place(|| self.store.bury_ve(ve, lineage))
     }

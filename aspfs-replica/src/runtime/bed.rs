@@ -1,0 +1,36 @@
+//! A store in memory with one VE over an empty tree, for unit tests.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use vefs::Ve;
+use vefs::base::BaseTree;
+use vefs::clock::ManualClock;
+use vefs::entropy::SeededEntropy;
+use vefs::ids::{Epoch, Lineage, VeId};
+use vefs::meta::MemoryMeta;
+use vefs::storage::memory::MemStorage;
+use vefs::store::{Options, Parts, Store};
+
+/// The lineage of what follows.
+pub const LINEAGE: Lineage = Lineage([3; 16]);
+
+/// An empty store, and its clock.
+pub fn store() -> (Arc<Store>, Arc<ManualClock>) {
+    let (storage, clock) = (Arc::new(MemStorage::default()), Arc::new(ManualClock::default()));
+    Store::create_on(&*storage, &*clock, &SeededEntropy::new(1)).unwrap();
+    let parts = Parts {
+        storage,
+        meta: Arc::new(MemoryMeta::default()),
+        clock: clock.clone(),
+        entropy: Arc::new(SeededEntropy::new(2)),
+        checkpoints: PathBuf::from("/nonexistent-checkpoints"),
+        options: Options { reserve: 0, ..Options::default() },
+    };
+    (Arc::new(Store::open_with(parts).unwrap()), clock)
+}
+
+/// A VE that follows.
+pub fn follower(store: &Store, id: u32) -> Arc<Ve> {
+    store.create_follower(VeId(id), LINEAGE, BaseTree::empty().hash(), Epoch(1)).unwrap()
+}
