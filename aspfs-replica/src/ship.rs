@@ -166,7 +166,7 @@ impl Sender {
             (Message::Held(held), Phase::Streaming) => self.held(&held),
             (Message::Refused(why, at), _) => {
                 if matches!(why, Refusal::PayloadMissing | Refusal::Corrupt) {
-                    self.plain = at.next();
+                    self.plain = TxnNo(at.0.saturating_add(1));
                 }
                 self.disconnected();
                 vec![Event::Closed(Closed::TheyRefused(why, at))]

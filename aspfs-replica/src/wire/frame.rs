@@ -5,6 +5,7 @@
 //! body longer than its kind allows.
 
 use vefs::ids::{Epoch, VeId};
+use vefs::limits;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -117,6 +118,10 @@ impl Header {
         let body_len = raw.body_len.get() as usize;
         if body_len > max {
             return Err(WireError::Long { kind: raw.kind, len: body_len, max });
+        }
+        // A higher one would be noted durably, and then the role is none that can be read.
+        if raw.epoch.get() > limits::COUNTER_MAX {
+            return Err(WireError::Field("epoch"));
         }
         let ve = raw.ve.get();
         Ok(Header {

@@ -249,9 +249,18 @@ impl Message {
     /// Checks what the encoding alone does not say.
     pub(super) fn check(self) -> Result<Message, WireError> {
         let bad = match &self {
+            Message::Hello(h) => position_fault(&h.position),
             Message::Welcome(w) if w.staged.len() > STAGED_MAX => Some("staged payloads"),
+            Message::Welcome(w) => {
+                let staged = || w.staged.iter().find_map(|(id, len)| payload_fault(*id, *len));
+                position_fault(&w.position).or_else(staged)
+            }
             Message::Begin(b) if b.records == 0 || b.records > limits::TXN_RECORDS_MAX => Some("records"),
-            Message::Begin(b) if b.position.txn.0 == 0 || b.position.txn.0 > limits::COUNTER_MAX => Some("transaction"),
+            Message::Begin(b) if b.position.txn.0 == 0 => Some("transaction"),
+            Message::Begin(b) => position_fault(&b.position),
+            Message::Ack(position) => position_fault(position),
+            Message::EpochNotice(epoch) => epoch_fault(*epoch),
+            Message::Refused(_, at) => txn_fault(*at),
             Message::Records(r) if r.is_empty() => Some("records"),
             Message::Records(r) => r.iter().find_map(WireRecord::fault),
             Message::Chunk(c) => c.fault(),
@@ -313,6 +322,18 @@ impl Chunk {
 
 fn inline_len(len: u64) -> bool {
     (1..=limits::INLINE_TOTAL_MAX as u64).contains(&len)
+}
+
+fn txn_fault(txn: TxnNo) -> Option<&'static str> {
+    (txn.0 > limits::COUNTER_MAX).then_some("transaction")
+}
+
+fn epoch_fault(epoch: Epoch) -> Option<&'static str> {
+    (epoch.0 > limits::COUNTER_MAX).then_some("epoch")
+}
+
+fn position_fault(position: &Position) -> Option<&'static str> {
+    txn_fault(position.txn).or(epoch_fault(position.epoch))
 }
 
 fn payload_fault(id: PayloadId, len: u64) -> Option<&'static str> {

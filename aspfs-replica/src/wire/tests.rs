@@ -105,6 +105,39 @@ fn compression_is_bounded() {
     assert!(matches!(body_of(6, true, &[1, 2]), Err(WireError::Zstd)));
 }
 
+/// A frame that said an epoch above 2^62 had it written down in the VE's role, which could not be read any more: the VE did not open again. And a refusal at the
+/// highest transaction that there can be ended the primary's stream by an overflow, for good (checks G29).
+#[test]
+fn counters_above_their_limit_are_refused() {
+    for epoch in [limits::COUNTER_MAX + 1, u64::MAX] {
+        let bytes = encode(&Message::Ping(1), Envelope { epoch: Epoch(epoch), ..envelope() }, false);
+        assert!(matches!(header(&bytes), Err(WireError::Field("epoch"))), "{epoch}");
+    }
+    let highest = Envelope { epoch: Epoch(limits::COUNTER_MAX), ..envelope() };
+    assert!(decode(&encode(&Message::Ping(1), highest, false)).is_ok());
+    let (node, base, previous) = (NodeId([1; 16]), Hash([6; 32]), Hash([8; 32]));
+    let at = |epoch, txn| Position { epoch: Epoch(epoch), txn: TxnNo(txn), ..Position::default() };
+    let above = limits::COUNTER_MAX + 1;
+    let staged = |txn, len| (PayloadId { txn: TxnNo(txn), offset: 0 }, len);
+    let mut bad = vec![
+        Message::EpochNotice(Epoch(above)),
+        Message::Refused(Refusal::PayloadMissing, TxnNo(u64::MAX)),
+        Message::Refused(Refusal::Corrupt, TxnNo(above)),
+        Message::Welcome(Welcome { node, position: at(1, 1), staged: vec![staged(1, 5), staged(above, 5)] }),
+        Message::Welcome(Welcome { node, position: at(1, 1), staged: vec![staged(1, 0)] }),
+    ];
+    for position in [at(above, 1), at(1, above), at(u64::MAX, u64::MAX)] {
+        bad.push(Message::Hello(Hello { node, position, base }));
+        bad.push(Message::Welcome(Welcome { node, position, staged: vec![] }));
+        bad.push(Message::Begin(Begin { position, previous, records: 1, bulk: 0 }));
+        bad.push(Message::Ack(position));
+    }
+    for message in bad {
+        let result = decode(&encode(&message, envelope(), false));
+        assert!(matches!(result, Err(WireError::Field(_))), "{message:?}: {result:?}");
+    }
+}
+
 #[test]
 fn fields_out_of_range_are_refused() {
     let position = Position { txn: TxnNo(1), ..Default::default() };

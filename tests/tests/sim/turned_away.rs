@@ -8,7 +8,7 @@ use aspfs_replica::node::NodeId;
 use aspfs_replica::session::Closed;
 use aspfs_replica::ship::{Event, Sender};
 use aspfs_replica::wire::{Envelope, Message, Refusal};
-use vefs::ids::{Epoch, Hash, Lineage, VeId};
+use vefs::ids::{Epoch, Hash, Lineage, TxnNo, VeId};
 
 use crate::double::{Bug, Copy};
 
@@ -265,6 +265,23 @@ fn a_false_ack_counts_nothing() {
     let events = side.sender.receive(&log, &envelope, Message::Ack(lie), T);
     assert!(matches!(events[..], [Event::Closed(_)]), "{events:?}");
     assert_eq!(side.sender.acked(), Some(Log::durable(&log)));
+}
+
+/// A refusal at the highest number that there is ended the task that ships by an overflow: nothing was shipped to that replica any more, and nobody said so
+/// (checks G29).
+#[test]
+fn a_refusal_at_the_highest_transaction_is_one_like_others() {
+    let log = primary(1, 2, 1);
+    let (mut f, mut r) = replica();
+    let mut side = Side::new();
+    side.sender.connect(&log, 1, T);
+    let envelope = Envelope { ve: Some(VE), epoch: Epoch(1), session: 1, seq: 0 };
+    let refused = Message::Refused(Refusal::Corrupt, TxnNo(u64::MAX));
+    let events = side.sender.receive(&log, &envelope, refused, T);
+    assert!(matches!(events[..], [Event::Closed(Closed::TheyRefused(Refusal::Corrupt, _))]), "{events:?}");
+    side.session = 1;
+    side.talk(&log, &mut f, &mut r);
+    assert_eq!(f.durable, 2);
 }
 
 /// The journal is recycled under a replica that is slow, and whose cursor lost its hold: the session ended in silence, with pings for ever.
