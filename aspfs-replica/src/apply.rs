@@ -23,7 +23,7 @@ use vefs::limits;
 use crate::apply::parked::Parked;
 use crate::log::{FollowError, Follower, LogRecord, LogTxn, Payload};
 use crate::node::NodeId;
-use crate::session::{Closed, Incoming, Session};
+use crate::session::{Closed, Incoming, Session, pong};
 use crate::wire::{Begin, Chunk, Envelope, Hello, Message, Refusal, STAGED_MAX, Welcome, WirePayload, WireRecord};
 
 /// Most bytes of bodies and inline payloads in one transaction.
@@ -210,7 +210,7 @@ impl Receiver {
         // The session's epoch was the highest when it began; another primary may have come since.
         self.raise(follower, envelope.epoch)?;
         match (message, self.phase) {
-            (Message::Ping(n), _) => self.outbox.push_back(Message::Pong(n)),
+            (Message::Ping(n), _) => pong(&mut self.outbox, n),
             (Message::Pong(_) | Message::EpochNotice(_), _) => {}
             (Message::Refused(why, at), _) => {
                 self.disconnected();
@@ -222,7 +222,7 @@ impl Receiver {
             }
             (Message::BulkPing, Phase::Streaming) => {}
             (message, Phase::Streaming) => {
-                self.parked.push(envelope.epoch, message)?;
+                self.parked.push(envelope.epoch, message, self.session.bulk_taken())?;
                 self.proceed(follower, actions)?;
             }
             _ => return Err(Refusal::OutOfTurn),

@@ -5,6 +5,7 @@
 //! Invariant: a frame is taken in once, and in its stream's order. One of another session or one that was taken in already is dropped without
 //! effect; one that leaves a gap ends the session (promise G10).
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use vefs::ids::{Epoch, TxnNo, VeId};
@@ -33,6 +34,14 @@ pub(crate) enum Incoming {
     Fresh,
     Stale,
     Gap,
+}
+
+/// Puts the answer to a ping behind what is to be said. There is one at most: the newest says what those before it would have.
+pub(crate) fn pong(outbox: &mut VecDeque<Message>, n: u64) {
+    match outbox.iter_mut().find(|m| matches!(m, Message::Pong(_))) {
+        Some(waiting) => *waiting = Message::Pong(n),
+        None => outbox.push_back(Message::Pong(n)),
+    }
 }
 
 /// Numbers of frames of the two streams.

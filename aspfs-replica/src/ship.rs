@@ -19,7 +19,7 @@ use vefs::ids::{Epoch, PayloadId, Position, TxnNo, VeId};
 
 use crate::log::{At, Log, LogError, LogRead, LogTxn, Payload};
 use crate::node::NodeId;
-use crate::session::{Closed, Incoming, Session};
+use crate::session::{Closed, Incoming, Session, pong};
 use crate::ship::alike::Alike;
 use crate::ship::bulk::Bulk;
 use crate::wire::{
@@ -54,6 +54,15 @@ struct Shipping {
     alike: Alike,
     begun: bool,
     next: usize,
+    /// What its messages so far weigh at the replica.
+    weight: u64,
+}
+
+impl Shipping {
+    fn weighed(&mut self, message: Message) -> Message {
+        self.weight += message.weight();
+        message
+    }
 }
 
 /// The machine.
@@ -172,7 +181,7 @@ impl Sender {
                 vec![Event::Closed(Closed::TheyRefused(why, at))]
             }
             (Message::Ping(n), _) => {
-                self.outbox.push_back(Message::Pong(n));
+                pong(&mut self.outbox, n);
                 vec![]
             }
             (Message::Pong(_) | Message::EpochNotice(_), _) => vec![],
@@ -325,7 +334,7 @@ impl Sender {
         let plain = txn.position.txn <= self.plain;
         let mut alike = Alike::new(&txn, if plain { vec![] } else { log.alike(&txn) });
         self.outbox.extend(alike.question());
-        self.shipping = Some(Shipping { txn, alike, begun: false, next: 0 });
+        self.shipping = Some(Shipping { txn, alike, begun: false, next: 0, weight: 0 });
         Ok(())
     }
 
@@ -347,7 +356,7 @@ impl Sender {
         if !s.begun {
             s.begun = true;
             let (records, bulk) = (s.txn.records.len() as u32, self.bulk.before(position.txn));
-            return Message::Begin(Begin { position, previous, records, bulk });
+            return s.weighed(Message::Begin(Begin { position, previous, records, bulk }));
         }
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while let Some(record) = s.txn.records.get(s.next) {
@@ -368,19 +377,19 @@ impl Sender {
             batch.push(record);
         }
         if !batch.is_empty() {
-            return Message::Records(batch);
+            return s.weighed(Message::Records(batch));
         }
-        let seal = s.txn.seal.to_vec();
-        let size = |r: &crate::log::LogRecord| match &r.payload {
-            Some(payload @ (Payload::Inline(_) | Payload::Bulk(..))) => r.body.len() as u64 + payload.size(),
-            Some(Payload::Cancelled(_)) | None => r.body.len() as u64,
+        let end = s.weighed(Message::End(s.txn.seal.to_vec()));
+        let bulk = |r: &crate::log::LogRecord| match &r.payload {
+            Some(payload @ Payload::Bulk(..)) => payload.size(),
+            Some(Payload::Inline(_) | Payload::Cancelled(_)) | None => 0,
         };
-        let carried = s.txn.records.iter().map(size).sum::<u64>() + seal.len() as u64;
+        let weight = s.weight + s.txn.records.iter().map(bulk).sum::<u64>();
         self.bulk.gone(position.txn);
-        self.under_way.push_back((position, carried));
+        self.under_way.push_back((position, weight));
         self.shipped = position.txn;
         self.shipping = None;
-        Message::End(seal)
+        end
     }
 }
 

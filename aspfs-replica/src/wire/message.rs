@@ -13,6 +13,8 @@ use crate::node::NodeId;
 
 /// Most payload bytes in one chunk.
 pub const CHUNK_MAX: usize = 256 << 10;
+/// A slow link's chunks are smaller, but not than this.
+pub const CHUNK_MIN: usize = 4 << 10;
 /// Most bytes of bodies and inline payloads that a batch of records holds, unless it is one record.
 pub const BATCH_TARGET: usize = 256 << 10;
 /// Most bytes that a primary has unacknowledged when another transaction begins.
@@ -246,6 +248,12 @@ impl Message {
         (super::HEADER_LEN + carried) as u64
     }
 
+    /// Bytes of memory that it takes at a replica where it has to wait, about. Both sides count them: a primary has no more under way than may wait there.
+    pub fn weight(&self) -> u64 {
+        let records = if let Message::Records(records) = self { records.len() } else { 0 };
+        self.cost() + (size_of::<Message>() + records * size_of::<WireRecord>()) as u64
+    }
+
     /// Checks what the encoding alone does not say.
     pub(super) fn check(self) -> Result<Message, WireError> {
         let bad = match &self {
@@ -261,7 +269,7 @@ impl Message {
             Message::Ack(position) => position_fault(position),
             Message::EpochNotice(epoch) => epoch_fault(*epoch),
             Message::Refused(_, at) => txn_fault(*at),
-            Message::Records(r) if r.is_empty() => Some("records"),
+            Message::Records(r) if r.is_empty() || r.len() > limits::TXN_RECORDS_MAX as usize => Some("records"),
             Message::Records(r) => r.iter().find_map(WireRecord::fault),
             Message::Chunk(c) => c.fault(),
             Message::Have(h) if h.is_empty() || h.len() > HAVE_MAX => Some("payloads"),

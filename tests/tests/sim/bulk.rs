@@ -200,7 +200,7 @@ fn what_is_parked_is_bounded() {
     let head = f.head();
     let envelope = |seq| Envelope { ve: Some(VE), epoch: Epoch(1), session: 1, seq };
     let position = vefs::ids::Position { txn: TxnNo(1), epoch: Epoch(1), ..head };
-    let begin = Begin { position, previous: head.chain, records: 100_000, bulk: u64::MAX };
+    let begin = Begin { position, previous: head.chain, records: 100_000, bulk: 1 };
     assert_eq!(r.receive(&mut f, &envelope(1), Message::Begin(begin), T), []);
     let large = || WireRecord { body: vec![1], payload: Some(WirePayload::Inline(vec![0; 4 << 20])) };
     let refused = |n: &u64| !r.receive(&mut f, &envelope(1 + n), Message::Records(vec![large()]), T).is_empty();

@@ -267,6 +267,22 @@ fn a_false_ack_counts_nothing() {
     assert_eq!(side.sender.acked(), Some(Log::durable(&log)));
 }
 
+/// A replica that sends pings and takes nothing had the primary keep an answer to each: it keeps the newest one (checks G29).
+#[test]
+fn pings_that_are_not_answered_yet_take_no_room() {
+    let log = primary(1, 0, 1);
+    let (mut f, mut r) = replica();
+    let mut side = Side::new();
+    side.talk(&log, &mut f, &mut r);
+    for n in 0..1000 {
+        // Its Welcome has passed.
+        let envelope = Envelope { ve: Some(VE), epoch: Epoch(1), session: 1, seq: 1 + n };
+        assert_eq!(side.sender.receive(&log, &envelope, Message::Ping(n), T), []);
+    }
+    let said: Vec<_> = std::iter::from_fn(|| side.sender.poll(&log, T).unwrap()).map(|(_, m)| m).collect();
+    assert_eq!(said, [Message::Pong(999)]);
+}
+
 /// A refusal at the highest number that there is ended the task that ships by an overflow: nothing was shipped to that replica any more, and nobody said so
 /// (checks G29).
 #[test]
