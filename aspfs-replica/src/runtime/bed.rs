@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use vefs::Ve;
 use vefs::base::BaseTree;
+use vefs::change::Settings;
 use vefs::clock::ManualClock;
 use vefs::entropy::SeededEntropy;
 use vefs::ids::{Epoch, Lineage, VeId};
@@ -28,6 +29,11 @@ pub fn store() -> (Arc<Store>, Arc<ManualClock>) {
         options: Options { reserve: 0, ..Options::default() },
     };
     (Arc::new(Store::open_with(parts).unwrap()), clock)
+}
+
+/// A VE that is written here.
+pub fn writer(store: &Store, id: u32) -> Arc<Ve> {
+    store.create_ve(VeId(id), BaseTree::empty().hash(), Settings::default()).unwrap()
 }
 
 /// A VE that follows.

@@ -184,6 +184,11 @@ impl Exposed {
         self.tails.lock().contains_key(&node)
     }
 
+    /// Whether it follows by this tail. One that was removed and is one again has another, and a stream of its own.
+    pub(super) fn follows_by(&self, node: NodeId, tail: &Arc<Tail>) -> bool {
+        self.tails.lock().get(&node).is_some_and(|present| Arc::ptr_eq(present, tail))
+    }
+
     /// A replica holds everything up to here durably.
     pub fn acked(&self, node: NodeId, txn: TxnNo) {
         self.with(|window, now| window.acked(node, txn, now));
@@ -273,5 +278,32 @@ impl Watcher for Exposed {
         for tail in self.tails.lock().values() {
             tail.wake();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vefs::change::{Need, Policy};
+
+    use super::super::bed;
+    use super::*;
+
+    /// A replica that was removed and added again within half a second had two streams, since the old one found a replica of its name. Each of the two
+    /// superseded the other's session, for ever.
+    #[test]
+    fn a_replica_that_is_one_again_has_one_stream() {
+        let (store, clock) = bed::store();
+        let ve = bed::writer(&store, 7);
+        let replica = ReplicaOf { node: [2; 16], need: Need::Required, bandwidth: 0 };
+        let node = NodeId(replica.node);
+        let with = Policy { replicas: vec![replica], ..Policy::default() };
+        let exposed = Exposed::watch(&ve, &with, clock, false);
+        let begun = |policy| exposed.set_policy(policy, &BTreeMap::new()).into_iter().map(|(_, tail)| tail).next();
+        let first = begun(&with).unwrap();
+        assert!(exposed.follows_by(node, &first) && begun(&with).is_none());
+        assert!(begun(&Policy::default()).is_none() && !exposed.follows_by(node, &first));
+        let second = begun(&with).unwrap();
+        assert!(exposed.follows(node) && exposed.follows_by(node, &second));
+        assert!(!exposed.follows_by(node, &first), "the stream that was there before ends");
     }
 }

@@ -66,13 +66,23 @@ impl Shipping {
 
     /// Whether this node still ships to the replica.
     fn goes_on(&self) -> bool {
-        self.exposed.follows(self.node()) && self.ve.is_writer() && self.ve.read_only_reason().is_none()
+        self.is_wanted() && self.writes()
+    }
+
+    /// Whether this is still the replica's stream.
+    fn is_wanted(&self) -> bool {
+        self.exposed.follows_by(self.node(), &self.tail)
+    }
+
+    /// Whether this node still writes the VE. Waits for whoever has it locked.
+    fn writes(&self) -> bool {
+        self.ve.is_writer() && self.ve.read_only_reason().is_none()
     }
 
     /// Ships until the replica is none any more.
     pub async fn run(self) {
         let mut machine = Sender::new(self.me, self.ve.id(), AHEAD_MAX);
-        while self.goes_on() {
+        while block_in_place(|| self.goes_on()) {
             let ended = self.session(&mut machine).await;
             machine.disconnected();
             self.link.disconnected();
@@ -95,7 +105,7 @@ impl Shipping {
     /// This node writes the VE no more: another one was promoted (promises G18, G20).
     fn superseded(&self, epoch: Epoch) {
         // It may have greeted this node already, and then this node follows it. A node that is no replica any more has no say (promise G30).
-        if !self.ve.is_writer() || !self.exposed.follows(self.node()) {
+        if !self.ve.is_writer() || !self.is_wanted() {
             return;
         }
         tracing::error!(ve = %self.ve.id(), epoch = epoch.0, "ALARM: another node was promoted: this one writes the VE no more");
