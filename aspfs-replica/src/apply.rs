@@ -110,6 +110,12 @@ impl Receiver {
         self.outbox.clear();
     }
 
+    /// Another store took the follower's place: nothing is put aside there.
+    pub fn replaced(&mut self) {
+        self.disconnected();
+        self.staged.clear();
+    }
+
     /// A message from the primary.
     pub fn receive(
         &mut self,

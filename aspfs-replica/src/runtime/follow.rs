@@ -95,7 +95,7 @@ impl Following {
     }
 
     fn put(&self, inner: &mut Inner, ve: Arc<Ve>) {
-        inner.machine.disconnected();
+        inner.machine.replaced();
         inner.outs.clear();
         self.known.lock().ve = ve.clone();
         inner.follower = VeFollower::new(ve);
@@ -137,9 +137,10 @@ impl Following {
         let peer = reader.peer();
         let session = first.0.session;
         let (tx, rx) = mpsc::channel(ANSWERS);
+        if !self.admit(session, peer, tx) {
+            return Next::Nothing;
+        }
         let sending = tokio::spawn(send_all(writer, rx));
-        self.locked().outs.insert(session, (peer, tx));
-        self.known.lock().primary = Some(peer);
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         let mut frame = Some(first);
         let next = loop {
@@ -169,6 +170,18 @@ impl Following {
         // What was said last is still sent.
         let _ = tokio::time::timeout(Duration::from_secs(1), sending).await;
         next
+    }
+
+    /// Takes a stream in, unless a whole state is being pulled. Whoever pulls says so first, then ends the streams with this lock: none comes in between, and
+    /// ships into a state that is about to be replaced.
+    fn admit(&self, session: u64, peer: NodeId, out: mpsc::Sender<Vec<u8>>) -> bool {
+        let mut inner = self.locked();
+        if self.pulling.load(Ordering::Acquire) {
+            return false;
+        }
+        inner.outs.insert(session, (peer, out));
+        self.known.lock().primary = Some(peer);
+        true
     }
 
     /// The stream of a session is gone.
@@ -338,5 +351,19 @@ mod tests {
         let other = bed::follower(&store, 8);
         following.replace(other.clone());
         assert!(Arc::ptr_eq(&following.ve(), &other));
+    }
+
+    /// A pull began between the moment at which a greeting was let in and that at which its stream was there to be ended: the stream went on, into a state that
+    /// was replaced under it.
+    #[test]
+    fn no_stream_comes_in_while_a_state_is_pulled() {
+        let (store, clock) = bed::store();
+        let following = Following::new(bed::follower(&store, 7), NodeId([1; 16]), clock);
+        let (out, _rx) = mpsc::channel(1);
+        assert!(following.admit(1, NodeId([2; 16]), out.clone()));
+        following.pulling.store(true, Ordering::Release);
+        following.disconnect();
+        assert!(!following.admit(2, NodeId([2; 16]), out));
+        assert!(following.inner.lock().outs.is_empty());
     }
 }

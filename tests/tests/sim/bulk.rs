@@ -193,6 +193,23 @@ fn what_is_parked_goes_with_its_session() {
     assert!(f.txns == log.txns && r.refusals().is_empty(), "{:?}", r.refusals());
 }
 
+/// A state that was pulled took the place of one with bulk put aside, and the primary was told that this is there still: it was not sent, and the transaction
+/// was refused (checks G10).
+#[test]
+fn what_is_put_aside_goes_with_its_store() {
+    let mut log = Copy::new(Bug::None);
+    let (mut side, mut f, mut r) = greeted();
+    log.write(&[vec![1; 100_000]]).into_iter().for_each(|(id, len)| side.sender.written(id, len));
+    let (_, early) = said(&mut side, &log);
+    assert_eq!(early.len(), 1);
+    take(&mut f, &mut r, early);
+    log.flush();
+    let (mut f, _) = replica();
+    r.replaced();
+    side.talk(&log, &mut f, &mut r);
+    assert!(f.durable == 1 && r.refusals().is_empty(), "{:?}", r.refusals());
+}
+
 /// A primary that lets transactions wait for chunks that never come is held to a number of bytes (checks G29).
 #[test]
 fn what_is_parked_is_bounded() {
