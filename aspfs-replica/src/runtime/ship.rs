@@ -168,12 +168,14 @@ impl Streams<'_> {
     async fn run(&mut self) -> Result<(), Ended> {
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         let mut look = std::pin::pin!(tokio::time::sleep(PERIOD));
-        while self.on.goes_on() {
+        while self.on.is_wanted() {
             self.take_share();
             for (id, len) in self.on.tail.take_early() {
                 self.machine.written(id, len);
             }
-            self.fill()?;
+            if !self.fill()? {
+                break;
+            }
             // Acknowledgements are taken meanwhile, so that a slow link does not hide how far the replica is.
             tokio::select! {
                 answer = self.rx.recv() => self.answered(answer)?,
@@ -185,6 +187,9 @@ impl Streams<'_> {
                     look.as_mut().reset(Instant::now() + PERIOD);
                 }
                 _ = tick.tick() => {
+                    if !block_in_place(|| self.on.writes()) {
+                        break;
+                    }
                     self.machine.news();
                     let events = self.machine.tick(self.on.clock.boot());
                     self.events(events)?;
@@ -206,14 +211,17 @@ impl Streams<'_> {
     }
 
     /// Gives each stream that has room its next frame. To leave the thread to others costs a switch, so it is done once for both, and only where there
-    /// is something to say.
-    fn fill(&mut self) -> Result<(), Ended> {
+    /// is something to say. False, and nothing is said, where this node writes the VE no more: whoever has the VE locked is waited for here, and once a second.
+    fn fill(&mut self) -> Result<bool, Ended> {
         let records = !self.records.is_busy() && self.machine.may_say();
         let bulk = !self.bulk.is_busy() && self.machine.may_say_bulk();
         if !records && !bulk {
-            return Ok(());
+            return Ok(true);
         }
         block_in_place(|| {
+            if !self.on.writes() {
+                return Ok(false);
+            }
             if records && let Some(frame) = self.next_frame(false)? {
                 self.records.give(self.pace.wait(frame.len() as u64), frame);
             }
@@ -223,7 +231,7 @@ impl Streams<'_> {
             {
                 self.bulk.give(self.pace.wait(frame.len() as u64), frame);
             }
-            Ok(())
+            Ok(true)
         })
     }
 
