@@ -86,6 +86,8 @@ pub struct Journal {
     /// The frame that is being written; kept for its memory.
     buffer: Vec<u8>,
     poisoned: Option<String>,
+    /// A flush failed: the page cache may hold what the disk does not.
+    flush_failed: bool,
 }
 
 impl Journal {
@@ -123,6 +125,7 @@ impl Journal {
             seq: tail.seq,
             buffer: Vec::new(),
             poisoned: None,
+            flush_failed: false,
         }
     }
 
@@ -155,6 +158,17 @@ impl Journal {
     /// The first error, when there was one.
     pub fn poisoned(&self) -> Option<&str> {
         self.poisoned.as_deref()
+    }
+
+    /// Whether a flush failed: then what is read back says nothing about the disk.
+    pub fn has_failed_flush(&self) -> bool {
+        self.flush_failed
+    }
+
+    /// Stops all writing, since a flush failed.
+    pub fn poison_flush(&mut self, error: &std::io::Error) -> Error {
+        self.flush_failed = true;
+        self.poison(format!("flushing: {error}"))
     }
 
     /// Stops all writing (promise G3).

@@ -11,6 +11,8 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 
 mod content;
+#[cfg(test)]
+pub(crate) mod cut;
 pub mod disk;
 pub mod fault;
 pub mod memory;

@@ -38,13 +38,18 @@ pub fn is_branch_name(name: &str) -> bool {
 }
 
 impl Store {
-    /// Opens a follower anew whose taking of a transaction failed half-way: what it had of it is dropped (promise G9).
+    /// Opens a follower anew whose taking of a transaction failed half-way: what it had of it is dropped (promise G9). What it had before is flushed
+    /// first. Refused where a flush failed: nobody knows what of it is on the disk.
     pub fn reopen_follower(&self, id: VeId) -> Result<Arc<Ve>> {
         let mut claim = self.ves.seize(id);
         if let Some(old) = claim.before() {
             if old.read_only_reason().is_none() || old.is_writer() {
                 return Ok(old.clone());
             }
+            let old = old.clone();
+            // A publication that is past its flush ends first: it writes rows of the state that the new instance reads.
+            let _publishing = old.publishing.lock();
+            old.flush_poisoned()?;
             self.shared.space.release(old.state.lock().inline());
             claim.gone();
         }
@@ -262,3 +267,7 @@ impl Store {
         Ok(ve)
     }
 }
+
+#[cfg(test)]
+#[path = "slots_tests.rs"]
+mod tests;

@@ -118,7 +118,7 @@ impl State {
                 }
                 Ok(())
             }
-            Err(e) => Err(self.journal.poison(format!("flushing: {e}"))),
+            Err(e) => Err(self.journal.poison_flush(&e)),
         }
     }
 }
@@ -176,6 +176,29 @@ impl Ve {
         let Some(job) = job else { return Ok(()) };
         let result = job.run(&*self.shared.storage);
         self.end_flush(&job, result)
+    }
+
+    /// Flushes what a poisoned VE wrote before its error: opened anew it takes all that it reads for durable, and whoever is told so must not rely on
+    /// the page cache (promises G3, G11). Refused after a failed flush, which a later one would not hear of.
+    pub(crate) fn flush_poisoned(&self) -> Result<()> {
+        loop {
+            // One flush of the same files at a time, as in [`Ve::sync`].
+            let turn = self.gate.enter();
+            let job = {
+                let mut s = self.state.lock();
+                if s.journal.has_failed_flush() {
+                    return s.journal.check();
+                }
+                s.flush_job()
+            };
+            let Turn::Lead(lead) = turn else { continue };
+            if let Some(job) = job {
+                let result = job.run(&*self.shared.storage);
+                self.state.lock().flushed(&job, result)?;
+            }
+            lead.done();
+            return Ok(());
+        }
     }
 
     /// Ends the open transaction, so that its state is a version. Not durable before [`Ve::sync`].

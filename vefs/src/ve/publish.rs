@@ -57,10 +57,13 @@ impl Ve {
     pub(crate) fn publish_frozen(&self) -> Result<()> {
         let (overlay, Frozen { head, fresh_from, answered }) = {
             let s = self.state.lock();
-            match (&s.tables.frozen, &s.frozen_head) {
+            let frozen = match (&s.tables.frozen, &s.frozen_head) {
                 (Some(overlay), Some(frozen)) => (overlay.clone(), frozen.clone()),
                 _ => return Ok(()),
-            }
+            };
+            // Poisoned, it may have been opened anew or replaced: then its files and rows are another's.
+            s.journal.check()?;
+            frozen
         };
         let moved = publish::move_inline(&overlay, &mut |bytes| self.state.lock().files.append_packed(bytes))?;
         self.sync()?;

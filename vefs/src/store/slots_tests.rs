@@ -1,0 +1,95 @@
+use std::io::ErrorKind;
+
+use super::*;
+use crate::ids::TxnNo;
+use crate::meta::MemoryMeta;
+use crate::storage::cut::CutStorage;
+use crate::storage::fault::{Call, FaultPlan, FaultStorage};
+use crate::store::bed::{self, VE};
+
+/// A primary with four transactions, and a follower on a disk that fails by plan and can be cut off. It has flushed the first one, and has the second
+/// and the third in its page cache.
+struct Pair {
+    primary: Arc<Ve>,
+    disk: Arc<CutStorage>,
+    plan: Arc<FaultPlan>,
+    meta: Arc<MemoryMeta>,
+    store: Store,
+    _from: Store,
+}
+
+impl Pair {
+    fn new() -> Pair {
+        let (from, primary, _) = bed::in_memory();
+        let (disk, plan) = (Arc::new(CutStorage::default()), FaultPlan::new());
+        let meta = Arc::new(MemoryMeta::default());
+        let store = bed::on(Arc::new(FaultStorage::new(disk.clone(), plan.clone())), meta.clone());
+        let follower = bed::create_follower(&store, &primary);
+        for n in 0..3u8 {
+            let ino = bed::create(&primary, &format!("f{n}"));
+            bed::write(&primary, ino, 0, vec![n; 1000]).unwrap();
+            bed::write(&primary, ino, 1000, vec![n; 100_000]).unwrap();
+            primary.commit().unwrap();
+        }
+        assert_eq!(primary.position().txn, TxnNo(4));
+        (0..3).for_each(|n| {
+            assert!(bed::ship(&primary, &follower).unwrap());
+            if n == 0 {
+                follower.sync().unwrap();
+            }
+        });
+        Pair { primary, disk, plan, meta, store, _from: from }
+    }
+}
+
+/// A follower was opened anew after a failed write, took what it read for durable, and told its primary so; a power cut showed that it had lain in
+/// the page cache alone (checks G11).
+#[test]
+fn what_a_reopened_follower_calls_durable_outlives_the_power() {
+    let p = Pair::new();
+    let old = p.store.ve(VE).unwrap();
+    p.plan.fail(Call::Write, 3, ErrorKind::StorageFull);
+    bed::ship(&p.primary, &old).unwrap_err();
+    assert!(old.read_only_reason().is_some());
+
+    let new = p.store.reopen_follower(VE).unwrap();
+    let durable = new.durable_position();
+    assert_eq!(durable.txn, TxnNo(3));
+    let left = bed::again(Arc::new(p.disk.after_cut()), Arc::new(p.meta.after_crash()));
+    assert_eq!(left.ve(VE).unwrap().position(), durable);
+    // And it goes on.
+    assert!(bed::ship(&p.primary, &new).unwrap());
+    new.sync().unwrap();
+    assert_eq!(new.durable_position(), p.primary.position());
+}
+
+/// After a failed flush the kernel takes pages for written that are not: a follower that had one was opened anew from them (checks G3).
+#[test]
+fn a_follower_whose_flush_failed_is_not_opened_anew() {
+    let p = Pair::new();
+    let old = p.store.ve(VE).unwrap();
+    p.plan.fail(Call::Sync, 1, ErrorKind::Other);
+    old.sync().unwrap_err();
+    assert!(matches!(p.store.reopen_follower(VE), Err(Error::ReadOnly { .. })));
+    // One that fails on the way tells as well.
+    let p = Pair::new();
+    p.store.ve(VE).unwrap().state.lock().journal.poison("for the test".into());
+    p.plan.fail(Call::Sync, 1, ErrorKind::Other);
+    (0..2).for_each(|_| assert!(matches!(p.store.reopen_follower(VE), Err(Error::ReadOnly { .. }))));
+}
+
+/// A thread that was about to publish a follower did so after it had been opened anew, into extent files that the new instance numbers itself: one
+/// emptied the other's.
+#[test]
+fn what_was_frozen_is_not_published_behind_a_new_instance() {
+    let p = Pair::new();
+    let old = p.store.ve(VE).unwrap();
+    assert!(old.state.lock().freeze());
+    old.state.lock().journal.poison("for the test".into());
+    let new = p.store.reopen_follower(VE).unwrap();
+    let files = |s: &Store| s.shared.storage.list(&crate::content::extent_file::folder(VE)).unwrap();
+    let before = files(&p.store);
+    old.publish_pending().unwrap_err();
+    assert_eq!(files(&p.store), before);
+    new.publish().unwrap();
+}
