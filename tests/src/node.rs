@@ -6,7 +6,6 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use aspfs_tools::client::{Client, mountinfo};
-use aspfs_tools::control::message::{Request, Status};
 use rustix::mount::UnmountFlags;
 use rustix::process::{Pid, Signal};
 
@@ -201,7 +200,7 @@ impl Node {
                     std::fs::read_to_string(node.path("log")).unwrap_or_default()
                 );
             }
-            Client::connect(&node.socket()).ok()?.call::<Status>(&Request::Status {}).ok()
+            Client::connect(&node.socket()).ok()?.status().ok()
         });
         self.holders.push(status.holder);
     }

@@ -23,10 +23,7 @@ use crate::client::mounting::{self, MountError};
 use crate::client::options::{OptionError, Options};
 use crate::client::{Client, ClientError};
 use crate::control::frame::Kind;
-use crate::control::message::{
-    At, Change, Collected, Done, FileRow, HoldRow, Id, MountRow, Request, Status, VeRow, Version,
-};
-use crate::control::scrub::ScrubRow;
+use crate::control::message::{At, Change, Collected, Done, FileRow, HoldRow, Id, MountRow, Request, VeRow, Version};
 use crate::control::versions::{Named, Which};
 use args::{Cli, Command, DaemonCommand, HoldCommand, MountArgs, SettingArgs, VeCommand};
 use output::Output;
@@ -112,7 +109,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
     let node = Node { socket: &cli.socket, out: Output::new(cli.json) };
     match &cli.command {
         Command::Status => {
-            let status: Status = node.call(&Request::Status {})?;
+            let status = Client::connect(node.socket)?.status()?;
             Ok(node.out.print(&status, || show::status(&status))?)
         }
         Command::Ve(command) => ve(&node, command),
@@ -144,7 +141,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
             Ok(node.out.print(&done, || show::collected(&done))?)
         }
         Command::Scrub { now } => {
-            let scrub: ScrubRow = node.call(&Request::Scrub { now: *now })?;
+            let scrub = Client::connect(node.socket)?.scrub(*now)?;
             Ok(node.out.print(&scrub, || show::scrub(&scrub))?)
         }
         Command::Daemon(DaemonCommand::Stop { unmount }) => stop(&node, *unmount),
@@ -261,7 +258,7 @@ fn hold(node: &Node<'_>, command: &HoldCommand) -> Result<(), Failure> {
 /// Stops the daemon; with `unmount` every VE is unmounted before, and if one cannot be, nothing is stopped.
 fn stop(node: &Node<'_>, unmount: bool) -> Result<(), Failure> {
     if unmount {
-        let status: Status = node.call(&Request::Status {})?;
+        let status = Client::connect(node.socket)?.status()?;
         let mut failed = 0;
         for row in &status.mounts {
             let outcome = mounting::umount_row(node.socket, row, false);

@@ -34,18 +34,28 @@ impl Output {
 
     /// Prints JSON if that is wanted, else the text.
     pub fn print<T: Serialize>(&self, value: &T, text: impl FnOnce() -> String) -> io::Result<()> {
-        let text = match self.json {
-            true => serde_json::to_string_pretty(value)? + "\n",
-            false => text(),
-        };
+        let text = self.text(value, text)?;
         let mut out = io::stdout().lock();
         out.write_all(text.as_bytes())?;
         out.flush()
     }
 
+    /// What is printed.
+    pub fn text<T: Serialize>(&self, value: &T, text: impl FnOnce() -> String) -> io::Result<String> {
+        Ok(match self.json {
+            true => serde_json::to_string_pretty(value)? + "\n",
+            false => text(),
+        })
+    }
+
     /// Prints rows as JSON, or as a table.
     pub fn table<T: Serialize>(&self, rows: &[T], head: &[&str], cells: impl Fn(&T) -> Vec<String>) -> io::Result<()> {
-        self.print(&rows, || render(head, &rows.iter().map(cells).collect::<Vec<_>>(), self.width))
+        self.print(&rows, || self.lines(rows, head, cells))
+    }
+
+    /// Rows as a table.
+    pub fn lines<T>(&self, rows: &[T], head: &[&str], cells: impl Fn(&T) -> Vec<String>) -> String {
+        render(head, &rows.iter().map(cells).collect::<Vec<_>>(), self.width)
     }
 }
 

@@ -103,7 +103,7 @@ pub fn replicas(node: &Node<'_>, command: &ReplicaCommand) -> Result<(), Failure
             Ok(node.out.print(&done, String::new)?)
         }
         ReplicaCommand::Status { ve, watch } => loop {
-            let rows: Vec<ReplicaRow> = node.call(&Request::ReplicaStatus { ve: ve.map(Id) })?;
+            let rows: Vec<ReplicaRow> = node.rows(&Request::ReplicaStatus { ve: ve.map(Id) })?;
             if *watch && node.out.is_terminal() {
                 // Home, and clear what was there.
                 print!("\x1b[H\x1b[2J");
@@ -165,5 +165,64 @@ pub fn branches(node: &Node<'_>, command: &BranchCommand) -> Result<(), Failure>
             let done: Done = node.call(&Request::BranchRemove { ve: Id(*ve), name: name.clone() })?;
             Ok(node.out.print(&done, String::new)?)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::output::Output;
+    use super::*;
+    use crate::client::Client;
+    use vefs::ids::VeId;
+
+    fn row(n: u32) -> ReplicaRow {
+        ReplicaRow {
+            ve: Id(VeId(n + 1)),
+            role: "primary".into(),
+            state: "protected".into(),
+            exposure_ms: Some(400),
+            window_ms: 30_000,
+            at_window: "degrade".into(),
+            txn: 1 << 40,
+            epoch: 1,
+            node: Some("node-in-the-other-room".into()),
+            required: true,
+            returning: false,
+            replica_state: Some("current".into()),
+            replica_exposure_ms: Some(400),
+            behind_bytes: Some(0),
+            behind_txns: Some(0),
+            rate: 1 << 20,
+            acked_txn: Some(1 << 40),
+            connected: true,
+            reason: None,
+            carried_bytes: 1 << 40,
+            sent_bytes: 1 << 40,
+            breaches: 0,
+            breach_ms: 0,
+            throttle_ms: 0,
+            stall_ms: 0,
+            pulling: false,
+            compared_txn: None,
+            compared_equal: None,
+            differences: 0,
+            lease_ms: None,
+        }
+    }
+
+    /// The list was one frame of at most 256 KiB: from some 500 rows on, which 250 VEs with two replicas make, it was refused, and nobody
+    /// could see how anything was replicated.
+    #[test]
+    fn thousands_of_replicas_are_listed() {
+        let rows: Vec<ReplicaRow> = (0..3000).map(row).collect();
+        let heard: Vec<ReplicaRow> = Client::that_hears(rows.clone(), Done {}, |client| {
+            client.ask::<_, Done>(&Request::ReplicaStatus { ve: None }).unwrap().0
+        });
+        assert_eq!(heard, rows);
+        let json = Output::new(true).text(&heard, String::new).unwrap();
+        assert_eq!(serde_json::from_str::<Vec<ReplicaRow>>(&json).unwrap(), rows);
+        let table = Output::new(false).lines(&heard, REPLICA_HEAD, replica_line);
+        assert_eq!(table.lines().count(), 3001);
+        assert!(table.contains(&rows[2999].ve.to_string()));
     }
 }

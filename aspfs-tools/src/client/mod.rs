@@ -13,7 +13,8 @@ use serde::de::DeserializeOwned;
 
 use crate::control::conn::{Conn, ConnError, Frame};
 use crate::control::frame::Kind;
-use crate::control::message::{Done, Hello, PROTOCOL, Progress, Refusal, Request, Why};
+use crate::control::message::{Done, Hello, PROTOCOL, Progress, Refusal, Request, Status, Why};
+use crate::control::scrub::ScrubRow;
 
 /// Why the daemon did not do something.
 #[derive(Debug, thiserror::Error)]
@@ -101,6 +102,16 @@ impl Client {
         self.ask::<Done, T>(request).map(|(_, answer)| answer)
     }
 
+    /// How the daemon is.
+    pub fn status(&mut self) -> Result<Status, ClientError> {
+        self.ask(&Request::Status {}).map(|(rows, answer)| Status::join(rows, answer))
+    }
+
+    /// How the scrub is; with `now` a pass begins.
+    pub fn scrub(&mut self, now: bool) -> Result<ScrubRow, ClientError> {
+        self.ask(&Request::Scrub { now }).map(|(damage, answer)| ScrubRow { damage, ..answer })
+    }
+
     /// Asks; rows and data are given to `each` as they come.
     pub fn ask_with<T: DeserializeOwned>(
         &mut self,
@@ -164,5 +175,93 @@ impl Client {
             got if got != kind => Err(ConnError::Unexpected { got, wanted: "a greeting" }.into()),
             _ => Ok(frame),
         }
+    }
+}
+
+#[cfg(test)]
+impl Client {
+    /// What a client makes of a daemon that answers its request with these rows.
+    pub(crate) fn that_hears<R, T, H>(rows: Vec<R>, answer: T, hear: impl FnOnce(&mut Client) -> H) -> H
+    where
+        R: serde::Serialize + Send + 'static,
+        T: serde::Serialize + Send + 'static,
+    {
+        let (client, daemon) = UnixStream::pair().unwrap();
+        let daemon = std::thread::spawn(move || {
+            let mut conn = Conn::server(daemon);
+            assert_eq!(conn.recv().unwrap().unwrap().kind, Kind::Request);
+            conn.send_rows(&rows, &answer).unwrap();
+        });
+        let heard = hear(&mut Client { conn: Conn::client(client) });
+        daemon.join().unwrap();
+        heard
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::message::{Counted, Id, MountRow};
+    use crate::control::path;
+    use crate::control::scrub::{DamageRow, ReaderRow};
+    use vefs::ids::VeId;
+
+    /// The status was one frame of at most 256 KiB: from some 1,260 mounts on that were read-only for a full disk it was refused, and with it
+    /// `aspfs umount DIR` and `aspfs daemon stop --unmount`, which ask for it.
+    #[test]
+    fn a_status_of_thousands_of_mounts_arrives_whole() {
+        let ve = |n: u32| Id(VeId(n + 1));
+        let mount = |n: u32| MountRow {
+            ve: ve(n),
+            version: None,
+            dir: format!("/srv/some/place/for/mounts/{n}"),
+            source: ve(n).to_string(),
+            device: (0, n),
+        };
+        let status = Status {
+            release: "1".into(),
+            pid: 1,
+            store: "/s".into(),
+            uptime: 1,
+            ves: 3000,
+            mounts: (0..3000).map(mount).collect(),
+            counted: Counted::default(),
+            holder: 2,
+            free: 0,
+            size: 1,
+            tight: true,
+            read_only: (0..3000).map(|n| (ve(n), "its journal met an error: no space left on device".into())).collect(),
+        };
+        assert!(serde_json::to_vec(&status).unwrap().len() > crate::control::frame::TEXT_MAX);
+        let (rows, answer) = status.clone().split();
+        assert_eq!(Client::that_hears(rows, answer, |client| client.status().unwrap()), status);
+    }
+
+    /// So was the scrub's: 256 damaged things, each with eight readers whose paths a VE's root had made as long as it liked.
+    #[test]
+    fn a_scrub_that_found_all_it_lists_arrives_whole() {
+        let long = b"/\x01".repeat(100_000);
+        let reader = ReaderRow { ve: Id(VeId(1)), ino: 7, path: Some(path::Path::shortened(&long)) };
+        let damage = |n: u32| DamageRow {
+            kind: "object".into(),
+            name: n.to_string(),
+            detail: "\x01".repeat(512),
+            since: "now".into(),
+            readers: vec![reader.clone(); 8],
+        };
+        let answer = ScrubRow {
+            pass: 1,
+            begun: None,
+            ended: None,
+            part: None,
+            things: 1,
+            bytes: 1,
+            found: 256,
+            repaired: 0,
+            damage: vec![],
+        };
+        let rows: Vec<DamageRow> = (0..256).map(damage).collect();
+        let scrub = Client::that_hears(rows.clone(), answer.clone(), |client| client.scrub(false).unwrap());
+        assert_eq!(scrub, ScrubRow { damage: rows, ..answer });
     }
 }

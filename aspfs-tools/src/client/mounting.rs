@@ -12,7 +12,6 @@ use rustix::mount::{MountFlags as Bits, MoveMountFlags, UnmountFlags, mount_remo
 use super::options::Options;
 use super::{Client, ClientError, mountinfo};
 use crate::control::message::{Id, MountRow, Released, Request, Why};
-use crate::control::status::Status;
 use crate::control::versions::Named;
 
 /// How long the daemon may take to let go of a VE that was unmounted.
@@ -156,7 +155,7 @@ fn at_folder(client: &mut Client, dir: &Path) -> Result<MountRow, MountError> {
     };
     let lines = mountinfo::read().map_err(MountError::Table)?;
     let device = mountinfo::at(&lines, &shown).filter(|line| line.kind == "fuse.vefs").map(|line| line.device);
-    let status: Status = client.call(&Request::Status {})?;
+    let status = client.status()?;
     let row = status.mounts.into_iter().find(|row| Some(row.device) == device);
     row.ok_or_else(|| MountError::NotThere(dir.to_owned()))
 }

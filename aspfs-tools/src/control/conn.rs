@@ -153,6 +153,16 @@ impl Conn {
         self.send(kind, &body)
     }
 
+    /// Sends rows, each in a frame of its own, and then the answer: a list may be longer than any frame.
+    pub fn send_rows<R: serde::Serialize, T: serde::Serialize>(
+        &mut self,
+        rows: &[R],
+        answer: &T,
+    ) -> Result<(), ConnError> {
+        rows.iter().try_for_each(|row| self.send_message(Kind::Row, row))?;
+        self.send_message(Kind::Answer, answer)
+    }
+
     /// Sends a frame with descriptors beside it.
     pub fn send_with(&mut self, kind: Kind, body: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), ConnError> {
         let head = frame::header(kind, body.len())?;

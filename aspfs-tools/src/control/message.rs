@@ -13,7 +13,7 @@ use vefs::ids::VeId;
 pub use super::status::{Counted, Status};
 
 /// The protocol of this program. A daemon refuses a client of another one.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 /// A limit that is none.
 pub const NO_LIMIT: u64 = u64::MAX;
 
@@ -108,7 +108,7 @@ pub struct Change {
 #[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
 #[allow(missing_docs, reason = "the fields have the names of the command line's arguments")]
 pub enum Request {
-    /// How the daemon is. Answer: [`Status`].
+    /// How the daemon is. Rows: [`StatusRow`](super::status::StatusRow). Answer: [`Status`], without what the rows say.
     Status {},
     /// A new VE over a stack of templates, the lowest first; none: an empty tree. Answer: [`VeRow`].
     VeCreate { ve: Id, templates: Vec<String>, change: Change },
@@ -151,7 +151,8 @@ pub enum Request {
     HoldRelease { ve: Id, name: String },
     /// Collects garbage now. Answer: [`Collected`].
     Gc {},
-    /// How the check of everything stored is; with `now` one begins. Answer: [`super::scrub::ScrubRow`].
+    /// How the check of everything stored is; with `now` one begins. Rows: [`super::scrub::DamageRow`]. Answer: [`super::scrub::ScrubRow`],
+    /// without these.
     Scrub { now: bool },
     /// Begins a cluster with this node as its first. Answer: list of [`NodeRow`](super::replication::NodeRow).
     ClusterInit { name: String, node: String, addresses: Vec<String> },
@@ -171,7 +172,7 @@ pub enum Request {
     ReplicaAdd { ve: Id, node: String, required: bool, bandwidth: u64 },
     /// A replica less. Answer: nothing.
     ReplicaRemove { ve: Id, node: String, node_is_off: bool },
-    /// How a VE, or every one, is replicated. Answer: list of [`ReplicaRow`](super::replication::ReplicaRow).
+    /// How a VE, or every one, is replicated. Rows: [`ReplicaRow`](super::replication::ReplicaRow).
     ReplicaStatus { ve: Option<Id> },
     /// This node writes a VE that it followed. Answer: [`PromotedRow`](super::replication::PromotedRow).
     Promote { ve: Id, old_primary_is_off: bool, force: bool },

@@ -1,4 +1,4 @@
-//! What is said of the scrub.
+//! What is said of the scrub. Damaged things travel as rows before the answer, which has an empty list of them.
 
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +50,6 @@ pub struct ReaderRow {
     pub ve: Id,
     /// Its inode number.
     pub ino: u64,
-    /// Its path, where it has one.
+    /// Its path, where it has one; of a long one its beginning and its end ([`Path::shortened`]).
     pub path: Option<Path>,
 }

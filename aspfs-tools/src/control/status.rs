@@ -1,4 +1,4 @@
-//! How the daemon is, as it is told to clients.
+//! How the daemon is, as it is told to clients. Its lists travel as rows before the answer: a frame holds no more than some hundred of them.
 
 use serde::{Deserialize, Serialize};
 
@@ -51,4 +51,34 @@ pub struct Status {
     pub tight: bool,
     /// Mounted VEs that take no changes, with the reason.
     pub read_only: Vec<(Id, String)>,
+}
+
+/// A row that comes before the answer, which has empty lists.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StatusRow {
+    /// One of `mounts`.
+    Mount(MountRow),
+    /// One of `read_only`.
+    ReadOnly(Id, String),
+}
+
+impl Status {
+    /// What is sent: the rows, and the answer behind them.
+    pub fn split(mut self) -> (Vec<StatusRow>, Status) {
+        let mounts = std::mem::take(&mut self.mounts).into_iter().map(StatusRow::Mount);
+        let read_only = std::mem::take(&mut self.read_only).into_iter().map(|(ve, why)| StatusRow::ReadOnly(ve, why));
+        (mounts.chain(read_only).collect(), self)
+    }
+
+    /// What was meant by that.
+    pub fn join(rows: Vec<StatusRow>, mut answer: Status) -> Status {
+        for row in rows {
+            match row {
+                StatusRow::Mount(row) => answer.mounts.push(row),
+                StatusRow::ReadOnly(ve, why) => answer.read_only.push((ve, why)),
+            }
+        }
+        answer
+    }
 }

@@ -120,7 +120,7 @@ fn damage(bad: &Bad) -> DamageRow {
     let reader = |r: &vefs::store::scrub::Reader| ReaderRow {
         ve: Id(r.ve),
         ino: r.ino.0,
-        path: r.path.as_deref().map(Path::new),
+        path: r.path.as_deref().map(Path::shortened),
     };
     DamageRow {
         kind: kind.to_owned(),

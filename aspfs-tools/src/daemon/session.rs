@@ -29,6 +29,11 @@ impl Session<'_> {
         self.deliver(|conn| conn.send_message(Kind::Row, row))
     }
 
+    /// Sends many rows, each a frame of its own, and then the answer.
+    pub fn rows<R: serde::Serialize, T: serde::Serialize>(&mut self, rows: &[R], answer: &T) -> Answer<()> {
+        self.deliver(|conn| conn.send_rows(rows, answer))
+    }
+
     /// Sends bytes.
     pub fn data(&mut self, bytes: &[u8]) -> Answer<()> {
         self.deliver(|conn| conn.send(Kind::Data, bytes))
@@ -130,7 +135,10 @@ fn receive<T: serde::de::DeserializeOwned>(session: &mut Session<'_>, kind: Kind
 fn handle(session: &mut Session<'_>, request: Request) -> Answer<()> {
     let daemon = session.daemon.clone();
     match request {
-        Request::Status {} => session.answer(&daemon.status()?),
+        Request::Status {} => {
+            let (rows, status) = daemon.status()?.split();
+            session.rows(&rows, &status)
+        }
         Request::VeCreate { ve, templates, change } => session.answer(&daemon.create(ve, &templates, &change)?),
         Request::VeList {} => {
             let names = daemon.template_names()?;
@@ -159,27 +167,23 @@ fn handle(session: &mut Session<'_>, request: Request) -> Answer<()> {
             session.answer(&daemon.released(ve.0, version.as_deref(), wait))
         }
         Request::Versions { ve, branch } => {
-            for version in versions::versions(&daemon, ve, branch.as_deref())? {
-                session.row(&version)?;
-            }
-            session.answer(&Done {})
+            session.rows(&versions::versions(&daemon, ve, branch.as_deref())?, &Done {})
         }
         Request::Cat { ve, path, at } => files::cat(session, ve, path.bytes(), at.as_ref()),
         Request::Diff { ve, from, to } => diff::diff(session, ve, from.as_ref(), to.as_ref()),
         Request::HoldAdd { ve, name, at, onwards, owner } => {
             session.answer(&versions::hold(&daemon, ve, &name, at, onwards, &owner)?)
         }
-        Request::HoldList { ve } => {
-            for hold in versions::holds(&daemon, ve)? {
-                session.row(&hold)?;
-            }
-            session.answer(&Done {})
-        }
+        Request::HoldList { ve } => session.rows(&versions::holds(&daemon, ve)?, &Done {}),
         Request::HoldRelease { ve, name } => {
             versions::release(&daemon, ve, &name).and_then(|()| session.answer(&Done {}))
         }
         Request::Gc {} => session.answer(&daemon.collect()?),
-        Request::Scrub { now } => session.answer(&daemon.scrub(now)?),
+        Request::Scrub { now } => {
+            let mut scrub = daemon.scrub(now)?;
+            let damage = std::mem::take(&mut scrub.damage);
+            session.rows(&damage, &scrub)
+        }
         Request::Stop { holder } => {
             daemon.end(holder)?;
             session.answer(&Done {})
@@ -207,7 +211,7 @@ fn replicated(session: &mut Session<'_>, daemon: &Daemon, request: Request) -> A
             daemon.replica_remove(ve, &node, node_is_off)?;
             session.answer(&Done {})
         }
-        Request::ReplicaStatus { ve } => session.answer(&daemon.replica_status(ve)?),
+        Request::ReplicaStatus { ve } => session.rows(&daemon.replica_status(ve)?, &Done {}),
         Request::PromoteStakes { ve } => session.answer(&daemon.stakes(ve)?),
         Request::Promote { ve, old_primary_is_off, force } => {
             session.answer(&daemon.promote(ve, old_primary_is_off, force)?)

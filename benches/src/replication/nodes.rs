@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use aspfs_tools::client::{Client, ClientError};
-use aspfs_tools::control::message::{At, Done, FileRow, Id, Request, Status};
+use aspfs_tools::control::message::{At, Done, FileRow, Id, Request};
 use aspfs_tools::control::path::Path as Inside;
 use aspfs_tools::control::replication::ReplicaRow;
 use aspfs_tools::control::versions::Which;
@@ -114,7 +114,7 @@ impl Node {
         self.undo.stop(child);
         let begun = Instant::now();
         loop {
-            let status = Client::connect(&self.socket()).and_then(|mut c| c.call::<Status>(&Request::Status {}));
+            let status = Client::connect(&self.socket()).and_then(|mut c| c.status());
             if let Ok(status) = status {
                 self.holders.lock().push(status.holder.cast_signed());
                 return Ok(());
@@ -170,7 +170,7 @@ impl Node {
 
     /// How a VE is replicated, as this node sees it.
     pub fn rows(&self, ve: VeId) -> Result<Vec<ReplicaRow>> {
-        Ok(Client::connect(&self.socket())?.call(&Request::ReplicaStatus { ve: Some(Id(ve)) })?)
+        Ok(Client::connect(&self.socket())?.ask::<_, Done>(&Request::ReplicaStatus { ve: Some(Id(ve)) })?.0)
     }
 
     /// Waits until a VE's replicas are as wanted.

@@ -134,7 +134,7 @@ impl Bed {
         while child.try_wait().unwrap().is_none() {
             assert!(Instant::now() < until, "the daemon lives\n{}", self.log());
             if let Ok(mut client) = Client::connect(&self.path("socket"))
-                && let Ok(status) = client.call::<Status>(&Request::Status {})
+                && let Ok(status) = client.status()
             {
                 counted = status.counted;
             }
@@ -185,7 +185,7 @@ impl Bed {
 
     /// What the daemon says of itself.
     pub fn status(&self) -> Status {
-        Client::connect(&self.path("socket")).unwrap().call(&Request::Status {}).unwrap()
+        Client::connect(&self.path("socket")).unwrap().status().unwrap()
     }
 
     /// What every changing operation in a VE is told from now on: see [`scripted`]. To be said before the VE is mounted.

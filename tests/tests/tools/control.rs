@@ -13,7 +13,7 @@ use aspfs_tests::opgen::Rng;
 use aspfs_tools::client::{Client, ClientError};
 use aspfs_tools::control::conn::Conn;
 use aspfs_tools::control::frame::Kind;
-use aspfs_tools::control::message::{Hello, Refusal, Request, Status, Why};
+use aspfs_tools::control::message::{Hello, Refusal, Request, Why};
 use aspfs_tools::template::event::Event;
 
 fn connect(node: &Node) -> UnixStream {
@@ -34,7 +34,7 @@ fn last_word(conn: &mut Conn) -> Option<Refusal> {
 }
 
 fn still_serves(node: &Node) {
-    let status: Status = node.client().call(&Request::Status {}).unwrap();
+    let status = node.client().status().unwrap();
     assert_eq!(status.pid, node.pid());
 }
 

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use aspfs_tests::needs_mounts;
 use aspfs_tests::node::Node;
-use aspfs_tools::control::message::{Request, Status};
 
 /// checks G7
 #[test]
@@ -71,7 +70,7 @@ fn what_is_open_survives_a_stop_and_a_kill() {
     file.rewind().unwrap();
     file.read_to_string(&mut text).unwrap();
     assert_eq!(text, "before after");
-    let status: Status = node.client().call(&Request::Status {}).unwrap();
+    let status = node.client().status().unwrap();
     assert_eq!(status.mounts.len(), 1);
     drop(file);
     node.umount("0000002A");
@@ -93,7 +92,7 @@ fn a_killed_holder_is_replaced_and_gets_the_mounts() {
         )
         .unwrap();
         let holder = node.wait_for("a new holder", |node| {
-            let status: Status = node.client().call(&Request::Status {}).unwrap();
+            let status = node.client().status().unwrap();
             (status.holder != holder).then_some(status.holder)
         });
         files.iter_mut().for_each(|file| file.write_all(b"x").unwrap());
@@ -131,7 +130,7 @@ fn a_mount_that_ended_without_a_daemon_is_forgotten() {
     rustix::mount::unmount(&a, rustix::mount::UnmountFlags::DETACH).unwrap();
     node.up();
     node.wait_for("the end of the mount", |node| {
-        let status: Status = node.client().call(&Request::Status {}).unwrap();
+        let status = node.client().status().unwrap();
         (status.mounts.len() == 1).then_some(())
     });
     assert_eq!(node.aspfs(&["cat", "0000002A", "/f"]).ok(), "x");

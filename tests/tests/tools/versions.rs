@@ -7,7 +7,7 @@ use std::process::Command;
 
 use aspfs_tests::needs_mounts;
 use aspfs_tests::node::{Node, unmount};
-use aspfs_tools::control::message::{Request, Status};
+use aspfs_tools::control::message::Status;
 use rustix::mount::UnmountFlags;
 
 const VE: &str = "0000002A";
@@ -52,7 +52,7 @@ fn tree(root: &Path) -> BTreeMap<PathBuf, String> {
 }
 
 fn status(node: &Node) -> Status {
-    node.client().call(&Request::Status {}).unwrap()
+    node.client().status().unwrap()
 }
 
 /// Names of holds.
