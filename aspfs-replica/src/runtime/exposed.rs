@@ -298,7 +298,8 @@ mod tests {
         let node = NodeId(replica.node);
         let with = Policy { replicas: vec![replica], ..Policy::default() };
         let exposed = Exposed::watch(&ve, &with, clock, false);
-        let begun = |policy| exposed.set_policy(policy, &BTreeMap::new()).into_iter().map(|(_, tail)| tail).next();
+        let begun =
+            |policy: &Policy| exposed.set_policy(policy, &BTreeMap::new()).into_iter().map(|(_, tail)| tail).next();
         let first = begun(&with).unwrap();
         assert!(exposed.follows_by(node, &first) && begun(&with).is_none());
         assert!(begun(&Policy::default()).is_none() && !exposed.follows_by(node, &first));

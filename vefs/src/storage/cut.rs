@@ -1,6 +1,6 @@
 //! A disk in memory of which a power cut leaves what was flushed and nothing else, for unit tests: bytes of files that were, under names that were.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
@@ -23,6 +23,8 @@ struct Flushed {
     live: BTreeMap<Arc<str>, u64>,
     names: BTreeMap<Arc<str>, u64>,
     bytes: BTreeMap<u64, Arc<Content>>,
+    /// Files whose flush failed: what they have beyond that is taken for written, and is not.
+    failed: BTreeSet<u64>,
 }
 
 struct CutFile {
@@ -45,6 +47,12 @@ impl CutStorage {
         let f = self.flushed.lock();
         let files = f.names.iter().map(|(path, n)| (path.clone(), f.bytes.get(n).cloned().unwrap_or_default()));
         MemStorage::from_files(files, self.now.folders())
+    }
+
+    /// A flush fails, and the kernel takes all that was not flushed for written.
+    pub fn fail_flush(&self) {
+        let mut f = self.flushed.lock();
+        f.failed = f.live.values().copied().collect();
     }
 
     /// What is there as long as nobody cuts the power.
@@ -104,9 +112,18 @@ impl Storage for CutStorage {
         let all = self.now.files();
         let mut f = self.flushed.lock();
         f.names = f.live.clone();
-        let found: Vec<_> = f.live.iter().filter_map(|(path, n)| Some((*n, all.get(path)?.clone()))).collect();
+        let found = f.live.iter().filter(|(_, n)| !f.failed.contains(n));
+        let found: Vec<_> = found.filter_map(|(path, n)| Some((*n, all.get(path)?.clone()))).collect();
         f.bytes.extend(found);
         Ok(())
+    }
+    fn forget_cached(&self, path: &str) -> io::Result<()> {
+        let f = self.flushed.lock();
+        let Some(number) = f.live.get(path).filter(|n| f.failed.contains(n)) else { return Ok(()) };
+        let disk = f.bytes.get(number).cloned().unwrap_or_default();
+        let mut bytes = vec![0; disk.len() as usize];
+        let _ = disk.read_at(&mut bytes, 0);
+        self.now.create(path, 0)?.write_at(&[IoSlice::new(&bytes)], 0)
     }
     fn free_bytes(&self) -> io::Result<u64> {
         self.now.free_bytes()

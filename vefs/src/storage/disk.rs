@@ -196,6 +196,14 @@ impl Storage for DiskStorage {
         Ok(fs::syncfs(&self.root)?)
     }
 
+    fn forget_cached(&self, path: &str) -> io::Result<()> {
+        check_file(path)?;
+        let (dir, name) = split(path);
+        let folder = self.folder(dir, false)?;
+        let fd = retry_on_intr(|| fs::openat(folder.as_fd(), name, FILE_FLAGS, Mode::empty()))?;
+        Ok(fs::fadvise(&fd, 0, None, fs::Advice::DontNeed)?)
+    }
+
     /// What an unprivileged process may still take (`f_bavail` of statvfs(3)): the file system's reserve is not ours.
     fn free_bytes(&self) -> io::Result<u64> {
         let stat = fs::fstatvfs(&self.root)?;

@@ -282,6 +282,10 @@ impl Storage for FaultStorage {
         self.plan.flush(Call::SyncAll, || self.below.sync_all())
     }
 
+    fn forget_cached(&self, path: &str) -> io::Result<()> {
+        self.below.forget_cached(path)
+    }
+
     fn free_bytes(&self) -> io::Result<u64> {
         self.plan.check(Call::Stat)?;
         self.below.free_bytes()

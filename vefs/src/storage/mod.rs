@@ -59,6 +59,12 @@ pub trait Storage: Send + Sync + 'static {
     /// Makes everything durable with one flush (syncfs(2)).
     fn sync_all(&self) -> io::Result<()>;
 
+    /// Reads of a file that nobody has open ask the disk from now on, and not what memory has of it: after a failed flush that may be what the disk never
+    /// got, with the kernel taking it for written (fsync(2)). Where there is no such memory nothing happens.
+    fn forget_cached(&self, _path: &str) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Bytes that can still be written to the file system.
     fn free_bytes(&self) -> io::Result<u64>;
 }

@@ -8,6 +8,7 @@ mod background;
 pub(crate) mod bed;
 pub(crate) mod contents;
 mod copies;
+pub(crate) mod distrust;
 pub(crate) mod files;
 mod install;
 mod mounted;
@@ -145,8 +146,7 @@ impl Store {
     /// Opens a store from its parts: for simulation, and for what [`Store::open`] put together. VEs open when they are asked for.
     pub fn open_with(parts: Parts) -> Result<Store> {
         let block = read_superblock(&*parts.storage)?;
-        // What an earlier run left in the page cache is what recovery reads: it must not be lost behind its back.
-        parts.storage.sync_all().map_err(Error::io("flushing", "store"))?;
+        distrust::settle(&*parts.storage)?;
         let objects = ObjectStore::new(parts.storage.clone());
         objects.clean_staging()?;
         let checkpoint_state = shared::CheckpointState::load(&parts.checkpoints);

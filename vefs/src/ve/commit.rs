@@ -16,7 +16,7 @@ use crate::ids::Hash;
 use crate::journal;
 use crate::meta::rows::TxnRow;
 use crate::storage::{File, Storage};
-use crate::store::Shared;
+use crate::store::{Shared, distrust};
 
 /// Everything that one flush of a VE covers.
 pub(crate) struct FlushJob {
@@ -194,7 +194,7 @@ impl Ve {
             let Turn::Lead(lead) = turn else { continue };
             if let Some(job) = job {
                 let result = job.run(&*self.shared.storage);
-                self.state.lock().flushed(&job, result)?;
+                self.end_flush(&job, result)?;
             }
             lead.done();
             return Ok(());
@@ -240,6 +240,9 @@ impl Ve {
         let mut s = self.state.lock();
         // A seal that was not durable may be so now. It need not be the last one: then more are on their way.
         let sealed = s.journal.durable() < s.head.journal;
+        if result.is_err() {
+            distrust::mark(&*self.shared.storage);
+        }
         s.flushed(job, result)?;
         let watcher = s.hooks.watcher.clone().filter(|_| sealed);
         drop(s);
