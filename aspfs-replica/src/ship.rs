@@ -11,20 +11,20 @@
 
 mod alike;
 mod bulk;
+mod shipping;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use vefs::ids::{Epoch, PayloadId, Position, TxnNo, VeId};
 
-use crate::log::{At, Log, LogError, LogRead, LogTxn, Payload};
+use crate::log::{At, Log, LogError, LogRead};
 use crate::node::NodeId;
 use crate::session::{Closed, Incoming, Session, pong};
 use crate::ship::alike::Alike;
 use crate::ship::bulk::Bulk;
-use crate::wire::{
-    BATCH_TARGET, Begin, Envelope, HEADER_LEN, Hello, Message, Refusal, Welcome, WirePayload, WireRecord,
-};
+use crate::ship::shipping::Shipping;
+use crate::wire::{CHUNK_MAX, CHUNK_MIN, Envelope, Hello, Message, Refusal, Welcome};
 
 /// What the sender tells its surroundings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,29 +48,14 @@ enum Phase {
     Streaming,
 }
 
-#[derive(Clone, Debug)]
-struct Shipping {
-    txn: LogTxn,
-    alike: Alike,
-    begun: bool,
-    next: usize,
-    /// What its messages so far weigh at the replica.
-    weight: u64,
-}
-
-impl Shipping {
-    fn weighed(&mut self, message: Message) -> Message {
-        self.weight += message.weight();
-        message
-    }
-}
-
 /// The machine.
 #[derive(Clone, Debug)]
 pub struct Sender {
     node: NodeId,
     ve: VeId,
     ahead: u64,
+    /// Most bytes that a chunk, or a batch of records, carries.
+    piece: usize,
     phase: Phase,
     session: Session,
     outbox: VecDeque<Message>,
@@ -96,6 +81,7 @@ impl Sender {
             node,
             ve,
             ahead,
+            piece: CHUNK_MAX,
             phase: Phase::Idle,
             session: Session::new(ve, 0, Duration::ZERO),
             outbox: VecDeque::new(),
@@ -113,11 +99,17 @@ impl Sender {
 
     /// There is a connection. `session` is higher than every one before in this epoch.
     pub fn connect(&mut self, log: &dyn Log, session: u64, now: Duration) {
-        *self = Sender { acked: self.acked, plain: self.plain, ..Sender::new(self.node, self.ve, self.ahead) };
+        let (acked, plain, piece) = (self.acked, self.plain, self.piece);
+        *self = Sender { acked, plain, piece, ..Sender::new(self.node, self.ve, self.ahead) };
         self.session = Session::new(self.ve, session, now);
         self.phase = Phase::Greeting;
         let hello = Hello { node: self.node, position: log.durable(), base: log.base() };
         self.outbox.push_back(Message::Hello(hello));
+    }
+
+    /// Chunks and batches carry so much from now on, within what they may: what goes in about half a second.
+    pub fn set_piece(&mut self, bytes: u64) {
+        self.piece = bytes.clamp(CHUNK_MIN as u64, CHUNK_MAX as u64) as usize;
     }
 
     /// The connection is gone.
@@ -260,11 +252,16 @@ impl Sender {
         self.news = true;
     }
 
+    /// Whether what [`Sender::poll`] has next is a word that keeps the session going, and carries nothing of the VE: it does not wait for its turn.
+    pub fn has_word(&self) -> bool {
+        !self.outbox.is_empty()
+    }
+
     /// Whether [`Sender::poll`] may have a message. This asks no log, which may have to wait for its VE; a log that grew has to be told of
     /// ([`Sender::news`]).
     pub fn may_say(&self) -> bool {
         let more = || self.goes_on() || (self.shipping.is_none() && self.news);
-        !self.outbox.is_empty() || (self.phase == Phase::Streaming && more())
+        self.has_word() || (self.phase == Phase::Streaming && more())
     }
 
     /// Whether [`Sender::poll_bulk`] may have one.
@@ -289,7 +286,7 @@ impl Sender {
         if self.phase != Phase::Streaming {
             return Ok(None);
         }
-        let chunk = self.bulk.next(log)?;
+        let chunk = self.bulk.next(log, self.piece)?;
         let txn = chunk.as_ref().map(|chunk| chunk.id.txn);
         let ping = std::mem::take(&mut self.bulk_ping).then_some(Message::BulkPing);
         let Some(message) = chunk.map(Message::Chunk).or(ping) else { return Ok(None) };
@@ -305,7 +302,7 @@ impl Sender {
         if let Some(message) = self.outbox.pop_front() {
             return Ok(Some(message));
         }
-        Ok(self.goes_on().then(|| self.advance()))
+        Ok(if self.goes_on() { self.advance() } else { None })
     }
 
     /// Whether the transaction that was taken up goes on: not before the replica has said what it holds, and its bulk was given out.
@@ -334,7 +331,7 @@ impl Sender {
         let plain = txn.position.txn <= self.plain;
         let mut alike = Alike::new(&txn, if plain { vec![] } else { log.alike(&txn) });
         self.outbox.extend(alike.question());
-        self.shipping = Some(Shipping { txn, alike, begun: false, next: 0, weight: 0 });
+        self.shipping = Some(Shipping::new(txn, alike));
         Ok(())
     }
 
@@ -350,46 +347,17 @@ impl Sender {
     }
 
     /// The next message of the transaction being shipped.
-    fn advance(&mut self) -> Message {
-        let Some(s) = self.shipping.as_mut() else { return Message::Ping(0) };
-        let (position, previous) = (s.txn.position, s.txn.previous);
-        if !s.begun {
-            s.begun = true;
-            let (records, bulk) = (s.txn.records.len() as u32, self.bulk.before(position.txn));
-            return s.weighed(Message::Begin(Begin { position, previous, records, bulk }));
+    fn advance(&mut self) -> Option<Message> {
+        let shipping = self.shipping.as_mut()?;
+        let position = shipping.txn.position;
+        let message = shipping.next(|| self.bulk.before(position.txn), self.piece);
+        if let Message::End(_) = message {
+            self.bulk.gone(position.txn);
+            self.under_way.push_back((position, shipping.under_way()));
+            self.shipped = position.txn;
+            self.shipping = None;
         }
-        let (mut batch, mut bytes) = (Vec::new(), 0);
-        while let Some(record) = s.txn.records.get(s.next) {
-            let record = WireRecord {
-                body: record.body.to_vec(),
-                payload: record.payload.as_ref().map(|p| match (p, s.alike.instead(s.next)) {
-                    (Payload::Inline(bytes), Some(hash)) => WirePayload::Held(hash, bytes.len() as u64),
-                    (Payload::Inline(bytes), None) => WirePayload::Inline(bytes.to_vec()),
-                    (Payload::Bulk(id, len), _) => WirePayload::Staged(*id, *len),
-                    (Payload::Cancelled(len), _) => WirePayload::Cancelled(*len),
-                }),
-            };
-            bytes += record.len() + HEADER_LEN;
-            if !batch.is_empty() && bytes > BATCH_TARGET {
-                break;
-            }
-            s.next += 1;
-            batch.push(record);
-        }
-        if !batch.is_empty() {
-            return s.weighed(Message::Records(batch));
-        }
-        let end = s.weighed(Message::End(s.txn.seal.to_vec()));
-        let bulk = |r: &crate::log::LogRecord| match &r.payload {
-            Some(payload @ Payload::Bulk(..)) => payload.size(),
-            Some(Payload::Inline(_) | Payload::Cancelled(_)) | None => 0,
-        };
-        let weight = s.weight + s.txn.records.iter().map(bulk).sum::<u64>();
-        self.bulk.gone(position.txn);
-        self.under_way.push_back((position, weight));
-        self.shipped = position.txn;
-        self.shipping = None;
-        end
+        Some(message)
     }
 }
 

@@ -1,22 +1,17 @@
 //! One of the streams of a session, with the frame that it is about to take.
 
-use std::time::Duration;
-
-use tokio::time::{Instant, sleep_until};
-
 use crate::net::{FrameWriter, NetError};
 
 /// A stream, and the frame that was given to it last.
 pub(super) struct Lane {
     writer: FrameWriter,
     frame: Option<Vec<u8>>,
-    not_before: Instant,
     busy: bool,
 }
 
 impl Lane {
     pub fn new(writer: FrameWriter) -> Lane {
-        Lane { writer, frame: None, not_before: Instant::now(), busy: false }
+        Lane { writer, frame: None, busy: false }
     }
 
     /// Whether the last frame is not taken yet.
@@ -24,14 +19,13 @@ impl Lane {
         self.busy
     }
 
-    /// Gives it the next frame, to go after a while. It is not busy.
-    pub fn give(&mut self, wait: Duration, frame: Vec<u8>) {
-        (self.frame, self.not_before, self.busy) = (Some(frame), Instant::now() + wait, true);
+    /// Gives it the next frame. It is not busy.
+    pub fn give(&mut self, frame: Vec<u8>) {
+        (self.frame, self.busy) = (Some(frame), true);
     }
 
     /// Waits until QUIC has taken the frame. A call that is dropped is taken up by the next one.
     pub async fn send(&mut self) -> Result<(), NetError> {
-        sleep_until(self.not_before).await;
         // A send that is dropped has taken its frame: what is left is to flush.
         match self.frame.take() {
             Some(frame) => self.writer.send(frame).await?,

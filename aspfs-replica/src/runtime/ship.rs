@@ -151,7 +151,7 @@ async fn read(mut reader: FrameReader, tx: mpsc::Sender<Result<(Envelope, Messag
     }
 }
 
-/// A session's two streams. A frame is made when its stream has taken the one before, so that bulk never stands before a record.
+/// A session's two streams. A frame is made when its stream has taken the one before, and its turn under the limit has come, so that bulk never stands before a record.
 struct Streams<'a> {
     on: &'a Shipping,
     machine: &'a mut Sender,
@@ -176,11 +176,13 @@ impl Streams<'_> {
             if !self.fill()? {
                 break;
             }
+            let turn = self.turn();
             // Acknowledgements are taken meanwhile, so that a slow link does not hide how far the replica is.
             tokio::select! {
                 answer = self.rx.recv() => self.answered(answer)?,
                 sent = self.records.send(), if self.records.is_busy() => sent?,
                 sent = self.bulk.send(), if self.bulk.is_busy() => sent?,
+                () = tokio::time::sleep_until(turn.unwrap_or_else(Instant::now)), if turn.is_some() => {}
                 () = self.on.tail.changed() => self.machine.news(),
                 () = &mut look, if self.on.tail.looks() => {
                     self.on.tail.looked();
@@ -204,17 +206,26 @@ impl Streams<'_> {
         let share = self.on.tail.share();
         if share != self.share {
             self.pace.set_rate(share.bandwidth);
+            self.machine.set_piece(self.pace.piece());
             self.records.prefer(share.weight.into());
             self.bulk.prefer(share.weight.into());
             self.share = share;
         }
     }
 
-    /// Gives each stream that has room its next frame. To leave the thread to others costs a switch, so it is done once for both, and only where there
-    /// is something to say. False, and nothing is said, where this node writes the VE no more: whoever has the VE locked is waited for here, and once a second.
-    fn fill(&mut self) -> Result<bool, Ended> {
+    /// When it is the turn of what waits for the limit, if something does.
+    fn turn(&self) -> Option<Instant> {
         let records = !self.records.is_busy() && self.machine.may_say();
         let bulk = !self.bulk.is_busy() && self.machine.may_say_bulk();
+        self.pace.turn().filter(|_| records || bulk)
+    }
+
+    /// Gives each stream that has room its next frame, where the limit leaves it one; words that keep the session going do not wait for that. To leave the thread to others costs a switch, so it is done once for both, and only where there
+    /// is something to say. False, and nothing is said, where this node writes the VE no more: whoever has the VE locked is waited for here, and once a second.
+    fn fill(&mut self) -> Result<bool, Ended> {
+        let open = self.pace.turn().is_none();
+        let records = !self.records.is_busy() && (self.machine.has_word() || (open && self.machine.may_say()));
+        let bulk = open && !self.bulk.is_busy() && self.machine.may_say_bulk();
         if !records && !bulk {
             return Ok(true);
         }
@@ -223,13 +234,14 @@ impl Streams<'_> {
                 return Ok(false);
             }
             if records && let Some(frame) = self.next_frame(false)? {
-                self.records.give(self.pace.wait(frame.len() as u64), frame);
+                self.records.give(frame);
             }
             // What was taken up just now may have bulk.
-            if !self.bulk.is_busy()
+            if self.pace.turn().is_none()
+                && !self.bulk.is_busy()
                 && let Some(frame) = self.next_frame(true)?
             {
-                self.bulk.give(self.pace.wait(frame.len() as u64), frame);
+                self.bulk.give(frame);
             }
             Ok(true)
         })
@@ -241,7 +253,7 @@ impl Streams<'_> {
             self.records.send().await?;
         }
         while let Some(frame) = block_in_place(|| self.next_frame(false))? {
-            self.records.give(Duration::ZERO, frame);
+            self.records.give(frame);
             self.records.send().await?;
         }
         Ok(self.records.finish().await?)
@@ -256,6 +268,7 @@ impl Streams<'_> {
         let frame = wire::encode(&message, envelope, self.pays.try_it());
         self.pays.took(carries, frame.len() as u64);
         self.on.link.sent(carries, frame.len() as u64);
+        self.pace.took(frame.len() as u64);
         Ok(Some(frame))
     }
 

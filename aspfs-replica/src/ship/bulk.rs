@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use vefs::ids::{PayloadId, TxnNo};
 
 use crate::log::{Log, LogError, LogTxn, Payload};
-use crate::wire::{CHUNK_MAX, Chunk};
+use crate::wire::Chunk;
 
 /// Most bulk payloads that wait to be sent ahead of their records.
 const EARLY_MAX: usize = 1024;
@@ -79,10 +79,10 @@ impl Bulk {
         self.waiting.is_empty()
     }
 
-    /// The next chunk.
-    pub fn next(&mut self, log: &dyn Log) -> Result<Option<Chunk>, LogError> {
+    /// The next chunk, of so many bytes at most.
+    pub fn next(&mut self, log: &dyn Log, piece: usize) -> Result<Option<Chunk>, LogError> {
         let Some(Rest { id, total, offset }) = self.waiting.front().copied() else { return Ok(None) };
-        let len = (total - offset).min(CHUNK_MAX as u64);
+        let len = (total - offset).min(piece as u64);
         let bytes = log.payload(id, offset, len as usize)?.to_vec();
         if bytes.len() as u64 != len {
             return Err(LogError(format!("payload {id:?}: {} of {len} bytes", bytes.len())));

@@ -42,6 +42,26 @@ fn a_second_greeting_pulls_no_second_state() {
     assert!(Arc::ptr_eq(&first, &b.ve()), "what had come was replaced");
 }
 
+/// Under a limit of 20 kB/s each piece of a file took five seconds, and a ping waited behind two of them: the session ended in silence, again and again
+/// (checks G14, G20).
+#[test]
+fn a_low_limit_ends_no_session() {
+    let [a, b] = nodes();
+    let ve = a.store().create_ve(VE, empty_tree(), Settings::default()).unwrap();
+    let replica = ReplicaOf { node: b.id().0, need: Need::Required, bandwidth: 20_000 };
+    ve.set_policy(with_replica(&Policy::default(), replica)).unwrap();
+    ve.commit().unwrap();
+    a.runtime().refresh(&ve).unwrap();
+    wait("the replica", || a.acked(b.id()));
+    let noise: Vec<u8> = (0..300_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    file(&ve, "f", &noise).unwrap();
+    ve.commit().unwrap();
+    wait("the file", || a.acked(b.id()));
+    let figures = a.runtime().figures(VE).and_then(|f| f.led).unwrap();
+    let connected = figures.1.iter().find_map(|r| r.link.connected);
+    assert!(connected > Some(10), "one session carried it: {connected:?}");
+}
+
 /// A primary that had stepped down asked its successor once to take over, for three seconds. On a slow disk that was not enough: the successor wrote,
 /// the administrator was told that none did, and asking again would have been refused, upon which the old primary wrote, too (checks G18, G19).
 #[test]

@@ -193,6 +193,41 @@ fn what_is_parked_goes_with_its_session() {
     assert!(f.txns == log.txns && r.refusals().is_empty(), "{:?}", r.refusals());
 }
 
+/// Under a limit of a few kilobytes a second a piece of 256 KiB took longer than a session may be silent, and a ping waited behind it: the session ended, the
+/// next one began with the same piece, and the transaction never went. Pieces are as small as the limit wants, and a ping goes before what waits
+/// (checks G14, G20).
+#[test]
+fn under_a_limit_pieces_are_small_and_pings_go_first() {
+    let mut log = Copy::new(Bug::None);
+    let records: Vec<Vec<u8>> = (0..100).map(|n| vec![n; 900]).collect();
+    log.write(&records);
+    log.elsewhere.clear();
+    log.write(&[vec![2; 200_000]]);
+    log.flush();
+    let (mut side, mut f, mut r) = greeted();
+    side.sender.set_piece(5000);
+    let first = side.sender.poll(&log, T).unwrap();
+    assert!(matches!(first, Some((_, Message::Begin(_)))) && !side.sender.has_word());
+    let now = std::time::Duration::from_secs(1);
+    assert_eq!(side.sender.tick(now), []);
+    assert!(side.sender.has_word());
+    let ping = side.sender.poll(&log, now).unwrap();
+    assert!(matches!(ping, Some((_, Message::Ping(_)))) && !side.sender.has_word());
+    let (rest, bulk) = said(&mut side, &log);
+    let sizes = |frames: &Frames| frames.iter().map(|(_, m)| m.cost()).max();
+    assert!(sizes(&rest) < Some(5500) && sizes(&bulk) < Some(5500), "{:?} {:?}", sizes(&rest), sizes(&bulk));
+    take(&mut f, &mut r, bulk);
+    take(&mut f, &mut r, first.into_iter().chain(ping).chain(rest).collect());
+    assert!(f.durable == 2 && r.refusals().is_empty(), "{:?}", r.refusals());
+    // The next session goes on like this, and one without a limit does not.
+    side.talk(&log, &mut f, &mut r);
+    log.write(&[vec![3; 200_000]]);
+    log.flush();
+    side.sender.set_piece(u64::MAX);
+    let (_, bulk) = said(&mut side, &log);
+    assert_eq!(bulk.len(), 1);
+}
+
 /// A state that was pulled took the place of one with bulk put aside, and the primary was told that this is there still: it was not sent, and the transaction
 /// was refused (checks G10).
 #[test]
