@@ -17,7 +17,7 @@ pub use install::LocalInstall;
 pub use source::{HeldStates, LocalSource};
 
 use crate::catchup::Page;
-use crate::log::{At, FollowError, Follower, Log, LogError, LogRead, LogTxn};
+use crate::log::{At, FollowError, Follower, Log, LogError, LogRead, LogTxn, Payload};
 use crate::wire::Chunk;
 
 /// Rows as they travel and are compared.
@@ -59,8 +59,20 @@ impl Log for VeLog {
         })
     }
 
+    /// A transaction without its bulk is none that could be sent: the follower that needed it lost its hold, and a collection came in between, though
+    /// the journal has the records still.
     fn read(&self, after: TxnNo) -> Result<LogRead, LogError> {
-        self.0.feed(after).map_err(unreadable)
+        let read = self.0.feed(after).map_err(unreadable)?;
+        let LogRead::Txn(txn) = &read else { return Ok(read) };
+        for record in &txn.records {
+            if let Some(Payload::Bulk(id, len)) = &record.payload
+                && !self.0.has_payload(*id, *len).map_err(unreadable)?
+            {
+                tracing::warn!(ve = %self.0.id(), txn = %txn.position.txn, "its bulk was collected: whoever needs it needs a whole state");
+                return Ok(LogRead::Gone);
+            }
+        }
+        Ok(read)
     }
 
     fn payload(&self, id: PayloadId, offset: u64, len: usize) -> Result<Bytes, LogError> {
@@ -184,5 +196,48 @@ impl Follower for VeFollower {
     fn sync(&mut self) -> Result<Position, FollowError> {
         self.ve.sync().map_err(|e| failed(&e))?;
         Ok(self.ve.durable_position())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use vefs::ids::InodeNo;
+    use vefs::op::{Op, Owner, Reply};
+    use vefs::ve::{Request, Retention};
+
+    use super::*;
+    use crate::runtime::bed;
+
+    /// A follower that was away for long had lost its hold, and what no version named any more was collected, while the journal still had the records of
+    /// it. When it was back it was sent these: the stream ended at the bulk that was nowhere, and began again, for ever (checks G14).
+    #[test]
+    fn a_transaction_whose_bulk_was_collected_is_gone() {
+        let (store, clock) = bed::store();
+        let ve = bed::writer(&store, 7);
+        let log = VeLog(ve.clone());
+        let does = |op: Op| ve.execute(&op, Request::default()).unwrap();
+        let parent = InodeNo::ROOT;
+        let create = Op::Create { parent, name: b"bulk".to_vec(), mode: 0o100_600, rdev: 0, owner: Owner::default() };
+        let Reply::Inode(ino, _) = does(create) else { panic!("no inode") };
+        does(Op::Write { ino, offset: 0, data: Bytes::from(vec![7; 100_000]), kill_priv: false });
+        ve.commit().unwrap();
+        let before = ve.position().txn.0 - 1;
+        assert!(matches!(log.read(TxnNo(before)).unwrap(), LogRead::Txn(_)));
+        does(Op::Unlink { parent, name: b"bulk".to_vec() });
+        ve.reap(&[ino]).unwrap();
+        ve.commit().unwrap();
+        ve.publish().unwrap();
+        clock.advance(Duration::from_secs(30 * 86_400));
+        // With a cursor it is held, without it goes; the journal has both transactions all the while.
+        ve.set_cursor([2; 16], TxnNo(before)).unwrap();
+        store.collect_garbage(&Retention::default()).unwrap();
+        assert!(matches!(log.read(TxnNo(before)).unwrap(), LogRead::Txn(_)));
+        ve.drop_cursor([2; 16]).unwrap();
+        store.collect_garbage(&Retention::default()).unwrap();
+        assert!(matches!(ve.feed(TxnNo(before)).unwrap(), LogRead::Txn(_)), "the journal has it");
+        assert!(matches!(log.read(TxnNo(before)).unwrap(), LogRead::Gone));
+        assert!(matches!(log.read(TxnNo(before + 1)).unwrap(), LogRead::Txn(_)));
     }
 }

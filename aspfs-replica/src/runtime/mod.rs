@@ -25,7 +25,7 @@ mod talk;
 mod writers;
 
 #[cfg(test)]
-mod bed;
+pub(crate) mod bed;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -307,6 +307,20 @@ impl Ve {
         Ok(Bytes::from(bytes))
     }
 
+    /// Whether the bytes of a payload that lies beside the journal are still there: of what no version names any more they stay as long as some
+    /// follower's cursor holds them.
+    pub fn has_payload(&self, id: PayloadId, len: u64) -> Result<bool> {
+        let s = self.state.lock();
+        let mut done = 0;
+        // It is forgotten in pieces: what is alive of it may have moved.
+        while done < len {
+            let at = id.plus(done);
+            let Some((begin, place)) = s.tables.place(at)? else { return Ok(false) };
+            done += (place.len - (at.offset - begin.offset)).max(1);
+        }
+        Ok(true)
+    }
+
     /// Where in a file's body a payload lies, if that body has an extent file of its own.
     pub fn in_body(&self, id: PayloadId) -> Result<Option<InBody>> {
         let s = self.state.lock();
