@@ -71,7 +71,7 @@ pub struct Store {
     /// Slots that are not their VE's number, once they were asked for.
     foreign_slots: Mutex<Option<std::collections::BTreeSet<VeId>>>,
     /// Held over a collection, and over the destruction of a VE: a collection removes files of the VEs that it has looked at, by number,
-    /// and a VE made anew under the same identifier has the same numbers.
+    /// and a VE made anew under the same identifier has the same numbers. Taken before any right to a VE: a collection waits for those.
     collecting: Mutex<()>,
     /// Held over the making of a checkpoint.
     checkpointing: Mutex<()>,
