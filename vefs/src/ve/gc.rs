@@ -6,17 +6,15 @@
 //! Liveness of bytes is found by marking, not by counting: every extent in `Current` and `History` marks the payload ids it names. A
 //! count that drifts would lose data; a mark that is missing cannot happen without a missing extent.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::Ve;
 use super::marks::Marks;
 use crate::change::Hold;
 use crate::clock::Timestamp;
 use crate::codec;
-use crate::content::ExtentPlace;
-use crate::content::read::read_extent;
 use crate::error::{Error, Result};
-use crate::ids::{Hash, PayloadId, TxnNo, VeId};
+use crate::ids::{Hash, TxnNo, VeId};
 use crate::meta::rows;
 use crate::meta::{Batch, MetaError, MetaStore, Scan, Table, prefix_end};
 use crate::state::key::Value;
@@ -52,8 +50,6 @@ pub struct Collected {
     pub files: u64,
 }
 
-/// Extent files with less than this share of live bytes (percent) are cleaned.
-const CLEAN_BELOW: u64 = 50;
 /// Rows per batch.
 const BATCH: usize = 10_000;
 
@@ -216,92 +212,6 @@ impl Ve {
         self.write_in_parts(batch)
     }
 
-    /// Forgets dead places, moves what is alive out of mostly dead files, and notes which files are free.
-    fn clean(&self, marks: &Marks, done: &mut Collected) -> Result<()> {
-        // Files begun later are not judged: what they hold may not be published yet.
-        let files = self.state.lock().files.closed()?;
-        let mut places: BTreeMap<u64, Vec<(PayloadId, ExtentPlace)>> = BTreeMap::new();
-        let (mut batch, mut dead) = (Batch::default(), Batch::default());
-        self.each(Table::Places, &mut |k, v| {
-            let (id, place) = rows::parse_place(k, v)?;
-            if marks.live(id, place.len).is_empty() && files.contains_key(&place.file) {
-                batch.delete(Table::Places, k.to_vec());
-            } else {
-                places.entry(place.file).or_default().push((id, place));
-            }
-            Ok(())
-        })?;
-        let pending: BTreeSet<u64> = self.unpublished_files();
-        for (number, size) in files {
-            if pending.contains(&number) {
-                continue;
-            }
-            let here = places.remove(&number).unwrap_or_default();
-            let live: u64 = here.iter().flat_map(|(id, p)| marks.live(*id, p.len)).map(|(_, n)| n).sum();
-            if live * 100 < size.saturating_mul(CLEAN_BELOW) {
-                self.move_live(marks, &here, &mut batch, &mut dead)?;
-                done.moved += live;
-                done.files += 1;
-                let mut s = self.state.lock();
-                if !s.garbage.contains(&number) {
-                    s.garbage.push(number);
-                }
-            }
-        }
-        // Moved bytes are durable before the rows that name them can be.
-        self.sync()?;
-        self.write_in_parts(batch)?;
-        self.write_in_parts(dead)?;
-        self.state.lock().tables.places.clear();
-        Ok(())
-    }
-
-    /// Extent files that unpublished places name.
-    fn unpublished_files(&self) -> BTreeSet<u64> {
-        use crate::content::Location;
-        let s = self.state.lock();
-        let layers = [Some(&s.tables.active), s.tables.frozen.as_deref()];
-        let staged = s.staged_files();
-        let places = layers.into_iter().flatten().flat_map(|o| o.places.values());
-        places.filter_map(|p| if let Location::Extent(e) = &p.at { Some(e.file) } else { None }).chain(staged).collect()
-    }
-
-    /// Copies what is alive of these places and adds the rows that name the copies to `batch`. Rows of a batch may become durable a part
-    /// at a time: the later ranges of a place come first and its own row last, so that at every moment each live byte is
-    /// named; rows that are only in the way go to `dead`, which is written afterwards.
-    fn move_live(
-        &self,
-        marks: &Marks,
-        here: &[(PayloadId, ExtentPlace)],
-        batch: &mut Batch,
-        dead: &mut Batch,
-    ) -> Result<()> {
-        for (id, place) in here {
-            let live = marks.live(*id, place.len);
-            if live.first().is_none_or(|(first, _)| first != id) {
-                dead.delete(Table::Places, rows::place(self.slot, *id));
-            }
-            for (part, len) in live.into_iter().rev() {
-                let file = self.state.lock().files.file(place.file)?;
-                let mut bytes = vec![0; len as usize];
-                read_extent(&*file, place, part.offset - id.offset, &mut bytes)?;
-                let moved = self.state.lock().files.append_packed(&bytes)?;
-                batch.put(Table::Places, rows::place(self.slot, part), codec::encode(&moved));
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes extent files that were free before the last checkpoint.
-    pub(crate) fn take_garbage(&self) -> Vec<u64> {
-        std::mem::take(&mut self.state.lock().garbage)
-    }
-
-    pub(crate) fn remove_files(&self, numbers: &[u64]) -> Result<()> {
-        let mut s = self.state.lock();
-        numbers.iter().try_for_each(|n| s.files.remove(*n))
-    }
-
     /// Adds the objects that any kept state of this VE names.
     pub(crate) fn objects_in_use(&self, out: &mut BTreeSet<Hash>) -> Result<()> {
         objects_of_rows(&*self.shared.meta, self.slot, out)?;
@@ -314,12 +224,12 @@ impl Ve {
     }
 
     /// Visits all rows of this VE in a table.
-    fn each(&self, table: Table, visit: &mut EachRow<'_>) -> Result<()> {
+    pub(super) fn each(&self, table: Table, visit: &mut EachRow<'_>) -> Result<()> {
         each_row(&*self.shared.meta, self.slot, table, visit)
     }
 
     /// Writes rows in their order, a part at a time.
-    fn write_in_parts(&self, batch: Batch) -> Result<()> {
+    pub(super) fn write_in_parts(&self, batch: Batch) -> Result<()> {
         let mut part = Batch::default();
         for (table, key, value) in batch.rows {
             match value {

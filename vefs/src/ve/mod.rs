@@ -5,6 +5,7 @@
 
 mod ahead;
 mod alike;
+mod cleaning;
 pub(crate) mod commit;
 mod envelope;
 mod execute;

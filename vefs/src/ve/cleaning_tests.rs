@@ -1,0 +1,124 @@
+use std::io::ErrorKind;
+use std::sync::Arc;
+
+use super::*;
+use crate::ids::InodeNo;
+use crate::meta::MemoryMeta;
+use crate::storage::fault::{Call, FaultPlan, FaultStorage};
+use crate::storage::memory::MemStorage;
+use crate::store::Store;
+use crate::store::bed::{self, VE};
+use crate::ve::Retention;
+
+/// Nothing but the present state.
+const NOW: Retention = Retention { steps: Vec::new() };
+const LEN: u64 = 400_000;
+
+struct Bed {
+    plan: Arc<FaultPlan>,
+    store: Store,
+    ve: Arc<Ve>,
+    /// Each in an extent file of its own, of which most is dead.
+    files: Vec<InodeNo>,
+}
+
+fn bed(files: usize) -> Bed {
+    let plan = FaultPlan::new();
+    let storage = FaultStorage::new(Arc::new(MemStorage::new()), plan.clone());
+    let store = bed::on(Arc::new(storage), Arc::new(MemoryMeta::default()));
+    let ve = bed::create_ve(&store, VE);
+    let files: Vec<_> = (0..files)
+        .map(|n| {
+            let ino = bed::create(&ve, &format!("f{n}"));
+            (0..4).for_each(|part| bed::write(&ve, ino, part * LEN / 4, vec![n as u8; LEN as usize / 4]).unwrap());
+            ino
+        })
+        .collect();
+    ve.commit().unwrap();
+    // The bodies end: what comes is written elsewhere.
+    files.iter().for_each(|ino| ve.state.lock().files.end_body(*ino));
+    for (n, ino) in files.iter().enumerate() {
+        bed::write(&ve, *ino, 0, vec![n as u8; 3 * LEN as usize / 4]).unwrap();
+    }
+    ve.publish().unwrap();
+    Bed { plan, store, ve, files }
+}
+
+impl Bed {
+    /// Extent files that rows name.
+    fn named(&self) -> BTreeSet<u64> {
+        let mut named = BTreeSet::new();
+        let each = &mut |k: &[u8], v: &[u8]| {
+            named.insert(rows::parse_place(k, v)?.1.file);
+            Ok(())
+        };
+        self.ve.each(Table::Places, each).unwrap();
+        named
+    }
+
+    fn all_read(&self) {
+        for (n, ino) in self.files.iter().enumerate() {
+            assert_eq!(self.ve.read(*ino, 0, LEN as usize).unwrap(), vec![n as u8; LEN as usize]);
+        }
+    }
+}
+
+/// A file was called garbage when its live bytes had been copied, before any row named the copies. The collection failed then, and the file stayed
+/// garbage (checks G26).
+#[test]
+fn a_collection_that_breaks_off_calls_nothing_garbage_that_is_named() {
+    let mut failed = 0;
+    for nth in 1.. {
+        let bed = bed(3);
+        bed.plan.fail(Call::Write, nth, ErrorKind::StorageFull);
+        let done = bed.ve.collect(&NOW);
+        bed.plan.heal();
+        let garbage: BTreeSet<u64> = bed.ve.state.lock().garbage.iter().copied().collect();
+        assert!(garbage.is_disjoint(&bed.named()), "{garbage:?} after write {nth} failed");
+        if done.is_ok() {
+            assert_eq!(garbage.len(), 3);
+            break;
+        }
+        assert!(garbage.is_empty());
+        failed += 1;
+        bed.store.collect_garbage(&NOW).unwrap();
+        bed.all_read();
+    }
+    assert!(failed >= 3, "{failed}");
+}
+
+/// One payload that did not read back ended the collection of the whole VE, each time: it filled up (checks G33).
+#[test]
+fn an_extent_file_that_does_not_read_stops_no_other() {
+    let bed = bed(3);
+    let hit = {
+        let mut s = bed.ve.state.lock();
+        let number = *s.files.closed().unwrap().keys().nth(1).unwrap();
+        let file = s.files.file(number).unwrap();
+        file.write_at(&[std::io::IoSlice::new(&[0xff; 100])], file.len().unwrap() - 100).unwrap();
+        number
+    };
+    for _ in 0..2 {
+        let before = bed.ve.state.lock().files.appended();
+        bed.ve.collect(&NOW).unwrap();
+        let s = bed.ve.state.lock();
+        assert!(s.garbage.len() == 2 && !s.garbage.contains(&hit), "{:?}", s.garbage);
+        // What is copied in vain would be garbage of its own.
+        assert!(s.files.appended() - before <= 3);
+    }
+    assert!(bed.named().contains(&hit));
+    bed.store.collect_garbage(&NOW).unwrap();
+    bed.ve.read(bed.files[0], 0, LEN as usize).unwrap();
+    bed.ve.read(bed.files[2], 0, LEN as usize).unwrap();
+}
+
+/// An extent file without a byte, as a crash leaves it, stayed for ever: none of it was less than half alive.
+#[test]
+fn an_empty_extent_file_goes() {
+    let bed = bed(1);
+    let path = crate::content::extent_file::path(VE, 0x77);
+    bed.store.storage().create(&path, 0).unwrap();
+    bed.store.collect_garbage(&NOW).unwrap();
+    assert_eq!(bed.store.storage().open(&path).err().map(|e| e.kind()), Some(ErrorKind::NotFound));
+    bed.all_read();
+}
