@@ -371,7 +371,10 @@ impl Store {
         let mut batch = Batch::default();
         for ve in self.opened() {
             if ve.read_only_reason().is_none() {
-                ve.publish()?;
+                if let Err(e) = ve.publish() {
+                    tracing::error!(ve = %ve.id(), error = %e, "publishing at the end: the next start replays it");
+                    continue;
+                }
                 if let Some(end) = ve.end_segment() {
                     batch.put(Table::System, rows::clean(ve.slot), codec::encode(&end));
                 }

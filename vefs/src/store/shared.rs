@@ -18,6 +18,7 @@ use crate::limits;
 use crate::meta::MetaStore;
 use crate::object::ObjectStore;
 use crate::storage::Storage;
+use crate::ve::Ve;
 use crate::ve::hashing::HashQueue;
 
 /// Sizes and thresholds of a store; the defaults are for a node, tests choose smaller ones.
@@ -276,14 +277,30 @@ pub(super) fn reset_meta(meta: &Path, checkpoints: &Path) -> Result<()> {
 }
 
 impl Store {
-    /// Publishes every open VE.
+    /// Publishes every open VE. All are tried; the first error.
     pub fn publish_all(&self) -> Result<()> {
+        let mut failed = Ok(());
+        self.publish_each(&mut |_, e| {
+            if failed.is_ok() {
+                failed = Err(e);
+            }
+        });
+        failed
+    }
+
+    /// Publishes what can be published. What one VE meets is not the others' trouble: its journal stays as long as it is needed, theirs go on.
+    pub(super) fn publish_what_can_be(&self) {
+        self.publish_each(&mut |ve, e| tracing::error!(ve = %ve.id(), error = %e, "publishing"));
+    }
+
+    fn publish_each(&self, failed: &mut dyn FnMut(&Ve, Error)) {
         for ve in self.opened() {
-            if ve.read_only_reason().is_none() {
-                ve.publish()?;
+            if ve.read_only_reason().is_none()
+                && let Err(e) = ve.publish()
+            {
+                failed(&ve, e);
             }
         }
-        Ok(())
     }
 
     /// Makes published metadata durable and gives back the journal segments that nothing needs any more.
@@ -293,16 +310,20 @@ impl Store {
         c.since_persist = 0;
         for ve in self.opened() {
             let covered = c.covered.get(&ve.identity().lineage).copied().unwrap_or(0);
-            ve.recycle_journal(covered.min(ve.persisted_journal()?))?;
+            let given_back = ve.persisted_journal().and_then(|persisted| ve.recycle_journal(covered.min(persisted)));
+            if let Err(e) = given_back {
+                tracing::error!(ve = %ve.id(), error = %e, "giving back journal segments");
+            }
         }
         Ok(())
     }
 
     /// Publishes, persists and keeps a copy of the metadata, from which with the journals since everything can be rebuilt
-    /// (promise G32). Older copies go once the new one is complete.
+    /// (promise G32). Older copies go once the new one is complete. A VE that cannot be published is in it as it was published last, and its
+    /// journal stays from there on.
     pub fn checkpoint(&self) -> Result<()> {
         let _checkpointing = self.checkpointing.lock();
-        self.publish_all()?;
+        self.publish_what_can_be();
         self.shared.meta.persist()?;
         let mut covered = HashMap::new();
         for ve in self.opened() {
@@ -337,3 +358,7 @@ impl Store {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "shared_tests.rs"]
+mod tests;

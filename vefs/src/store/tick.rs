@@ -40,7 +40,7 @@ impl Store {
         if checkpoint {
             self.checkpoint()
         } else if persist {
-            self.publish_all()?;
+            self.publish_what_can_be();
             self.persist()
         } else {
             Ok(())
