@@ -77,6 +77,22 @@ pub(crate) fn write(ve: &Ve, ino: InodeNo, offset: u64, data: Vec<u8>) -> crate:
     ve.execute(&op, Request::default()).map(drop)
 }
 
+/// Takes the whole state of a VE over into another store, in the place of what is there.
+pub(crate) fn pull(store: &Arc<Store>, from: &Arc<Ve>, branch: Option<&str>) -> Arc<Ve> {
+    let (manifest, state) = from.manifest().unwrap();
+    let mut install = store.install(from.id(), manifest).unwrap();
+    loop {
+        let page = state.page(install.last(), None, 1 << 20).unwrap();
+        for (id, len, _) in &page.payloads {
+            install.put_payload(*id, &state.payload(*id, 0, *len as usize).unwrap()).unwrap();
+        }
+        install.put_rows(&page.rows).unwrap();
+        if page.last {
+            return install.finish(Epoch(1), branch).unwrap();
+        }
+    }
+}
+
 /// Takes the next transaction over to a follower, which has yet to flush it; false when there is none.
 pub(crate) fn ship(from: &Ve, to: &Ve) -> crate::Result<bool> {
     let Feed::Txn(txn) = from.feed(to.position().txn)? else { return Ok(false) };

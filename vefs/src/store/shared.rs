@@ -237,9 +237,9 @@ pub(super) struct CheckpointState {
     pub(super) since_checkpoint: u64,
     /// Number of the newest checkpoint, 0 for none.
     number: u64,
-    /// Up to which journal position the newest checkpoint has each VE. By lineage: a VE made anew under the same identifier is not
-    /// in it.
-    covered: HashMap<Lineage, u64>,
+    /// Up to which journal position the newest checkpoint has each VE. By lineage and slot: neither a VE made anew under the same identifier nor a
+    /// state put in the place of another is in it.
+    covered: HashMap<(Lineage, VeId), u64>,
 }
 
 impl CheckpointState {
@@ -309,7 +309,7 @@ impl Store {
         let mut c = self.checkpoint_state.lock();
         c.since_persist = 0;
         for ve in self.opened() {
-            let covered = c.covered.get(&ve.identity().lineage).copied().unwrap_or(0);
+            let covered = c.covered.get(&state_of(&ve)).copied().unwrap_or(0);
             let given_back = ve.persisted_journal().and_then(|persisted| ve.recycle_journal(covered.min(persisted)));
             if let Err(e) = given_back {
                 tracing::error!(ve = %ve.id(), error = %e, "giving back journal segments");
@@ -327,7 +327,7 @@ impl Store {
         self.shared.meta.persist()?;
         let mut covered = HashMap::new();
         for ve in self.opened() {
-            covered.insert(ve.identity().lineage, ve.persisted_journal()?);
+            covered.insert(state_of(&ve), ve.persisted_journal()?);
         }
         let number = self.checkpoint_state.lock().number + 1;
         let dir = self.checkpoints.join(format!("{number:016}"));
@@ -357,6 +357,11 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// The state whose journal positions are meant. A VE whose state was replaced counts them from 0 again, in another slot.
+fn state_of(ve: &Ve) -> (Lineage, VeId) {
+    (ve.identity().lineage, ve.slot())
 }
 
 #[cfg(test)]

@@ -72,3 +72,32 @@ fn a_ve_that_cannot_be_published_holds_nobody_elses_journal() {
         assert_eq!(read(&new, name), read(&old, name), "{name}");
     }
 }
+
+/// A whole state was put in the place of a follower's. Its journal counts from 0, but what the newest checkpoint said of the old one counted for it: what
+/// a rebuild from that checkpoint would have needed was given back (checks G32).
+#[test]
+fn what_a_checkpoint_has_of_a_replaced_state_says_nothing_of_the_new_one() {
+    let (_from, primary, _) = bed::in_memory();
+    let (disk, meta) = (Arc::new(MemStorage::new()), Arc::new(MemoryMeta::default()));
+    let store = Arc::new(bed::on(disk.clone(), meta.clone()));
+    let old = bed::create_follower(&store, &primary);
+    ["a", "b", "c"].iter().for_each(|name| fill(&primary, name));
+    while bed::ship(&primary, &old).unwrap() {}
+    old.sync().unwrap();
+
+    let new = bed::pull(&store, &primary, None);
+    assert_ne!(new.slot(), old.slot());
+
+    fill(&primary, "d");
+    while bed::ship(&primary, &new).unwrap() {}
+    new.publish().unwrap();
+    store.persist().unwrap();
+    assert_eq!(oldest(&new), 0);
+    let copy = Arc::new(meta.from_checkpoint(Path::new("/nonexistent-checkpoints/new")));
+    let rebuilt = bed::again(Arc::new(disk.snapshot()), copy).ve(VE).unwrap();
+    assert_eq!(rebuilt.position(), primary.position());
+    ["a", "b", "c", "d"].iter().for_each(|name| assert_eq!(read(&rebuilt, name), read(&primary, name), "{name}"));
+    // The next checkpoint has it.
+    store.checkpoint().unwrap();
+    assert!(oldest(&new) > 0);
+}
