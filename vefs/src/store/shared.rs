@@ -252,7 +252,7 @@ fn newest_checkpoint(dir: &Path) -> Option<(u64, PathBuf)> {
     let entries = std::fs::read_dir(dir).ok()?;
     let numbered = entries.flatten().filter_map(|e| {
         let number = e.file_name().to_str()?.parse::<u64>().ok()?;
-        Some((number, e.path()))
+        e.path().is_dir().then(|| (number, e.path()))
     });
     numbered.max_by_key(|(n, _)| *n)
 }
@@ -333,29 +333,43 @@ impl Store {
         let dir = self.checkpoints.join(format!("{number:016}"));
         let staging = self.checkpoints.join("new");
         let _ = std::fs::remove_dir_all(&staging);
-        self.make_checkpoint(&staging, &dir)?;
+        self.make_checkpoint(number, &staging, &dir)?;
         {
             let mut c = self.checkpoint_state.lock();
-            c.number = number;
             c.since_checkpoint = 0;
             c.covered = covered;
         }
         self.persist()
     }
 
-    fn make_checkpoint(&self, staging: &Path, dir: &Path) -> Result<()> {
+    fn make_checkpoint(&self, number: u64, staging: &Path, dir: &Path) -> Result<()> {
         let say = || dir.display().to_string();
         self.shared.meta.checkpoint(staging)?;
         if staging.exists() {
             std::fs::rename(staging, dir).map_err(Error::io("naming checkpoint", say()))?;
+            // The name is taken, whatever fails from here on.
+            self.checkpoint_state.lock().number = number;
             let folder = std::fs::File::open(&self.checkpoints).map_err(Error::io("opening", say()))?;
             folder.sync_all().map_err(Error::io("flushing", say()))?;
-            let entries = std::fs::read_dir(&self.checkpoints).map_err(Error::io("reading", say()))?;
-            for old in entries.flatten().filter(|e| e.path() != *dir) {
-                std::fs::remove_dir_all(old.path()).map_err(Error::io("removing old checkpoint", say()))?;
-            }
+            self.remove_old_checkpoints(dir);
         }
         Ok(())
+    }
+
+    /// Removes what lies beside the newest checkpoint. What stays costs space and is tried again: the new one is complete, and the journals that it makes
+    /// superfluous can go.
+    fn remove_old_checkpoints(&self, newest: &Path) {
+        let warn = |e: std::io::Error, path: &Path| {
+            tracing::warn!(path = %path.display(), error = %e, "old checkpoint not removed");
+        };
+        match std::fs::read_dir(&self.checkpoints) {
+            Ok(entries) => {
+                for old in entries.flatten().map(|e| e.path()).filter(|path| path != newest) {
+                    std::fs::remove_dir_all(&old).unwrap_or_else(|e| warn(e, &old));
+                }
+            }
+            Err(e) => warn(e, &self.checkpoints),
+        }
     }
 }
 

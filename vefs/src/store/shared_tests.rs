@@ -101,3 +101,24 @@ fn what_a_checkpoint_has_of_a_replaced_state_says_nothing_of_the_new_one() {
     store.checkpoint().unwrap();
     assert!(oldest(&new) > 0);
 }
+
+/// A stray file among the checkpoints could not be removed as a folder is. The checkpoint counted for nothing then, its number came again and was taken, and
+/// no journal was given back any more.
+#[test]
+fn a_stray_file_stops_no_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    Store::create(folder.path()).unwrap();
+    let options = Options { segment_min: 64 << 10, segment_max: 64 << 10, reserve: 0, ..Options::default() };
+    let store = Store::open(folder.path(), options).unwrap();
+    let ve = bed::create_ve(&store, VE);
+    store.checkpoint().unwrap();
+    std::fs::write(folder.path().join("checkpoints/notes.txt"), "what is this?").unwrap();
+    for n in 0..3 {
+        fill(&ve, &format!("f{n}"));
+        store.checkpoint().unwrap();
+    }
+    assert!(oldest(&ve) > 0);
+    let newest = newest_checkpoint(&folder.path().join("checkpoints")).unwrap();
+    assert_eq!(newest.0, 4);
+    assert_eq!(std::fs::read_dir(folder.path().join("checkpoints")).unwrap().count(), 2);
+}
