@@ -8,6 +8,7 @@ mod background;
 pub(crate) mod bed;
 pub(crate) mod contents;
 mod copies;
+mod destroy;
 pub(crate) mod distrust;
 pub(crate) mod files;
 mod install;
@@ -152,7 +153,7 @@ impl Store {
         let checkpoint_state = shared::CheckpointState::load(&parts.checkpoints);
         let shared =
             Shared::new(block.store, parts.storage, parts.meta, objects, parts.clock, parts.entropy, parts.options);
-        Ok(Store {
+        let store = Store {
             shared: Arc::new(shared),
             ves: table::Table::default(),
             making: Mutex::default(),
@@ -164,7 +165,9 @@ impl Store {
             checkpointing: Mutex::default(),
             scrubbing: Mutex::default(),
             _lock: None,
-        })
+        };
+        store.finish_destroying();
+        Ok(store)
     }
 
     /// The store's objects.
@@ -227,6 +230,7 @@ impl Store {
             Claimed::Free(claim) => claim,
         };
         let identity = self.read_identity(id)?.ok_or_else(|| Error::Store(format!("there is no VE {id}")))?;
+        self.check_not_buried(&identity)?;
         self.drop_foreign_rows(&identity)?;
         let ve = Ve::open(&self.shared, identity, true)?;
         claim.open(ve.clone());
@@ -268,30 +272,6 @@ impl Store {
     /// Opens every VE that is not open yet.
     pub fn open_all(&self) -> Result<()> {
         self.list()?.into_iter().try_for_each(|id| self.ve(id).map(|_| ()))
-    }
-
-    /// Erases a VE: first its identity, durably, then all its rows and files. What a crash leaves is swept by the next creation
-    /// under the same identifier or by [`Store::sweep`].
-    pub fn destroy_ve(&self, id: VeId) -> Result<()> {
-        self.ve(id)?;
-        let _collecting = self.collecting.lock();
-        // Nobody opens or makes it until all is erased.
-        let mut claim = self.ves.seize(id);
-        let Some(ve) = claim.before().cloned() else { return Err(Error::Store(format!("there is no VE {id}"))) };
-        let _publishing = ve.publishing.lock();
-        self.check_not_mounted(id, ve.slot)?;
-        for name in self.branch_names(id)? {
-            self.read_branch(id, &name)?.map_or(Ok(()), |branch| self.check_not_mounted(id, branch.slot))?;
-        }
-        ve.state.lock().journal.poison("the VE was destroyed".into());
-        let path = identity_path(id);
-        self.shared.storage.remove(&path).map_err(Error::io("removing", path))?;
-        self.shared.storage.sync_dir(&format!("ves/{id}")).map_err(Error::io("flushing", format!("ves/{id}")))?;
-        self.shared.space.release(ve.state.lock().inline());
-        claim.gone();
-        self.bury(ve.identity().lineage)?;
-        self.remove_rest(id)?;
-        self.erase(ve.slot)
     }
 
     /// Removes a small file, if it is there, durably.

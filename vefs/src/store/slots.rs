@@ -12,7 +12,6 @@ use super::mounted::branch_for_mounts;
 use super::{Store, identity_path};
 use crate::error::{Error, Result};
 use crate::format::identity::{self, Identity};
-use crate::format::note::Kind;
 use crate::format::role::{Fork, Role, RoleKind};
 use crate::ids::{Epoch, Hash, Lineage, VeId};
 use crate::limits;
@@ -23,11 +22,7 @@ fn branches(ve: VeId) -> String {
     format!("ves/{ve}/branches")
 }
 
-fn tombstone(lineage: Lineage) -> String {
-    format!("tombstones/{lineage}")
-}
-
-fn branch_path(ve: VeId, name: &str) -> String {
+pub(super) fn branch_path(ve: VeId, name: &str) -> String {
     format!("{}/{name}", branches(ve))
 }
 
@@ -72,8 +67,9 @@ impl Store {
         let _pin = self.shared.objects.pin(base);
         self.shared.base(base)?;
         let slot = self.free_slot(id)?;
-        self.erase(slot)?;
         let identity = Identity { store: self.shared.store, ve: id, lineage, base, epoch, slot };
+        self.check_not_buried(&identity)?;
+        self.erase(slot)?;
         self.write_role(&identity, RoleKind::Replica, epoch)?;
         write_whole(&*self.shared.storage, &identity_path(id), &identity.to_bytes())?;
         let ve = Ve::open(&self.shared, identity, true)?;
@@ -170,46 +166,6 @@ impl Store {
         Ok(())
     }
 
-    /// Removes everything that a destroyed VE has beside its state: role, branches, what was being made.
-    pub(super) fn remove_rest(&self, ve: VeId) -> Result<()> {
-        for name in self.branch_names(ve)? {
-            let identity = self.read_branch(ve, &name)?;
-            let open = self.branches.lock().remove(&(ve, name.clone()));
-            if let Some(open) = open {
-                open.state.lock().journal.poison("the VE was destroyed".into());
-                self.shared.space.release(open.state.lock().inline());
-            }
-            self.remove_small(&branch_path(ve, &name))?;
-            if let Some(identity) = identity {
-                self.erase(identity.slot)?;
-                self.give_slot_back(identity.slot);
-            }
-        }
-        if let Some(incoming) = self.read_incoming(ve)? {
-            self.abandon(&incoming)?;
-        }
-        self.remove_small(&role::path(ve))
-    }
-
-    /// Remembers that the VE of a lineage was destroyed, so that no node that comes back revives it (promise G34).
-    pub(super) fn bury(&self, lineage: Lineage) -> Result<()> {
-        write_whole(&*self.shared.storage, &tombstone(lineage), &[])?;
-        Kind::ALL.into_iter().try_for_each(|kind| self.drop_note(lineage, kind))
-    }
-
-    /// Whether the VE of this lineage was destroyed.
-    pub fn is_buried(&self, lineage: Lineage) -> bool {
-        self.shared.storage.open(&tombstone(lineage)).is_ok()
-    }
-
-    /// Takes over from another node that the VE of a lineage was destroyed: it is destroyed here as well, with its branches.
-    pub fn bury_ve(&self, ve: VeId, lineage: Lineage) -> Result<()> {
-        match self.read_identity(ve)? {
-            Some(identity) if identity.lineage == lineage => self.destroy_ve(ve),
-            _ => self.bury(lineage),
-        }
-    }
-
     pub(super) fn give_slot_back(&self, slot: VeId) {
         if let Some(taken) = &mut *self.foreign_slots.lock() {
             taken.remove(&slot);
@@ -233,6 +189,7 @@ impl Store {
         let old = self.read_identity(new.ve)?;
         let _making = self.making.lock();
         let mut claim = self.ves.seize(new.ve);
+        self.check_not_buried(&new)?;
         if let Some(name) = branch.filter(|name| !is_branch_name(name)) {
             return Err(Error::Store(format!("{name:?} cannot be the name of a branch")));
         }
