@@ -61,8 +61,10 @@ fn check(change: &Change, txn: TxnNo) -> Check {
         Change::PutPolicy(p) => policy(p),
         Change::PutHold(n, h) => label(n).and_then(|()| hold(h)),
         Change::DropHold(n) => label(n),
-        Change::Wrote(no, size, mapped, _) => {
+        // That a symbolic link's size is smaller is for `apply`: the record does not say what it is about.
+        Change::Wrote(no, size, mapped, time) => {
             ino(*no)?;
+            ensure(time.is_valid(), "time")?;
             ensure(*size <= limits::FILE_SIZE_MAX, "size")?;
             ensure(*mapped <= limits::FILE_SIZE_MAX, "mapped bytes")
         }

@@ -91,6 +91,35 @@ fn names_and_values() {
     assert_eq!(refused(Change::PutXattr(InodeNo(9), b"user.a".to_vec(), large)), "attribute value");
 }
 
+/// What a record says was written becomes an inode's row like any other: one with a time of a billion nanoseconds was journalled, applied and published, and
+/// was no row to any reader (checks G29).
+#[test]
+fn what_was_written() {
+    let wrote = |size, mapped, nanos| Change::Wrote(InodeNo(9), size, mapped, Timestamp { secs: 1, nanos });
+    taken(wrote(limits::FILE_SIZE_MAX, 10, 999_999_999));
+    assert_eq!(refused(wrote(10, 10, 1_000_000_000)), "time");
+    assert_eq!(refused(wrote(limits::FILE_SIZE_MAX + 1, 10, 0)), "size");
+    assert_eq!(refused(wrote(10, u64::MAX, 0)), "mapped bytes");
+}
+
+/// A symbolic link of a terabyte was no row that anybody could read; the record does not say that it is about one (checks G29).
+#[test]
+fn a_link_keeps_a_size_that_a_row_may_have() {
+    use crate::op::{Op, Owner, Reply};
+    let (_store, ve, _) = crate::store::bed::in_memory();
+    let (parent, target) = (InodeNo::ROOT, b"target".to_vec());
+    let op = Op::Symlink { parent, name: b"l".to_vec(), target, owner: Owner::default() };
+    let Reply::Inode(ino, _) = ve.execute(&op, Default::default()).unwrap() else { panic!("no inode") };
+    for size in [6, 1 << 40] {
+        let mut s = ve.state.lock();
+        let wrote = Change::Wrote(ino, size, 0, Timestamp { secs: 5, nanos: 0 });
+        s.record(&ve.shared, Purpose::Operation, vec![wrote], None, Default::default()).unwrap();
+        drop(s);
+        ve.publish().unwrap();
+        assert_eq!(ve.lookup(parent, b"l").unwrap().1.size, 6);
+    }
+}
+
 /// Sums of offsets and lengths overflowed when the extent was cut or joined (checks G29).
 #[test]
 fn extents() {

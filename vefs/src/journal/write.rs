@@ -166,9 +166,9 @@ impl Journal {
     }
 
     /// Stops all writing, since a flush failed.
-    pub fn poison_flush(&mut self, error: &std::io::Error) -> Error {
+    pub fn poison_flush(&mut self, reason: String) -> Error {
         self.flush_failed = true;
-        self.poison(format!("flushing: {error}"))
+        self.poison(reason)
     }
 
     /// Stops all writing (promise G3).

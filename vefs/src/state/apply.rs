@@ -65,8 +65,9 @@ fn apply_one(t: &mut Tables, txn: TxnNo, change: &Change) -> Result<()> {
         Change::PutHold(name, hold) => t.active.set(Key::hold(name), Some(Value::Hold(hold.clone())), txn),
         Change::DropHold(name) => t.unset(Key::hold(name), txn),
         Change::Wrote(ino, size, mapped, time) => {
-            // A record that names no inode here changes nothing: `apply` cannot refuse.
-            if let Some(inode) = view::inode(t, *ino)? {
+            // A record that names no inode here changes nothing: `apply` cannot refuse. Nor does one that gives a symbolic link a size that no row may have.
+            let fits = |i: &Inode| i.kind() != Kind::Symlink || *size <= crate::limits::SYMLINK_MAX as u64;
+            if let Some(inode) = view::inode(t, *ino)?.filter(fits) {
                 let times = Inode { mtime: *time, ctime: *time, ..inode };
                 put_inode(t, txn, *ino, &Inode { size: *size, mapped: *mapped, ..times });
             }

@@ -118,7 +118,7 @@ impl State {
                 }
                 Ok(())
             }
-            Err(e) => Err(self.journal.poison_flush(&e)),
+            Err(e) => Err(self.journal.poison_flush(format!("flushing: {e}"))),
         }
     }
 }

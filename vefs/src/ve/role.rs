@@ -87,9 +87,21 @@ impl Ve {
             return Err(crate::errno::Errno::EINVAL.into());
         }
         let role = Role { epoch, ..s.role };
-        store(&self.shared, &role)?;
-        s.role = role;
-        Ok(())
+        self.take_role(&mut s, role)
+    }
+
+    /// Takes a role on, durably first. Where an error leaves another one on the disk than is in memory, nothing is written any more: the next start would
+    /// take what was written under the one for the other's (promises G10, G18).
+    fn take_role(&self, s: &mut State, role: Role) -> Result<()> {
+        let Err(e) = store(&self.shared, &role) else {
+            s.role = role;
+            return Ok(());
+        };
+        match load(&self.shared, &self.identity) {
+            Ok(there) if there == s.role => Err(e),
+            // Its name may be in the page cache alone.
+            _ => Err(s.journal.poison_flush(format!("writing its role: {e}"))),
+        }
     }
 
     /// The objects that the present and kept states name and that are not here (promise G21).
@@ -126,9 +138,8 @@ impl Ve {
         }
         let fork = Fork { txn: s.head.txn, epoch: s.head.epoch, chain: s.head.chain };
         let role = Role { kind: RoleKind::Primary, epoch, fork, ..s.role };
-        store(&self.shared, &role)?;
+        self.take_role(&mut s, role)?;
         s.staged.clear();
-        s.role = role;
         s.epoch = epoch;
         Ok(role)
     }
@@ -163,9 +174,54 @@ impl Ve {
                 continue;
             }
             let role = Role { kind, epoch: epoch.max(s.role.epoch).max(s.epoch), ..s.role };
-            store(&self.shared, &role)?;
-            s.role = role;
+            self.take_role(&mut s, role)?;
             return Ok(role);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::meta::MemoryMeta;
+    use crate::storage::fault::{Call, FaultPlan, FaultStorage};
+    use crate::storage::memory::MemStorage;
+    use crate::store::bed;
+
+    /// A new role was on the disk and the old one in memory, after an error behind the rename: the VE went on writing in a role that its next start did not
+    /// know (checks G10, G21). An error before it changes nothing, and stops nobody.
+    #[test]
+    fn memory_and_disk_do_not_differ_about_a_role() {
+        type Change = fn(&Ve) -> Result<()>;
+        let changes: [(bool, Change); 3] = [
+            (false, |ve| ve.note_epoch(Epoch(9))),
+            (false, |ve| ve.promote(Epoch(9)).map(drop)),
+            (true, |ve| ve.step_down(RoleKind::Replica, Epoch(9)).map(drop)),
+        ];
+        for (writes, change) in changes {
+            let plan = FaultPlan::new();
+            let storage = Arc::new(FaultStorage::new(Arc::new(MemStorage::new()), plan.clone()));
+            let store = bed::on(storage, Arc::new(MemoryMeta::default()));
+            let (_from, primary, _) = bed::in_memory();
+            let ve = match writes {
+                true => bed::create_ve(&store, bed::VE),
+                false => bed::create_follower(&store, &primary),
+            };
+            ve.sync().unwrap();
+            let before = ve.role();
+            let on_disk = || load(&ve.shared, &ve.identity).unwrap();
+            for (call, error) in [(Call::Create, ErrorKind::StorageFull), (Call::Sync, ErrorKind::Other)] {
+                plan.fail(call, 1, error);
+                change(&ve).unwrap_err();
+                assert_eq!((ve.role(), on_disk(), ve.read_only_reason()), (before, before, None));
+            }
+            plan.fail(Call::SyncDir, 1, ErrorKind::Other);
+            change(&ve).unwrap_err();
+            assert_ne!(on_disk(), before);
+            assert!(ve.read_only_reason().unwrap().contains("role"));
         }
     }
 }
