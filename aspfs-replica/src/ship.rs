@@ -35,6 +35,8 @@ pub enum Event {
     NeedsCatchUp(Position),
     /// The replica's history is not a part of this one.
     Diverged(Position),
+    /// The replica has nothing yet, or nothing any more: what it acknowledged before means nothing.
+    HasNothing,
     /// There is a higher epoch: this node writes no more.
     HigherEpoch(Epoch),
     /// The session is over. What is polled now is the last word, then close the connection.
@@ -170,7 +172,12 @@ impl Sender {
                     self.plain = TxnNo(at.0.saturating_add(1));
                 }
                 self.disconnected();
-                vec![Event::Closed(Closed::TheyRefused(why, at))]
+                let mut events = vec![Event::Closed(Closed::TheyRefused(why, at))];
+                if why == Refusal::NotReady {
+                    self.acked = None;
+                    events.insert(0, Event::HasNothing);
+                }
+                events
             }
             (Message::Ping(n), _) => {
                 pong(&mut self.outbox, n);

@@ -200,6 +200,11 @@ impl Exposed {
         self.with(|window, now| window.diverged(node, now));
     }
 
+    /// A replica has nothing that counts, until it says otherwise.
+    pub fn has_nothing(&self, node: NodeId) {
+        self.with(|window, now| window.has_nothing(node, now));
+    }
+
     /// This node may write no more, or may again.
     pub fn set_fenced(&self, fenced: bool) {
         self.with(|window, now| window.set_fenced(fenced, now));

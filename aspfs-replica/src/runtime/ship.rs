@@ -300,6 +300,10 @@ impl Streams<'_> {
                     self.on.exposed.diverged(node);
                     self.on.link.diverged(position);
                 }
+                Event::HasNothing => {
+                    self.on.exposed.has_nothing(node);
+                    self.on.link.has_nothing();
+                }
                 Event::HigherEpoch(epoch) => return Err(Ended::Superseded(epoch)),
                 Event::Closed(closed) => return Err(ended(closed)),
             }

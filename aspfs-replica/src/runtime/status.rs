@@ -101,6 +101,10 @@ impl Link {
         (inner.figures.diverged, inner.figures.last_error) = (None, None);
     }
 
+    pub(super) fn has_nothing(&self) {
+        self.0.lock().figures.acked = None;
+    }
+
     pub(super) fn diverged(&self, position: Position) {
         self.0.lock().figures.diverged = Some(position);
     }

@@ -132,6 +132,14 @@ impl Window {
         self.evaluate(now);
     }
 
+    /// The replica has nothing that counts, until it says otherwise: its copy is gone, or is being replaced.
+    pub fn has_nothing(&mut self, node: NodeId, now: Duration) {
+        if let Some(r) = self.replicas.get_mut(&node) {
+            r.acked = None;
+        }
+        self.evaluate(now);
+    }
+
     /// A change of `bytes` was accepted in transaction `txn`. `since` is when a program may first have thought of it as made: now, or
     /// for pages that waited in the kernel the flush before (promise G6).
     pub fn accepted(&mut self, txn: TxnNo, since: Duration, bytes: u64, now: Duration) {

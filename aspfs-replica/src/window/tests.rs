@@ -323,3 +323,16 @@ fn a_diverged_replica_protects_nothing() {
     w.set_fenced(true, ms(2));
     assert_eq!((w.complete(ms(2)), w.admit(1, ms(2))), (Verdict::Fenced, Verdict::Fenced));
 }
+
+/// A replica lost its store, and the VE was not written: it stayed protected by an acknowledgement of what was nowhere else any more (checks G14).
+#[test]
+fn a_replica_that_has_nothing_protects_nothing() {
+    let mut w = window(AtWindow::Degrade, false);
+    w.accepted(TxnNo(1), ms(0), 10, ms(0));
+    w.acked(A, TxnNo(1), ms(1));
+    assert_eq!((w.state(), w.exposure()), (State::Protected, Exposure::Known(ms(0))));
+    w.has_nothing(A, ms(2));
+    assert_eq!((w.state(), w.exposure(), w.replicas()[0].acked), (State::Lagging, Exposure::Unknown, None));
+    w.acked(A, TxnNo(1), ms(3));
+    assert_eq!((w.state(), w.exposure()), (State::Protected, Exposure::Known(ms(0))));
+}

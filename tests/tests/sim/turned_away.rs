@@ -267,6 +267,21 @@ fn a_false_ack_counts_nothing() {
     assert_eq!(side.sender.acked(), Some(Log::durable(&log)));
 }
 
+/// A replica whose store was lost says that it is not ready, and pulls a state, for hours maybe: what it had acknowledged counted on (checks G14).
+#[test]
+fn a_replica_that_has_nothing_acknowledged_nothing() {
+    let log = primary(1, 2, 1);
+    let (mut f, mut r) = replica();
+    let mut side = Side::new();
+    side.talk(&log, &mut f, &mut r);
+    assert_eq!(side.sender.acked(), Some(Log::durable(&log)));
+    side.sender.connect(&log, 2, T);
+    let envelope = Envelope { ve: Some(VE), epoch: Epoch(1), session: 2, seq: 0 };
+    let events = side.sender.receive(&log, &envelope, Message::Refused(Refusal::NotReady, TxnNo(0)), T);
+    assert!(matches!(events[..], [Event::HasNothing, Event::Closed(Closed::TheyRefused(..))]), "{events:?}");
+    assert_eq!(side.sender.acked(), None);
+}
+
 /// A replica that sends pings and takes nothing had the primary keep an answer to each: it keeps the newest one (checks G29).
 #[test]
 fn pings_that_are_not_answered_yet_take_no_room() {

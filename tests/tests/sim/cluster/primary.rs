@@ -331,6 +331,7 @@ impl Seat {
                     self.switch(ctx, Some(SwitchoverEvent::Acked(id(from), position)));
                 }
                 Event::Diverged(_) => p.window.diverged(id(from), ctx.clock),
+                Event::HasNothing => p.window.has_nothing(id(from), ctx.clock),
                 Event::NeedsCatchUp(_) => {}
                 Event::HigherEpoch(epoch) => self.superseded(ctx, epoch),
                 Event::Closed(_) => {
