@@ -34,6 +34,19 @@ struct Held {
 pub struct HeldStates(parking_lot::Mutex<BTreeMap<(VeId, NodeId), Held>>);
 
 impl HeldStates {
+    /// Takes out what nobody has asked about for a while. To drop it may wait for the disk.
+    pub fn take_idle(&self, now: Duration) -> Vec<Arc<Snapshot>> {
+        let mut idle = Vec::new();
+        self.0.lock().retain(|_, h| {
+            let keep = now.saturating_sub(h.asked) < IDLE;
+            if !keep {
+                idle.push(h.snapshot.clone());
+            }
+            keep
+        });
+        idle
+    }
+
     /// Whether any is held for this node.
     pub fn has(&self, peer: NodeId) -> bool {
         self.0.lock().keys().any(|(_, node)| *node == peer)
@@ -92,10 +105,10 @@ impl Source for LocalSource {
             return Err(Refused::OldEpoch);
         }
         let now = self.clock.boot();
+        drop(self.held.take_idle(now));
         {
             let mut held = self.held.0.lock();
             held.remove(&(ve, peer));
-            held.retain(|_, h| now.saturating_sub(h.asked) < IDLE);
             if held.len() >= HELD_MAX {
                 return Err(Refused::Busy);
             }
@@ -146,5 +159,26 @@ impl Source for LocalSource {
             held.remove(&(ve, peer));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::bed;
+
+    /// What a node that died had asked for was held until somebody else asked for a state, with all the history behind it.
+    #[test]
+    fn what_nobody_asks_about_is_let_go() {
+        let (store, clock) = bed::store();
+        let ve = bed::writer(&store, 7);
+        let held = Arc::<HeldStates>::default();
+        let mut source = LocalSource::new(store, clock.clone(), held.clone());
+        let (peer, lineage) = (NodeId([2; 16]), ve.identity().lineage);
+        source.snapshot(peer, ve.id(), lineage, Position::default(), ve.epoch()).unwrap();
+        clock.advance(IDLE - Duration::from_secs(1));
+        assert!(held.take_idle(clock.boot()).is_empty() && held.has(peer));
+        clock.advance(Duration::from_secs(1));
+        assert!(held.take_idle(clock.boot()).len() == 1 && !held.has(peer));
     }
 }

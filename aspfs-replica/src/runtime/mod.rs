@@ -237,7 +237,7 @@ impl Runtime {
     }
 }
 
-/// Has windows looked at for as long as there is somebody who leads.
+/// Has windows looked at for as long as there is somebody who leads, and lets go of states that nobody asks about.
 async fn tick(inner: Weak<Inner>) {
     let mut tick = tokio::time::interval(TICK);
     loop {
@@ -245,6 +245,10 @@ async fn tick(inner: Weak<Inner>) {
         let Some(inner) = inner.upgrade() else { return };
         let led: Vec<_> = inner.led.lock().values().cloned().collect();
         led.iter().for_each(|l| l.exposed.tick());
+        let idle = inner.held.take_idle(inner.clock.boot());
+        if !idle.is_empty() {
+            tokio::task::block_in_place(|| drop(idle));
+        }
     }
 }
 
