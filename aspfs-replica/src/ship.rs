@@ -101,15 +101,14 @@ impl Sender {
 
     /// There is a connection. `session` is higher than every one before in this epoch.
     pub fn connect(&mut self, log: &dyn Log, session: u64, now: Duration) {
-        let (acked, plain, piece) = (self.acked, self.plain, self.piece);
-        *self = Sender { acked, plain, piece, ..Sender::new(self.node, self.ve, self.ahead) };
+        *self = Sender { acked: self.acked, plain: self.plain, ..Sender::new(self.node, self.ve, self.ahead) };
         self.session = Session::new(self.ve, session, now);
         self.phase = Phase::Greeting;
         let hello = Hello { node: self.node, position: log.durable(), base: log.base() };
         self.outbox.push_back(Message::Hello(hello));
     }
 
-    /// Chunks and batches carry so much from now on, within what they may: what goes in about half a second.
+    /// Chunks and batches of this session carry so much from now on, within what they may: what goes in about half a second.
     pub fn set_piece(&mut self, bytes: u64) {
         self.piece = bytes.clamp(CHUNK_MIN as u64, CHUNK_MAX as u64) as usize;
     }

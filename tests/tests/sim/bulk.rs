@@ -219,11 +219,10 @@ fn under_a_limit_pieces_are_small_and_pings_go_first() {
     take(&mut f, &mut r, bulk);
     take(&mut f, &mut r, first.into_iter().chain(ping).chain(rest).collect());
     assert!(f.durable == 2 && r.refusals().is_empty(), "{:?}", r.refusals());
-    // The next session goes on like this, and one without a limit does not.
+    // The limit is a session's.
     side.talk(&log, &mut f, &mut r);
     log.write(&[vec![3; 200_000]]);
     log.flush();
-    side.sender.set_piece(u64::MAX);
     let (_, bulk) = said(&mut side, &log);
     assert_eq!(bulk.len(), 1);
 }
