@@ -1,4 +1,7 @@
 //! The daemon's end: finding the holder of a store or starting one, and asking it.
+//!
+//! An answer belongs to the question before it only by its place. So a connection on which anything went wrong is shut down: what comes late on it
+//! is never taken for the answer to the next question, and [`Link::renew`] makes another one.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,7 +16,9 @@ use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with};
+use rustix::net::{
+    AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, shutdown, socket_with,
+};
 use vefs::ids::VeId;
 
 /// How long the holder may take to answer. It answers the first question when the process of the daemon before is gone.
@@ -91,6 +96,8 @@ pub struct Link {
     pid: AtomicU32,
     /// How many holders this was connected to.
     count: AtomicU64,
+    /// How long an answer may take.
+    patience: Duration,
 }
 
 struct Connection {
@@ -102,14 +109,19 @@ struct Connection {
 impl Link {
     /// The holder of a store, started if none runs. Only whoever holds the store's lock may call this: so nobody else starts one.
     pub fn open(runtime: &Path, store: &[u8; 16], program: &Path) -> Result<Link, LinkError> {
+        Link::open_with(runtime, store, program, PATIENCE)
+    }
+
+    fn open_with(runtime: &Path, store: &[u8; 16], program: &Path, patience: Duration) -> Result<Link, LinkError> {
         let path = socket_path(runtime, store);
-        let (connection, pid) = connect_or_start(&path, program)?;
+        let (connection, pid) = connect_or_start(&path, program, patience)?;
         Ok(Link {
             path,
             program: program.to_owned(),
             connection: Mutex::new(connection),
             pid: AtomicU32::new(pid),
             count: AtomicU64::new(1),
+            patience,
         })
     }
 
@@ -130,7 +142,7 @@ impl Link {
     /// Connects to the holder again, or to a new one, which holds nothing yet.
     pub fn renew(&self) -> Result<(), LinkError> {
         let mut connection = self.connection.lock();
-        let (new, pid) = connect_or_start(&self.path, &self.program)?;
+        let (new, pid) = connect_or_start(&self.path, &self.program, self.patience)?;
         if let Some(mut child) = std::mem::replace(&mut *connection, new).child {
             match child.try_wait() {
                 Ok(Some(_)) | Err(_) => {}
@@ -145,11 +157,10 @@ impl Link {
 
     /// Gives the holder a mount that another holder made. It may have it already.
     pub fn adopt(&self, row: &Row, device: BorrowedFd<'_>, kept: BorrowedFd<'_>) -> Result<(), LinkError> {
-        let connection = self.connection.lock();
-        let socket = &connection.socket;
-        let ask = Ask::Adopt(row.clone());
-        packet::send(socket, &ask, &[device, kept]).map_err(|source| LinkError::Silent { source })?;
-        hear(socket).map(|_| ())
+        self.talk(|socket| {
+            say(socket, &Ask::Adopt(row.clone()), &[device, kept])?;
+            done(hear(socket)?)
+        })
     }
 
     /// The holder's process.
@@ -157,43 +168,52 @@ impl Link {
         self.pid.load(Ordering::SeqCst)
     }
 
-    fn ask(&self, ask: &Ask) -> Result<(Reply, Vec<OwnedFd>), LinkError> {
-        ask_on(&self.connection.lock().socket, ask)
+    /// A question and its answer. Whatever went wrong but a refusal, nothing more is heard on this connection.
+    fn talk<T>(&self, talk: impl FnOnce(&OwnedFd) -> Result<T, LinkError>) -> Result<T, LinkError> {
+        let connection = self.connection.lock();
+        talk(&connection.socket).inspect_err(|e| {
+            if !matches!(e, LinkError::Refused(_)) {
+                let _ = shutdown(&connection.socket, Shutdown::Both);
+            }
+        })
     }
 
     /// Every mount that is held.
     pub fn list(&self) -> Result<Vec<Held>, LinkError> {
-        let connection = self.connection.lock();
-        packet::send(&connection.socket, &Ask::List, &[]).map_err(|source| LinkError::Silent { source })?;
-        let mut out = Vec::new();
-        loop {
-            match hear(&connection.socket)? {
-                (Reply::Mount(row), fds) => out.push(held(row, fds)?.0),
-                (Reply::End, _) => return Ok(out),
-                _ => return Err(LinkError::Confused),
+        self.talk(|socket| {
+            say(socket, &Ask::List, &[])?;
+            let mut out = Vec::new();
+            loop {
+                match hear(socket)? {
+                    (Reply::Mount(row), fds) => out.push(held(row, fds)?.0),
+                    (Reply::End, _) => return Ok(out),
+                    _ => return Err(LinkError::Confused),
+                }
             }
-        }
+        })
     }
 
     /// A new mount, and a descriptor of it, to be attached with move_mount(2).
     pub fn mount(&self, row: Row) -> Result<(Held, OwnedFd), LinkError> {
-        match self.ask(&Ask::Mount(row))? {
-            (Reply::Mount(row), fds) => match held(row, fds)? {
+        let wanted = (row.ve, row.version.clone());
+        self.talk(|socket| match ask_on(socket, &Ask::Mount(row))? {
+            // Another VE's root must never be served for this one.
+            (Reply::Mount(row), fds) if (row.ve, &row.version) == (wanted.0, &wanted.1) => match held(row, fds)? {
                 (held, Some(mount)) => Ok((held, mount)),
                 _ => Err(LinkError::Confused),
             },
             _ => Err(LinkError::Confused),
-        }
+        })
     }
 
     /// The mount is gone: the holder closes what it has of it.
     pub fn forget(&self, ve: VeId, version: Option<VersionOf>) -> Result<(), LinkError> {
-        self.ask(&Ask::Forget { ve: ve.0, version }).map(|_| ())
+        self.talk(|socket| done(ask_on(socket, &Ask::Forget { ve: ve.0, version })?))
     }
 
     /// Ends the holder; refused while it holds anything.
     pub fn quit(&self) -> Result<(), LinkError> {
-        self.ask(&Ask::Quit)?;
+        self.talk(|socket| done(ask_on(socket, &Ask::Quit)?))?;
         let _ = std::fs::remove_file(&self.path);
         if let Some(mut child) = self.connection.lock().child.take() {
             let _ = child.wait();
@@ -203,7 +223,7 @@ impl Link {
 }
 
 /// A connection to whoever listens at the path, or to a holder that is started there; and its process.
-fn connect_or_start(path: &Path, program: &Path) -> Result<(Connection, u32), LinkError> {
+fn connect_or_start(path: &Path, program: &Path, patience: Duration) -> Result<(Connection, u32), LinkError> {
     let at = |source: io::Error| LinkError::Socket { path: path.to_owned(), source };
     let address = SocketAddrUnix::new(path).map_err(|e| match e {
         Errno::NAMETOOLONG => at(io::Error::new(
@@ -212,7 +232,14 @@ fn connect_or_start(path: &Path, program: &Path) -> Result<(Connection, u32), Li
         )),
         e => at(e.into()),
     })?;
-    let packets = || socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
+    // Connecting waits too, where a holder that hangs has connections in its queue.
+    let packets = || {
+        let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        for side in [Timeout::Recv, Timeout::Send] {
+            set_socket_timeout(&socket, side, Some(patience))?;
+        }
+        Ok::<_, Errno>(socket)
+    };
     let mut socket = packets().map_err(|e| at(e.into()))?;
     let mut child = None;
     match connect(&socket, &address) {
@@ -227,9 +254,6 @@ fn connect_or_start(path: &Path, program: &Path) -> Result<(Connection, u32), Li
     if peer_is_allowed(&socket).is_err() {
         return Err(LinkError::Stranger(path.to_owned()));
     }
-    for side in [Timeout::Recv, Timeout::Send] {
-        set_socket_timeout(&socket, side, Some(PATIENCE)).map_err(|e| at(e.into()))?;
-    }
     match ask_on(&socket, &Ask::Hello { protocol: PROTOCOL })?.0 {
         Reply::Hello { protocol: PROTOCOL, pid } => Ok((Connection { socket, child }, pid)),
         Reply::Hello { protocol: found, pid } => Err(LinkError::Protocol { pid, found }),
@@ -238,8 +262,17 @@ fn connect_or_start(path: &Path, program: &Path) -> Result<(Connection, u32), Li
 }
 
 fn ask_on(socket: &OwnedFd, ask: &Ask) -> Result<(Reply, Vec<OwnedFd>), LinkError> {
-    packet::send(socket, ask, &[]).map_err(|source| LinkError::Silent { source })?;
+    say(socket, ask, &[])?;
     hear(socket)
+}
+
+fn say(socket: &OwnedFd, ask: &Ask, fds: &[BorrowedFd<'_>]) -> Result<(), LinkError> {
+    packet::send(socket, ask, fds).map_err(|source| LinkError::Silent { source })
+}
+
+/// The answer to what has no other one.
+fn done((reply, _): (Reply, Vec<OwnedFd>)) -> Result<(), LinkError> {
+    if reply == Reply::Done { Ok(()) } else { Err(LinkError::Confused) }
 }
 
 fn hear(socket: &OwnedFd) -> Result<(Reply, Vec<OwnedFd>), LinkError> {
@@ -279,3 +312,8 @@ fn start(path: &Path, address: &SocketAddrUnix, program: &Path) -> Result<Child,
         .spawn()
         .map_err(|source| LinkError::Start { program: program.to_owned(), source })
 }
+
+#[cfg(test)]
+pub(super) mod fake;
+#[cfg(test)]
+mod tests;
