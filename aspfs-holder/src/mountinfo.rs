@@ -15,6 +15,8 @@ pub struct Line {
     pub dir: PathBuf,
     /// Its type, like `fuse.vefs`.
     pub kind: String,
+    /// Its source.
+    pub source: String,
 }
 
 /// All mounts, in the order in which they were attached.
@@ -40,7 +42,9 @@ fn parse_line(line: &[u8]) -> Option<Line> {
     // Any number of optional fields, then a dash.
     fields.find(|field| *field == b"-")?;
     let kind = String::from_utf8_lossy(fields.next()?).into_owned();
-    Some(Line { device: (major.parse().ok()?, minor.parse().ok()?), dir: PathBuf::from(OsString::from_vec(dir)), kind })
+    let source = String::from_utf8_lossy(&unescape(fields.next()?)).into_owned();
+    let device = (major.parse().ok()?, minor.parse().ok()?);
+    Some(Line { device, dir: PathBuf::from(OsString::from_vec(dir)), kind, source })
 }
 
 /// Space, tab, newline and backslash are written as a backslash and three octal digits.
@@ -71,11 +75,17 @@ mod tests {
     #[test]
     fn lines_are_understood() {
         let text = b"36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 propagate_from:2 - ext3 /dev/root rw,errors=continue\n\
-            40 36 0:52 / /a\\040b\\134c rw - fuse.vefs 0000002A rw\nnonsense\n1 2 3\n";
+            40 36 0:52 / /a\\040b\\134c rw - fuse.vefs my\\040web rw\nnonsense\n1 2 3\n";
         let lines = parse(text);
         assert_eq!(lines.len(), 2);
-        assert_eq!(lines[0], Line { device: (98, 0), dir: "/mnt2".into(), kind: "ext3".into() });
-        assert_eq!(lines[1], Line { device: (0, 52), dir: "/a b\\c".into(), kind: "fuse.vefs".into() });
+        let line = |device, dir: &str, kind: &str, source: &str| Line {
+            device,
+            dir: dir.into(),
+            kind: kind.into(),
+            source: source.into(),
+        };
+        assert_eq!(lines[0], line((98, 0), "/mnt2", "ext3", "/dev/root"));
+        assert_eq!(lines[1], line((0, 52), "/a b\\c", "fuse.vefs", "my web"));
         assert_eq!(at(&lines, Path::new("/mnt2")).map(|l| l.device), Some((98, 0)));
     }
 

@@ -154,18 +154,23 @@ fn at_folder(client: &mut Client, dir: &Path) -> Result<MountRow, MountError> {
         _ => whole,
     };
     let lines = mountinfo::read().map_err(MountError::Table)?;
-    let device = mountinfo::at(&lines, &shown).filter(|line| line.kind == "fuse.vefs").map(|line| line.device);
+    let line = mountinfo::at(&lines, &shown).ok_or_else(|| MountError::NotThere(dir.to_owned()))?;
     let status = client.status()?;
-    let row = status.mounts.into_iter().find(|row| Some(row.device) == device);
+    let row = status.mounts.into_iter().find(|row| is_of(line, row));
     row.ok_or_else(|| MountError::NotThere(dir.to_owned()))
+}
+
+/// Whether a mount is the one that the daemon tells of. Its device's number alone does not say so: when it is gone, the kernel gives the number to
+/// the next mount, which may be another VE's.
+fn is_of(line: &mountinfo::Line, row: &MountRow) -> bool {
+    line.kind == "fuse.vefs" && line.device == row.device && line.source == row.source
 }
 
 /// Unmounts a VE or a version everywhere in this mount namespace, and waits until the daemon has let go of it. With `lazy` it is detached even
 /// when it is in use, and not waited for.
 pub fn umount_row(socket: &Path, row: &MountRow, lazy: bool) -> Result<(), MountError> {
     let lines = mountinfo::read().map_err(MountError::Table)?;
-    let dirs: Vec<&Path> =
-        lines.iter().filter(|l| l.device == row.device && l.kind == "fuse.vefs").map(|l| l.dir.as_path()).collect();
+    let dirs: Vec<&Path> = lines.iter().filter(|line| is_of(line, row)).map(|line| line.dir.as_path()).collect();
     if dirs.is_empty() {
         // A mount that was detached a moment ago ends by itself.
         if release(socket, row, DETACHED_MS)? {
@@ -217,4 +222,28 @@ pub fn remount(dir: &Path, options: &Options) -> Result<(), MountError> {
         }
     }
     mount_remount(&shown, bits, "").map_err(|e| point(say(e)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vefs::ids::VeId;
+
+    /// The daemon told of a mount that was gone, and the kernel had given its device's number to another VE's mount: `aspfs umount` of the one
+    /// unmounted the other.
+    #[test]
+    fn a_device_number_alone_is_no_mount_of_a_ve() {
+        let lines = mountinfo::parse(
+            b"40 36 0:52 / /srv/b rw - fuse.vefs 0000002B rw\n41 36 0:52 / /srv/c rw - ext4 0000002A rw\n",
+        );
+        let row = |ve: u32, device| MountRow {
+            ve: Id(VeId(ve)),
+            version: None,
+            dir: "/srv/a".into(),
+            source: format!("{ve:08X}"),
+            device,
+        };
+        let found = |row: &MountRow| lines.iter().filter(|line| is_of(line, row)).count();
+        assert_eq!((found(&row(0x2A, (0, 52))), found(&row(0x2B, (0, 52))), found(&row(0x2B, (0, 53)))), (0, 1, 0));
+    }
 }

@@ -210,7 +210,7 @@ impl Daemon {
 }
 
 /// Whether the kernel has given a mount up: it was unmounted everywhere, or its connection aborted.
-fn is_dead(device: &OwnedFd) -> bool {
+pub(super) fn is_dead(device: &OwnedFd) -> bool {
     let mut fds = [PollFd::from_borrowed_fd(device.as_fd(), PollFlags::empty())];
     let asked = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
     asked.is_ok() && fds.iter().any(|fd| fd.revents().intersects(PollFlags::ERR | PollFlags::HUP))

@@ -16,6 +16,7 @@ use vefs::fuse::Figures;
 use vefs::ids::VeId;
 
 use super::holder::{Held, Link, LinkError};
+use super::mounting::is_dead;
 use super::pages::Fetched;
 use super::refuse::{Answer, refusal};
 use super::serving::Serving;
@@ -90,6 +91,15 @@ impl Slot {
             Slot::Live(row, ..) => Some(shown(row)),
             Slot::Broken(held, ..) => Some(shown(&held.row)),
             Slot::Claimed | Slot::Alone => None,
+        }
+    }
+
+    /// Whether it was mounted and is not any more.
+    fn is_over(&self) -> bool {
+        match self {
+            Slot::Live(_, serving, _) => serving.ended(),
+            Slot::Broken(held, ..) => is_dead(&held.device),
+            Slot::Claimed | Slot::Alone => false,
         }
     }
 }
@@ -238,15 +248,12 @@ impl Mounts {
         }
     }
 
-    /// Ends what has ended: a mount that was unmounted everywhere.
+    /// Ends what has ended: a mount that was unmounted everywhere, whether it was served or not.
     pub(super) fn sweep(&self) {
         let ended: Vec<(Claim<'_>, Option<Serving>)> = {
             let mut slots = self.slots.lock();
-            let over: Vec<Target> = slots
-                .iter()
-                .filter(|(_, s)| matches!(s, Slot::Live(_, serving, _) if serving.ended()))
-                .map(|(target, _)| target.clone())
-                .collect();
+            let over: Vec<Target> =
+                slots.iter().filter(|(_, slot)| slot.is_over()).map(|(target, _)| target.clone()).collect();
             let take = |target: Target| match slots.insert(target.clone(), Slot::Claimed) {
                 Some(Slot::Live(_, serving, _)) => (Claim { mounts: self, target }, Some(serving)),
                 _ => (Claim { mounts: self, target }, None),
@@ -264,11 +271,11 @@ impl Mounts {
         }
     }
 
-    /// A mount is gone: the holder lets go of it, then the version is kept no longer.
+    /// A mount is gone: the holder lets go of it, and the version is kept no longer, whatever the holder says.
     pub(super) fn forget(&self, target: &Target) -> Result<(), LinkError> {
-        self.link.forget(target.ve, target.version.clone())?;
+        let forgotten = self.link.forget(target.ve, target.version.clone());
         self.release(target);
-        Ok(())
+        forgotten
     }
 
     /// A version is not mounted: nothing keeps it for that reason. Where this fails, the next start does it.
@@ -285,12 +292,13 @@ impl Mounts {
     fn keep_held(&self) {
         if self.link.is_lost() {
             match self.link.renew() {
-                Ok(()) => tracing::warn!(holder = self.link.pid(), "the holder has ended, there is a new one"),
+                Ok(()) => tracing::warn!(holder = self.link.pid(), "the connection to the holder had ended: a new one"),
                 Err(e) => {
-                    tracing::error!(error = %e, "the holder has ended, and there is no new one");
+                    tracing::error!(error = %e, "the connection to the holder has ended, and there is no new one");
                     return;
                 }
             }
+            self.drop_unknown();
         }
         let count = self.link.count();
         let mut slots = self.slots.lock();
@@ -306,6 +314,20 @@ impl Mounts {
                     Err(e) => tracing::error!(ve = %target, error = %e, "the new holder does not take a mount"),
                 }
             }
+        }
+    }
+
+    /// After a connection that broke: the holder may have made a mount whose descriptor nobody got, or not have heard that one is gone. Those are
+    /// dead. With one of them it would refuse the next mount of the same target.
+    fn drop_unknown(&self) {
+        let dropped = self.link.list().and_then(|all| {
+            // Whoever claims a target asks the holder behind this.
+            let slots = self.slots.lock();
+            let unknown = |held: &&Held| !slots.contains_key(&Target::of(&held.row)) && is_dead(&held.device);
+            all.iter().filter(unknown).try_for_each(|h| self.link.forget(VeId(h.row.ve), h.row.version.clone()))
+        });
+        if let Err(e) = dropped {
+            tracing::error!(error = %e, "the holder keeps mounts that are gone");
         }
     }
 
@@ -358,3 +380,6 @@ pub(super) fn shown(row: &Row) -> MountRow {
     let version = row.version.as_ref().map(|v| v.label.clone());
     MountRow { ve: Id(VeId(row.ve)), version, dir: row.dir.clone(), source: row.source.clone(), device: row.device }
 }
+
+#[cfg(test)]
+mod tests;

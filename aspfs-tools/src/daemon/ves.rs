@@ -93,6 +93,7 @@ impl Daemon {
         let disk = rustix::fs::statvfs(&self.config.store)
             .map_err(|e| refusal(Why::Failed, format!("{}: {e}", self.config.store.display())))?;
         let ves = self.store.list()?;
+        self.mounts.sweep();
         // Those that are mounted are open: asking the others would open them all.
         let mounts = self.mounts.rows();
         let why = |row: &MountRow| {
