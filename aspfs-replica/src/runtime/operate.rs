@@ -77,10 +77,23 @@ impl Runtime {
         })
     }
 
-    /// Tells the replicas of a VE that it is no more. Those that could not be told hear of it when they come back.
-    pub fn tell_destroyed(&self, ve: &Ve) -> Vec<(NodeId, Result<(), String>)> {
-        let Ok(policy) = ve.policy() else { return vec![] };
-        let question = Question::Destroyed { ve: ve.id(), lineage: ve.identity().lineage };
+    /// Destroys a VE, and where it is written here tells its replicas, which then bury it for good: so not before it is gone here. Those that
+    /// could not be told, also because this node died in between, ask, and are answered by the tombstone (promise G34). Where it is refused
+    /// here, nothing has changed.
+    pub fn destroy(&self, ve: Arc<Ve>) -> vefs::Result<Vec<(NodeId, Result<(), String>)>> {
+        let (id, lineage) = (ve.id(), ve.identity().lineage);
+        let policy = if ve.is_writer() { ve.policy()? } else { Policy::default() };
+        self.forget(id);
+        if let Err(e) = self.inner().store.destroy_ve(id) {
+            if let Err(e) = self.refresh(&ve) {
+                tracing::error!(ve = %id, error = %e, "a VE that was not destroyed is not replicated any more");
+            }
+            return Err(e);
+        }
+        Ok(self.tell_destroyed(Question::Destroyed { ve: id, lineage }, &policy))
+    }
+
+    fn tell_destroyed(&self, question: Question, policy: &Policy) -> Vec<(NodeId, Result<(), String>)> {
         let inner = self.inner().clone();
         self.block_on(async move {
             let mut told = vec![];

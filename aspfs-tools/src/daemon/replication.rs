@@ -306,17 +306,17 @@ impl Daemon {
         Ok(self.store.remove_branch(id.0, name)?)
     }
 
-    /// A VE is about to be destroyed here: its replicas are told.
-    pub fn tell_destroyed(&self, ve: &Ve) {
-        let Some(runtime) = self.replication.lock().clone() else { return };
-        let told = if ve.is_writer() { runtime.tell_destroyed(ve) } else { vec![] };
-        for (node, outcome) in told {
+    /// Destroys a VE here, then at its replicas.
+    pub fn destroy_everywhere(&self, ve: Arc<Ve>) -> vefs::Result<()> {
+        let Some(runtime) = self.replication.lock().clone() else { return self.store.destroy_ve(ve.id()) };
+        let id = ve.id();
+        for (node, outcome) in runtime.destroy(ve)? {
             if let Err(why) = outcome {
                 let node = Self::name_of(&runtime, node);
-                tracing::warn!(ve = %ve.id(), node, why, "a replica was not told that the VE is destroyed; it will ask");
+                tracing::warn!(ve = %id, node, why, "a replica was not told that the VE is destroyed; it will ask");
             }
         }
-        runtime.forget(ve.id());
+        Ok(())
     }
 }
 

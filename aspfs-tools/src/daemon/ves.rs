@@ -84,9 +84,7 @@ impl Daemon {
     pub fn destroy(&self, id: Id) -> Answer<()> {
         let _claim = self.mounts.claim_alone(id.0)?;
         let ve = self.ve(id.0)?;
-        self.tell_destroyed(&ve);
-        drop(ve);
-        self.store.destroy_ve(id.0).map_err(about(format!("VE {id}")))
+        self.destroy_everywhere(ve).map_err(about(format!("VE {id}")))
     }
 
     pub fn status(&self) -> Answer<Status> {

@@ -209,3 +209,19 @@ fn a_failed_flush_is_never_believed() {
     .unwrap();
     assert!(ended.into_inner() > most / 4);
 }
+
+/// A disk that takes no tombstone keeps the whole VE, and it is written on (checks G34). Once the disk does, it is destroyed and buried.
+#[test]
+fn a_ve_that_cannot_be_buried_is_not_destroyed() {
+    let world = Failing::new(&Base::empty(tiny_options()).unwrap());
+    let disk = Arc::new(FaultStorage::new(world.disk.clone(), world.plan.clone()));
+    let (store, _) = open(&world.base, disk, world.meta.clone(), 7).unwrap();
+    let lineage = store.ve(VE).unwrap().identity().lineage;
+    world.plan.fail(Call::Rename, 1, ErrorKind::ReadOnlyFilesystem);
+    assert!(store.destroy_ve(VE).is_err());
+    assert!(store.has_ve(VE) && !store.is_buried(lineage));
+    assert_eq!(store.ve(VE).unwrap().read_only_reason(), None);
+    world.plan.heal();
+    store.destroy_ve(VE).unwrap();
+    assert!(!store.has_ve(VE) && store.is_buried(lineage));
+}

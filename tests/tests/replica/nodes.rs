@@ -366,13 +366,32 @@ fn a_destroyed_ve_is_gone_everywhere() {
     ve.commit().unwrap();
     wait("both replicas", || a.acked(b.id()) && a.acked(c.id()));
     c.stop();
-    a.runtime().forget(VE);
-    let told = a.runtime().tell_destroyed(&ve);
+    let told = a.runtime().destroy(ve).unwrap();
     assert!(told.iter().any(|(n, o)| *n == b.id() && o.is_ok()), "{told:?}");
     assert!(told.iter().any(|(n, o)| *n == c.id() && o.is_err()), "{told:?}");
-    drop(ve);
-    a.store().destroy_ve(VE).unwrap();
     assert!(!a.store().has_ve(VE) && !b.store().has_ve(VE));
     c.start();
     wait("the node to hear of it", || !c.store().has_ve(VE));
+}
+
+/// The replicas were told before it was known whether the VE can be destroyed at all: a mounted version kept it, and they had buried it for good. What
+/// is refused changes nothing, and the VE goes on being replicated.
+#[test]
+fn a_ve_that_cannot_be_destroyed_stays_everywhere() {
+    let [a, b] = nodes();
+    let ve = replicated(&a, &[&b], AtWindow::Degrade);
+    file(&ve, "one", b"1").unwrap();
+    ve.commit().unwrap();
+    wait("the replica", || a.acked(b.id()));
+    let lineage = ve.identity().lineage;
+    drop(ve.hold_mounted("kept", ve.position().txn).unwrap());
+    assert!(a.runtime().destroy(ve.clone()).is_err());
+    assert!(b.store().has_ve(VE) && !b.store().is_buried(lineage) && !a.store().is_buried(lineage));
+    file(&ve, "two", b"2").unwrap();
+    ve.commit().unwrap();
+    wait("the replica to follow", || a.acked(b.id()));
+    let slot = a.store().mounted_versions().unwrap()[0].0;
+    a.store().release_mounted(VE, slot, "kept").unwrap();
+    a.runtime().destroy(ve).unwrap();
+    assert!(!b.store().has_ve(VE) && b.store().is_buried(lineage));
 }

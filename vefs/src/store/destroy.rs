@@ -37,10 +37,12 @@ impl Store {
                 self.read_branch(id, &name)?.map_or(Ok(()), |branch| self.check_not_mounted(id, branch.slot))?;
             }
         }
-        if let Some(ve) = &open {
+        let buried = self.bury(identity.lineage);
+        // Where not even the tombstone could be written the VE goes on.
+        if let Some(ve) = open.as_ref().filter(|_| self.is_buried(identity.lineage)) {
             ve.state.lock().journal.poison("the VE was destroyed".into());
         }
-        self.bury(identity.lineage)?;
+        buried?;
         if let Some(ve) = &open {
             self.shared.space.release(ve.state.lock().inline());
         }
