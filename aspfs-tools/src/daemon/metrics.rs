@@ -2,55 +2,77 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aspfs_replica::runtime::Word;
+use parking_lot::Mutex;
 
 use super::Daemon;
 use crate::control::replication::ReplicaRow;
 
-/// How long a client may take.
+/// How long a client may take, from its connection to its answer: while it does, nobody else is answered.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Most bytes of a request that are read.
-const REQUEST_MAX: u64 = 8192;
+const REQUEST_MAX: usize = 8192;
 
-/// The listener; it ends when this is dropped.
+/// The listener; it ends when this is dropped, whatever a client does.
 pub struct Metrics {
-    stop: Arc<AtomicBool>,
+    shared: Arc<Shared>,
     address: SocketAddr,
     thread: Option<JoinHandle<()>>,
 }
 
+#[derive(Default)]
+struct Shared {
+    stop: AtomicBool,
+    /// Whoever is being answered, to be shut down at a stop.
+    client: Mutex<Option<TcpStream>>,
+}
+
 /// Starts answering.
 pub fn start(daemon: Arc<Daemon>, address: SocketAddr) -> io::Result<Metrics> {
+    serve(address, move || text(&daemon))
+}
+
+fn serve(address: SocketAddr, text: impl Fn() -> String + Send + 'static) -> io::Result<Metrics> {
     let listener = TcpListener::bind(address)?;
     let address = listener.local_addr()?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let stopped = stop.clone();
+    let shared = Arc::new(Shared::default());
+    let of_thread = shared.clone();
     let thread = std::thread::Builder::new().name("aspfs-metrics".into()).spawn(move || {
         for client in listener.incoming() {
-            if stopped.load(Ordering::Acquire) {
+            let answered = client.and_then(|client| {
+                *of_thread.client.lock() = Some(client.try_clone()?);
+                // Behind that: a stop sees the client, or is seen here.
+                if of_thread.stop.load(Ordering::Acquire) {
+                    return Ok(());
+                }
+                answer(&text, Timed { client, until: Instant::now() + PATIENCE })
+            });
+            *of_thread.client.lock() = None;
+            if of_thread.stop.load(Ordering::Acquire) {
                 return;
             }
-            if let Ok(client) = client
-                && let Err(e) = answer(&daemon, client)
-            {
+            if let Err(e) = answered {
                 tracing::debug!(error = %e, "answering a metrics client");
             }
         }
     })?;
     tracing::info!(%address, "metrics");
-    Ok(Metrics { stop, address, thread: Some(thread) })
+    Ok(Metrics { shared, address, thread: Some(thread) })
 }
 
 impl Drop for Metrics {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
-        // Wakes the thread.
+        self.shared.stop.store(true, Ordering::Release);
+        if let Some(client) = &*self.shared.client.lock() {
+            let _ = client.shutdown(Shutdown::Both);
+        }
+        // Wakes the thread where it waits for a client.
         let _ = TcpStream::connect_timeout(&self.address, PATIENCE);
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
@@ -60,19 +82,48 @@ impl Drop for Metrics {
     }
 }
 
-fn answer(daemon: &Daemon, mut client: TcpStream) -> io::Result<()> {
-    client.set_read_timeout(Some(PATIENCE))?;
-    client.set_write_timeout(Some(PATIENCE))?;
+/// A client that has until a moment for all that it says and hears: a limit for each read(2) alone would let it go on for ever, a byte at a time.
+struct Timed {
+    client: TcpStream,
+    until: Instant,
+}
+
+impl Timed {
+    fn left(&self) -> io::Result<Duration> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+    }
+}
+
+impl Read for Timed {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.client.set_read_timeout(Some(self.left()?))?;
+        self.client.read(buf)
+    }
+}
+
+impl Write for Timed {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.client.set_write_timeout(Some(self.left()?))?;
+        self.client.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.client.flush()
+    }
+}
+
+fn answer(text: &impl Fn() -> String, mut client: Timed) -> io::Result<()> {
     let mut request = Vec::new();
     let mut part = [0; 1024];
-    while !request.windows(4).any(|w| w == b"\r\n\r\n") && (request.len() as u64) < REQUEST_MAX {
+    while !request.windows(4).any(|w| w == b"\r\n\r\n") && request.len() < REQUEST_MAX {
         match client.read(&mut part)? {
             0 => break,
             n => request.extend_from_slice(&part[..n]),
         }
     }
     let get = request.starts_with(b"GET /metrics ") || request.starts_with(b"GET / ");
-    let (status, body) = if get { ("200 OK", text(daemon)) } else { ("404 Not Found", String::from("GET /metrics\n")) };
+    let (status, body) = if get { ("200 OK", text()) } else { ("404 Not Found", String::from("GET /metrics\n")) };
     let head = format!(
         "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         body.len()
@@ -210,4 +261,54 @@ fn render(rows: &[ReplicaRow]) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Far beyond what anything here takes, and far below what it took.
+    const GENEROUS: Duration = Duration::from_secs(30);
+
+    fn metrics() -> Metrics {
+        serve(SocketAddr::from(([127, 0, 0, 1], 0)), || "figures\n".into()).unwrap()
+    }
+
+    /// A client that says a byte now and then for as long as it is listened to.
+    fn drip(address: SocketAddr) -> JoinHandle<()> {
+        let mut client = TcpStream::connect(address).unwrap();
+        client.write_all(b"GET ").unwrap();
+        std::thread::spawn(move || {
+            while client.write_all(b"x").is_ok() {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        })
+    }
+
+    /// Any local user held up everybody else's figures for hours, and the daemon's stop, with a byte every other second: the patience was for one
+    /// read(2), not for the client.
+    #[test]
+    fn a_dripping_client_holds_up_nobody_for_long() {
+        let metrics = metrics();
+        let dripping = drip(metrics.address);
+        let begin = Instant::now();
+        let mut client = TcpStream::connect(metrics.address).unwrap();
+        client.set_read_timeout(Some(GENEROUS)).unwrap();
+        client.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+        let mut text = String::new();
+        client.read_to_string(&mut text).unwrap();
+        assert!(text.starts_with("HTTP/1.1 200 OK") && text.ends_with("\r\n\r\nfigures\n"), "{text}");
+        assert!(begin.elapsed() < GENEROUS);
+        dripping.join().unwrap();
+    }
+
+    #[test]
+    fn a_stop_waits_for_no_client() {
+        let metrics = metrics();
+        let dripping = [drip(metrics.address), drip(metrics.address)];
+        let begin = Instant::now();
+        drop(metrics);
+        assert!(begin.elapsed() < GENEROUS);
+        dripping.into_iter().for_each(|client| client.join().unwrap());
+    }
 }
