@@ -2,50 +2,23 @@
 //!
 //! Invariant: at most [`AT_ONCE`] comparisons go on, each of which takes what [`Limits`] says.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use rustix::fs::{major, minor};
 use vefs::diff::{self, Change, Event, Limits, Row};
 use vefs::ids::InodeNo;
 use vefs::types::{Inode, Kind};
 use vefs::ve::Snapshot;
 
-use super::refuse::{Answer, refusal};
+use super::refuse::Answer;
 use super::session::Session;
 use super::versions::no_version;
 use crate::control::diff::{self as said, Became, DiffEnd, DiffRow};
-use crate::control::message::{Id, Progress, Refusal, Why};
+use crate::control::message::{Id, Progress, Refusal};
 use crate::control::path::Path;
 use crate::control::versions::Which;
 use crate::units::show_time;
 
 /// Most comparisons at a time.
-const AT_ONCE: usize = 4;
-
-/// How many comparisons go on.
-#[derive(Default)]
-pub struct Turns(AtomicUsize);
-
-/// One of them.
-struct Turn<'a>(&'a AtomicUsize);
-
-impl Turns {
-    fn take(&self) -> Answer<Turn<'_>> {
-        let more = |now| (now < AT_ONCE).then_some(now + 1);
-        match self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, more) {
-            Ok(_) => Ok(Turn(&self.0)),
-            Err(now) => {
-                Err(refusal(Why::Busy, format!("{now} comparisons are under way: wait until one of them ended")))
-            }
-        }
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
-}
+pub const AT_ONCE: usize = 4;
 
 /// Sends what differs between two versions: rows, then the figures.
 pub fn diff(session: &mut Session<'_>, id: Id, from: Option<&Which>, to: Option<&Which>) -> Answer<()> {
@@ -105,19 +78,5 @@ fn inode((ino, inode): (InodeNo, Inode)) -> said::Inode {
         size: inode.size,
         device: is_device.then(|| (major(inode.rdev), minor(inode.rdev))),
         mtime: show_time(inode.mtime),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_more_than_some_go_on_at_once() {
-        let turns = Turns::default();
-        let mut taken: Vec<_> = (0..AT_ONCE).map(|_| turns.take().unwrap()).collect();
-        assert_eq!(turns.take().err().unwrap().kind, Why::Busy);
-        taken.pop();
-        assert!(turns.take().is_ok());
     }
 }

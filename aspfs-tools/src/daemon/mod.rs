@@ -28,6 +28,7 @@ mod server;
 mod serving;
 mod session;
 mod templates;
+mod turns;
 mod versions;
 mod ves;
 
@@ -35,6 +36,7 @@ use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
@@ -47,6 +49,7 @@ use vefs::store::Background;
 use config::Config;
 use holder::{Link, LinkError};
 use mounts::Mounts;
+use turns::Turns;
 
 /// Why the daemon did not start, or did not stop well.
 #[derive(Debug, thiserror::Error)]
@@ -107,7 +110,10 @@ pub(crate) struct Daemon {
     started: Instant,
     /// Where this node is in a cluster.
     replication: parking_lot::Mutex<Option<Arc<aspfs_replica::runtime::Runtime>>>,
-    comparing: diff::Turns,
+    comparing: Turns,
+    importing: Turns,
+    /// The daemon ends: what takes long ends before its time.
+    stopping: AtomicBool,
 }
 
 /// What is done with each VE before its mount is served.
@@ -141,8 +147,11 @@ pub fn run_with(config: Config, prepare: Prepare) -> Result<(), DaemonError> {
     let background = Background::start(store.clone(), config.tick)
         .map_err(|source| DaemonError::Io { what: "starting threads", source })?;
     let (mounts, started, replication) = (Mounts::new(link, store.clone()), Instant::now(), Default::default());
-    let comparing = diff::Turns::default();
-    let daemon = Arc::new(Daemon { mounts, host, store, config, prepare, started, replication, comparing });
+    let comparing = Turns::new(diff::AT_ONCE, "comparisons");
+    let importing = Turns::new(templates::AT_ONCE, "imports");
+    let stopping = AtomicBool::new(false);
+    let daemon = Daemon { mounts, host, store, config, prepare, started, replication, comparing, importing, stopping };
+    let daemon = Arc::new(daemon);
     // Before any mount is served: from its first moment on a writer has its window. Programs that wait for this daemon matter more than a network
     // that is not there.
     if let Err(e) = daemon.resume_replication() {
@@ -170,6 +179,7 @@ pub fn run_with(config: Config, prepare: Prepare) -> Result<(), DaemonError> {
     while signals.wait().map_err(io("waiting for a signal"))? == Signal::SIGHUP {}
     tracing::info!("stopping");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    daemon.stopping.store(true, Ordering::Release);
     server.stop();
     drop((watcher, collector, metrics, fetcher, trimmer, scrubber));
     daemon.mounts.stop();

@@ -17,6 +17,9 @@ use crate::template::event::Event;
 use crate::template::sink::{Import, ImportError};
 use crate::units::show_time;
 
+/// Most imports at a time: each may hold a gigabyte of names, and as much again of what it knows of its inodes.
+pub const AT_ONCE: usize = 4;
+
 fn row(template: &Template, users: Vec<Id>) -> TemplateRow {
     TemplateRow {
         name: template.name.clone(),
@@ -144,6 +147,8 @@ pub fn import(session: &mut Session<'_>, name: &str, source: &str) -> Answer<()>
         vefs::Error::Store(text) => refusal(Why::Exists, text),
         e => about(format!("template {name}"))(e),
     })?;
+    let daemon = session.daemon.clone();
+    let _turn = daemon.importing.take()?;
     tracing::info!(name, root = %made.hash, inodes = made.inodes, bytes = made.bytes, new = made.new_bytes, "imported");
     session.answer(&Imported { template: row(&template, Vec::new()), new_bytes: made.new_bytes })
 }

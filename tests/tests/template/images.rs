@@ -289,3 +289,22 @@ fn a_member_below_a_link_of_a_lower_layer_is_refused() {
     let error = merged(&[&[("l", Symlink("/etc"))], &[("l/passwd", File(b"x"))]]).unwrap_err();
     assert!(error.contains("\"l/passwd\"") && error.contains("symbolic link"), "{error}");
 }
+
+/// Each index named the same one below it a thousand times over, three deep: a file of some hundred kilobytes had a billion documents read, as
+/// only images were counted. Now it is refused before long.
+#[test]
+fn indices_that_multiply_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut layout = Layout::new(&dir.path().join("image"));
+    layout.nest("");
+    for _ in 0..2 {
+        let one = layout.manifests.remove(0);
+        layout.manifests = vec![one; 1000];
+        layout.nest("");
+    }
+    let one = layout.manifests.remove(0);
+    layout.manifests = vec![one; 1000];
+    layout.write();
+    let error = import(&store(), &layout.dir).err().unwrap().to_string();
+    assert!(error.contains("more than 1000 indices"), "{error}");
+}

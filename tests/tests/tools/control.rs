@@ -205,6 +205,30 @@ fn a_client_that_goes_away_takes_its_import_with_it() {
     assert!(node.aspfs(&["template", "list"]).ok().contains('t'));
 }
 
+/// Each import may hold gigabytes in memory, and there could be as many as clients.
+#[test]
+fn some_imports_go_on_at_once_and_no_more() {
+    let mut node = Node::start();
+    let (tell, told) = std::sync::mpsc::channel();
+    let threads: Vec<_> = (0..8)
+        .map(|n| {
+            let (mut conn, tell) = (Conn::client(connect(&node)), tell.clone());
+            conn.send_message(Kind::Hello, &Hello::ours()).unwrap();
+            let request = Request::TemplateImport { name: format!("t{n}"), source: "s".into() };
+            conn.send_message(Kind::Request, &request).unwrap();
+            // Those that are not refused go on until the daemon stops.
+            std::thread::spawn(move || drop(last_word(&mut conn).map(|said| tell.send(said))))
+        })
+        .collect();
+    for _ in 0..4 {
+        let refused = told.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert!(refused.kind == Why::Busy && refused.message.contains("4 imports"), "{refused:?}");
+    }
+    assert!(told.recv_timeout(Duration::from_millis(300)).is_err(), "a fifth was refused");
+    assert_eq!(node.term(), 0);
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+}
+
 #[test]
 fn a_refused_import_says_why_to_a_client_that_is_still_sending() {
     let node = Node::start();

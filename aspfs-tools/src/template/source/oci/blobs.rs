@@ -17,6 +17,10 @@ use super::super::{Result, SourceError, io_at};
 
 /// Most bytes of a JSON document.
 const DOCUMENT_MAX: u64 = 4 << 20;
+/// Free space that unpacking an archive leaves where temporary files lie.
+const KEPT_FREE: u64 = 256 << 20;
+/// It is looked at each time so many bytes have been written.
+const SPOOL_STEP: u64 = 16 << 20;
 /// Most files of an archive of a layout.
 const FILES_MAX: usize = 1 << 16;
 /// What lies at the top of a layout, besides what other tools put there.
@@ -58,7 +62,7 @@ impl Blobs {
     }
 
     /// The layout in a tar archive; `None` when the archive is not of one. A compressed archive of a layout is unpacked to a file without
-    /// a name, because blobs are not in the order in which they are needed.
+    /// a name, because blobs are not in the order in which they are needed: below `TMPDIR`, as far as there is room.
     pub fn archive(path: &Path, file: &File) -> Result<Option<Blobs>> {
         let place = path.display().to_string();
         let failed = |e: io::Error| io_at("reading", path)(e);
@@ -78,9 +82,20 @@ impl Blobs {
             true => {
                 let part = whole(&file).map_err(failed)?;
                 let mut unpacked = unpack::open(Box::new(part)).map_err(|e| TarError::from(e).at(&place))?;
-                let mut spool = tempfile::tempfile().map_err(io_at("making a file in", std::env::temp_dir()))?;
-                io::copy(&mut unpacked, &mut spool).map_err(|e| TarError::from(e).at(&place))?;
-                Arc::new(spool)
+                let folder = std::env::temp_dir();
+                let mut spool = tempfile::tempfile().map_err(io_at("making a file in", &folder))?;
+                match spool_into(&mut unpacked, &mut spool, free_bytes) {
+                    Ok(true) => Arc::new(spool),
+                    Ok(false) => {
+                        let detail = format!(
+                            "unpacked it does not fit in {} with {} left free: unpack it, or set TMPDIR to a folder with more room",
+                            folder.display(),
+                            crate::units::show_size(KEPT_FREE)
+                        );
+                        return Err(SourceError::Archive { place, detail });
+                    }
+                    Err(e) => return Err(TarError::from(e).at(&place)),
+                }
             }
         };
         let from = Position { inner: io::BufReader::new(whole(&file).map_err(failed)?), at: 0 };
@@ -164,6 +179,25 @@ impl Blobs {
         read.map_err(|e| SourceError::Image(format!("document {digest}: {e}")))?;
         Ok(bytes)
     }
+}
+
+/// Copies to the end; ends before with `false` where too little would be left free. A few bytes may unpack to any number.
+fn spool_into(from: &mut dyn Read, to: &mut File, free: impl Fn(&File) -> io::Result<u64>) -> io::Result<bool> {
+    loop {
+        if free(to)? < KEPT_FREE + SPOOL_STEP {
+            return Ok(false);
+        }
+        if io::copy(&mut from.take(SPOOL_STEP), to)? < SPOOL_STEP {
+            return Ok(true);
+        }
+    }
+}
+
+/// Bytes free on a file's file system.
+fn free_bytes(file: &File) -> io::Result<u64> {
+    let stat = rustix::fs::fstatvfs(file)?;
+    // Some file systems in memory have no bound, and say 0 of 0.
+    Ok(if stat.f_blocks == 0 { u64::MAX } else { stat.f_bavail.saturating_mul(stat.f_frsize) })
 }
 
 /// Whether an archive's first members could be those of a layout. What cannot be read is for others to complain about.
@@ -276,4 +310,24 @@ impl Read for Checked {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A compressed archive of some megabytes unpacks to terabytes of zeros: it filled the file system of temporary files, for everybody who uses
+    /// it.
+    #[test]
+    fn unpacking_ends_before_the_disk_is_full() {
+        let room = KEPT_FREE + 3 * SPOOL_STEP;
+        let free = |file: &File| Ok(room - file.metadata()?.len());
+        let mut file = tempfile::tempfile().unwrap();
+        assert!(!spool_into(&mut io::repeat(0), &mut file, free).unwrap());
+        assert!(free(&file).unwrap() >= KEPT_FREE);
+        let mut file = tempfile::tempfile().unwrap();
+        assert!(spool_into(&mut io::repeat(7).take(SPOOL_STEP + 5), &mut file, free).unwrap());
+        assert_eq!(file.metadata().unwrap().len(), SPOOL_STEP + 5);
+        assert!(free_bytes(&file).unwrap() > 0);
+    }
 }

@@ -5,8 +5,11 @@ use oci_spec::image::{Descriptor, ImageIndex, MediaType};
 use super::super::{Result, SourceError};
 use super::blobs::Blobs;
 
-/// Most indices within indices, and images in all of them.
+/// How deep indices may lie within indices.
 const DEPTH_MAX: usize = 4;
+/// Most indices that are read, whatever they name: each is a document of up to 4 MiB that may name thousands of others.
+const INDICES_MAX: usize = 1000;
+/// Most images in all of them.
 const IMAGES_MAX: usize = 4096;
 /// The annotation that holds an image's name.
 const NAME: &str = "org.opencontainers.image.ref.name";
@@ -37,10 +40,19 @@ impl Image {
     }
 }
 
+/// What the indices name.
+#[derive(Default)]
+struct Found {
+    images: Vec<Image>,
+    /// How many indices were read.
+    indices: usize,
+}
+
 /// The manifest of the image that is wanted; without a wish the only one, or the only one for this machine.
 pub(super) fn manifest(blobs: &Blobs, wanted: Option<&str>) -> Result<Descriptor> {
-    let mut images = Vec::new();
-    collect(blobs, &blobs.index()?, None, 0, &mut images)?;
+    let mut found = Found::default();
+    collect(blobs, &blobs.index()?, None, 0, &mut found)?;
+    let images = found.images;
     if images.is_empty() {
         return Err(SourceError::Image("there is no image in it".into()));
     }
@@ -73,7 +85,7 @@ fn here() -> String {
     format!("linux/{arch}")
 }
 
-fn collect(blobs: &Blobs, index: &ImageIndex, name: Option<&String>, depth: usize, out: &mut Vec<Image>) -> Result<()> {
+fn collect(blobs: &Blobs, index: &ImageIndex, name: Option<&String>, depth: usize, out: &mut Found) -> Result<()> {
     for descriptor in index.manifests() {
         let note = |key| descriptor.annotations().as_ref().and_then(|notes| notes.get(key));
         if note(NO_IMAGE).is_some() {
@@ -85,28 +97,26 @@ fn collect(blobs: &Blobs, index: &ImageIndex, name: Option<&String>, depth: usiz
             MediaType::Other(other) if other == "application/vnd.docker.distribution.manifest.list.v2+json" => {
                 nested(blobs, descriptor, name, depth, out)?;
             }
-            MediaType::ImageManifest => out.push(image(descriptor, name)),
+            MediaType::ImageManifest => out.images.push(image(descriptor, name)),
             MediaType::Other(other) if other == "application/vnd.docker.distribution.manifest.v2+json" => {
-                out.push(image(descriptor, name));
+                out.images.push(image(descriptor, name));
             }
             _ => {}
         }
-        if out.len() > IMAGES_MAX {
+        if out.images.len() > IMAGES_MAX {
             return Err(SourceError::Image(format!("it holds more than {IMAGES_MAX} images")));
         }
     }
     Ok(())
 }
 
-fn nested(
-    blobs: &Blobs,
-    descriptor: &Descriptor,
-    name: Option<&String>,
-    depth: usize,
-    out: &mut Vec<Image>,
-) -> Result<()> {
+fn nested(blobs: &Blobs, descriptor: &Descriptor, name: Option<&String>, depth: usize, out: &mut Found) -> Result<()> {
     if depth == DEPTH_MAX {
         return Err(SourceError::Image(format!("its indices are nested more than {DEPTH_MAX} deep")));
+    }
+    out.indices += 1;
+    if out.indices > INDICES_MAX {
+        return Err(SourceError::Image(format!("it has more than {INDICES_MAX} indices within indices")));
     }
     let bytes = blobs.document(descriptor)?;
     let index = ImageIndex::from_reader(&bytes[..])
