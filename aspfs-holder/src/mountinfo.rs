@@ -13,6 +13,8 @@ pub struct Line {
     pub device: (u32, u32),
     /// Where it is mounted.
     pub dir: PathBuf,
+    /// The options of the mount, not of its file system, like `ro,nosuid,noatime`.
+    pub options: String,
     /// Its type, like `fuse.vefs`.
     pub kind: String,
     /// Its source.
@@ -39,12 +41,13 @@ fn parse_line(line: &[u8]) -> Option<Line> {
     let number = std::str::from_utf8(fields.nth(2)?).ok()?;
     let (major, minor) = number.split_once(':')?;
     let dir = unescape(fields.nth(1)?);
+    let options = String::from_utf8_lossy(fields.next()?).into_owned();
     // Any number of optional fields, then a dash.
     fields.find(|field| *field == b"-")?;
     let kind = String::from_utf8_lossy(fields.next()?).into_owned();
     let source = String::from_utf8_lossy(&unescape(fields.next()?)).into_owned();
     let device = (major.parse().ok()?, minor.parse().ok()?);
-    Some(Line { device, dir: PathBuf::from(OsString::from_vec(dir)), kind, source })
+    Some(Line { device, dir: PathBuf::from(OsString::from_vec(dir)), options, kind, source })
 }
 
 /// Space, tab, newline and backslash are written as a backslash and three octal digits.
@@ -78,14 +81,15 @@ mod tests {
             40 36 0:52 / /a\\040b\\134c rw - fuse.vefs my\\040web rw\nnonsense\n1 2 3\n";
         let lines = parse(text);
         assert_eq!(lines.len(), 2);
-        let line = |device, dir: &str, kind: &str, source: &str| Line {
+        let line = |device, dir: &str, options: &str, kind: &str, source: &str| Line {
             device,
             dir: dir.into(),
+            options: options.into(),
             kind: kind.into(),
             source: source.into(),
         };
-        assert_eq!(lines[0], line((98, 0), "/mnt2", "ext3", "/dev/root"));
-        assert_eq!(lines[1], line((0, 52), "/a b\\c", "fuse.vefs", "my web"));
+        assert_eq!(lines[0], line((98, 0), "/mnt2", "rw,noatime", "ext3", "/dev/root"));
+        assert_eq!(lines[1], line((0, 52), "/a b\\c", "rw", "fuse.vefs", "my web"));
         assert_eq!(at(&lines, Path::new("/mnt2")).map(|l| l.device), Some((98, 0)));
     }
 

@@ -159,7 +159,7 @@ fn kind(mode: u32) -> &'static str {
 }
 
 /// A path on one line and as nothing else: in quotes where it has what a line must not, or could be taken for two.
-fn show_path(path: &Path) -> String {
+pub(super) fn show_path(path: &Path) -> String {
     let plain = |text: &str| !text.contains(" -> ") && !text.chars().any(|c| c.is_control() || c == '"' || c == '\\');
     if let Path::Text(text) = path
         && plain(text)

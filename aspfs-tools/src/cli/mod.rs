@@ -193,9 +193,13 @@ fn change(settings: &SettingArgs) -> Change {
 }
 
 fn mount(node: &Node<'_>, args: &MountArgs) -> Result<(), Failure> {
-    let options = Options::parse(args.options.iter().map(String::as_str))?;
+    let wanted = || args.options.iter().map(String::as_str);
+    let options = Options::parse(wanted())?;
     let socket = options.socket.as_deref().unwrap_or(node.socket);
     if options.remount {
+        // mount(8) does so before it calls its helper.
+        let present = mounting::present(&args.dir)?;
+        let options = Options::parse(std::iter::once(present.as_str()).chain(wanted()))?;
         return Ok(mounting::remount(&args.dir, &options)?);
     }
     let row: MountRow = mounting::mount(socket, &args.what, &args.dir, &options)?;

@@ -1,5 +1,6 @@
 //! The daemon's answers as text.
 
+use super::diff::show_path;
 use super::output::fields;
 use crate::control::message::{Collected, Damage, HoldRow, Status, TemplateRow, VeRow, Version};
 use crate::control::scrub::ScrubRow;
@@ -16,6 +17,9 @@ pub const HOLD_HEAD: &[&str] = &["NAME", "VERSION", "AND LATER", "SINCE", "OWNER
 
 /// A template in a list.
 pub fn template_line(row: &TemplateRow) -> Vec<String> {
+    if let Some(why) = &row.damaged {
+        return [row.name.as_str(), "-", "-", "-", why].map(str::to_owned).into();
+    }
     vec![row.name.clone(), show_count(row.inodes), show_size(row.bytes), row.created.clone(), row.source.clone()]
 }
 
@@ -127,7 +131,7 @@ pub fn scrub(scrub: &ScrubRow) -> String {
     for bad in &scrub.damage {
         out += &format!("{} {} since {}: {}\n", bad.kind, bad.name, bad.since, bad.detail);
         for reader in &bad.readers {
-            let path = reader.path.as_ref().map_or("no name".into(), |p| String::from_utf8_lossy(p.bytes()));
+            let path = reader.path.as_ref().map_or("no name".into(), show_path);
             out += &format!("  read by VE {} inode {}: {path}\n", reader.ve, reader.ino);
         }
     }
@@ -157,4 +161,41 @@ pub fn status(status: &Status) -> String {
         out += &format!("VE {ve} takes no changes: {why}\n");
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::message::Id;
+    use crate::control::path::Path;
+    use crate::control::scrub::{DamageRow, ReaderRow};
+    use vefs::ids::VeId;
+
+    /// A VE's root chose the names of its files so that they told the administrator's terminal what to do, or looked like lines of their own.
+    #[test]
+    fn names_from_a_ve_are_text_and_nothing_else() {
+        let reader = |path: &[u8]| ReaderRow { ve: Id(VeId(1)), ino: 7, path: Some(Path::new(path)) };
+        let damage = DamageRow {
+            kind: "object".into(),
+            name: "x".into(),
+            detail: "damaged".into(),
+            since: "now".into(),
+            readers: vec![reader(b"/plain"), reader(b"/\x1b]0;gotcha\x07\nobject y")],
+        };
+        let row = ScrubRow {
+            pass: 1,
+            begun: None,
+            ended: None,
+            part: None,
+            things: 1,
+            bytes: 1,
+            found: 1,
+            repaired: 0,
+            damage: vec![damage],
+        };
+        let text = scrub(&row);
+        assert!(text.contains("inode 7: /plain\n"), "{text}");
+        assert!(text.ends_with("inode 7: \"/\\x1b]0;gotcha\\x07\\x0aobject y\"\n"), "{text}");
+        assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+    }
 }

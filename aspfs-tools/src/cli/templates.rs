@@ -109,9 +109,27 @@ fn verify(node: &Node<'_>, name: &str) -> Result<(), Failure> {
     let mut on_progress = |p: &Progress| advance(&bar, p.done, p.of, p.doing.clone());
     let found: Damage = Client::connect(node.socket)?.ask_with(&request, &mut on_progress, &mut |_| Ok(()))?;
     bar.finish_and_clear();
-    node.out.print(&found, || show::damage(&found))?;
-    match found.damaged {
-        0 => Ok(()),
+    verdict(name, found.damaged, node.out.print(&found, || show::damage(&found)))
+}
+
+/// What is damaged counts, also where nobody reads on.
+fn verdict(name: &str, damaged: u64, printed: io::Result<()>) -> Result<(), Failure> {
+    match damaged {
+        0 => Ok(printed?),
         n => Err(Failure::Partly(format!("template {name}: {n} things are damaged"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `aspfs template verify NAME | head -1` said that all was well: a reader that has seen enough is no failure, and it came before the damage.
+    #[test]
+    fn damage_counts_also_when_nobody_reads_of_it() {
+        let closed = || Err(io::ErrorKind::BrokenPipe.into());
+        assert!(matches!(verdict("t", 2, closed()), Err(Failure::Partly(text)) if text.contains("2 things")));
+        assert!(matches!(verdict("t", 0, closed()), Err(Failure::Write(..))));
+        assert!(verdict("t", 0, Ok(())).is_ok());
     }
 }

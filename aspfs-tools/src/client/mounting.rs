@@ -200,14 +200,22 @@ fn release(socket: &Path, row: &MountRow, wait_ms: u64) -> Result<bool, ClientEr
     Client::connect(socket)?.call::<Released>(&request).map(|answer| answer.released)
 }
 
-/// Changes the flags of a mount that is there, as `mount -o remount` does.
-pub fn remount(dir: &Path, options: &Options) -> Result<(), MountError> {
+/// The flags that a VE's mount has, as options: what a remount does not change stays (mount(8), "remount").
+pub fn present(dir: &Path) -> Result<String, MountError> {
     let point = |why: String| MountError::Point { dir: dir.to_owned(), why };
     let (_, shown) = open_point(dir).map_err(|e| point(say(e)))?;
     let lines = mountinfo::read().map_err(MountError::Table)?;
-    if mountinfo::at(&lines, &shown).is_none_or(|line| line.kind != "fuse.vefs") {
-        return Err(point("no VE is mounted there".into()));
+    match mountinfo::at(&lines, &shown) {
+        Some(line) if line.kind == "fuse.vefs" => Ok(Options::flags_in(&line.options)),
+        _ => Err(point("no VE is mounted there".into())),
     }
+}
+
+/// Gives a mount that is there these flags, and no others.
+pub fn remount(dir: &Path, options: &Options) -> Result<(), MountError> {
+    present(dir)?;
+    let point = |why: String| MountError::Point { dir: dir.to_owned(), why };
+    let (_, shown) = open_point(dir).map_err(|e| point(say(e)))?;
     let flags = &options.flags;
     let mut bits = Bits::BIND | Bits::NOATIME;
     for (set, bit) in [

@@ -39,6 +39,8 @@ const OURS: &[&str] = &[
     "default_permissions",
     "async",
 ];
+/// What a remount may change, where the kernel says it of a mount; `rw` is the rest.
+const FLAGS: &[&str] = &["ro", "nosuid", "nodev", "noexec", "nosymfollow"];
 /// Options for mount(8), systemd and people: nothing of them is for the file system.
 const FOREIGN: &[&str] =
     &["defaults", "auto", "noauto", "user", "nouser", "users", "owner", "group", "nofail", "_netdev", "loud", "silent"];
@@ -53,6 +55,11 @@ impl Options {
             out.take(option)?;
         }
         Ok(out)
+    }
+
+    /// Those of a mount's options in /proc/self/mountinfo that a remount may change.
+    pub fn flags_in(options: &str) -> String {
+        options.split(',').filter(|option| FLAGS.contains(option)).collect::<Vec<_>>().join(",")
     }
 
     fn take(&mut self, option: &str) -> Result<(), OptionError> {
@@ -98,6 +105,18 @@ mod tests {
         assert_eq!(Options::parse(["", "defaults,,_netdev"]).unwrap(), Options::default());
         let again = "ro,noatime,remount,user_id=0,group_id=0,default_permissions,allow_other,max_read=1048576";
         assert!(Options::parse([again]).unwrap().remount, "what mount(8) says at a remount");
+    }
+
+    /// `aspfs mount VE DIR -o remount,ro` gave the mount just that: what it had of nosuid, nodev and noexec was gone, and programs with set-user-ID
+    /// bits worked again.
+    #[test]
+    fn a_remount_changes_what_it_names() {
+        let present = Options::flags_in("rw,nosuid,nodev,noatime,idmapped");
+        assert_eq!(present, "nosuid,nodev");
+        let flags = Options::parse([present.as_str(), "remount,ro,dev"]).unwrap().flags;
+        assert_eq!(flags, MountFlags { read_only: true, nosuid: true, ..MountFlags::default() });
+        let flags = Options::parse([Options::flags_in("ro,noexec,nosymfollow").as_str(), "remount,rw"]).unwrap().flags;
+        assert_eq!(flags, MountFlags { noexec: true, nosymfollow: true, ..MountFlags::default() });
     }
 
     #[test]

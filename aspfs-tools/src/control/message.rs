@@ -303,6 +303,8 @@ pub struct TemplateRow {
     pub source: String,
     /// The VEs that have it below them; in lists empty.
     pub users: Vec<Id>,
+    /// Why nothing but its name is known.
+    pub damaged: Option<String>,
 }
 
 /// An import is done.

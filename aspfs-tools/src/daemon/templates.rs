@@ -29,7 +29,15 @@ fn row(template: &Template, users: Vec<Id>) -> TemplateRow {
         bytes: template.bytes,
         source: template.source.clone(),
         users,
+        damaged: None,
     }
+}
+
+/// What is shown of a template whose label cannot be read.
+fn damaged(name: String, why: &vefs::Error) -> TemplateRow {
+    let none = String::new;
+    let (root, created, source, users) = (none(), none(), none(), Vec::new());
+    TemplateRow { name, root, created, inodes: 0, bytes: 0, source, users, damaged: Some(why.to_string()) }
 }
 
 fn check_name(name: &str) -> Answer<()> {
@@ -66,8 +74,12 @@ impl Daemon {
     /// Names of templates by the trees they name; of a tree that has no name of its own, those of the templates it was composed of.
     pub fn template_names(&self) -> Answer<BTreeMap<Hash, Vec<String>>> {
         let mut names: BTreeMap<Hash, Vec<String>> = BTreeMap::new();
-        for template in self.store.template_list()? {
-            names.entry(template.root).or_default().push(template.name);
+        for (name, label) in self.store.template_labels()? {
+            match label {
+                Ok(template) => names.entry(template.root).or_default().push(name),
+                // VEs are shown all the same, with one name less.
+                Err(e) => tracing::error!(name, error = %e, "a template's label cannot be read"),
+            }
         }
         for (root, parts) in self.store.stack_list()? {
             names.entry(root).or_insert(parts);
@@ -94,10 +106,12 @@ impl Daemon {
 
 /// Sends all templates.
 pub fn list(session: &mut Session<'_>) -> Answer<()> {
-    for template in session.daemon.store.template_list()? {
-        session.row(&row(&template, Vec::new()))?;
-    }
-    session.answer(&Done {})
+    let shown = |(name, label)| match label {
+        Ok(template) => row(&template, Vec::new()),
+        Err(e) => damaged(name, &e),
+    };
+    let rows: Vec<TemplateRow> = session.daemon.store.template_labels()?.into_iter().map(shown).collect();
+    session.rows(&rows, &Done {})
 }
 
 /// Checks every byte of a template, and tells how far it is.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use vefs::change::Settings;
+use vefs::change::{Policy, Settings};
 use vefs::format::role::RoleKind;
 use vefs::ids::{Hash, VeId};
 
@@ -22,13 +22,18 @@ impl Daemon {
     pub fn create(&self, id: Id, templates: &[String], change: &Change) -> Answer<VeRow> {
         let (base, _pin) = self.base_of(templates)?;
         let settings = changed(&Settings::default(), change);
+        wanted_policy(id, &Policy::default(), change)?;
         // Its claim keeps it from being mounted or destroyed while it is made.
         let _claim = self.mounts.claim_alone(id.0)?;
         let ve = self.store.create_ve(id.0, base, settings).map_err(|e| match e {
             vefs::Error::Store(text) => refusal(Why::Exists, text),
             e => about(format!("VE {id}"))(e),
         })?;
-        self.change_policy(&ve, change)?;
+        if let Err(refused) = self.change_policy(&ve, change) {
+            drop(ve);
+            self.store.destroy_ve(id.0).map_err(about(format!("VE {id}, which cannot be as it was wanted")))?;
+            return Err(refused);
+        }
         self.row(id.0)
     }
 
@@ -69,15 +74,20 @@ impl Daemon {
     pub fn set(&self, id: Id, change: &Change) -> Answer<VeRow> {
         let ve = self.ve(id.0)?;
         let at = || about(format!("settings of VE {id}"));
-        ve.set_settings(changed(&ve.settings(), change)).map_err(at())?;
+        wanted_policy(id, &ve.policy().map_err(at())?, change)?;
+        let before = ve.settings();
+        ve.set_settings(changed(&before, change)).map_err(at())?;
         ve.sync().map_err(at())?;
-        self.change_policy(&ve, change)?;
+        if let Err(refused) = self.change_policy(&ve, change) {
+            ve.set_settings(before).and_then(|()| ve.sync()).map_err(at())?;
+            return Err(refused);
+        }
         self.row(id.0)
     }
 
     fn change_policy(&self, ve: &std::sync::Arc<vefs::Ve>, change: &Change) -> Answer<()> {
         let policy = ve.policy().map_err(about(format!("VE {}", ve.id())))?;
-        let wanted = super::replication::changed_policy(&policy, change);
+        let wanted = wanted_policy(Id(ve.id()), &policy, change)?;
         if wanted == policy { Ok(()) } else { self.set_policy(ve, wanted) }
     }
 
@@ -152,6 +162,13 @@ fn role(ve: &vefs::Ve) -> &'static str {
         RoleKind::Replica => "replica",
         RoleKind::Superseded => "superseded",
     }
+}
+
+/// The policy with what is to be changed. Asked for before anything is: what is refused changes nothing.
+fn wanted_policy(id: Id, policy: &Policy, change: &Change) -> Answer<Policy> {
+    let wanted = super::replication::changed_policy(policy, change);
+    let bad = |what: &str| refusal(Why::Usage, format!("VE {id}: {what} out of range"));
+    vefs::change::validate::policy(&wanted).map(|()| wanted).map_err(bad)
 }
 
 fn changed(settings: &Settings, change: &Change) -> Settings {

@@ -4,6 +4,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
 use aspfs_tests::node::{Node, Said};
+use aspfs_tools::client::ClientError;
+use aspfs_tools::control::message::{Change, Id, Request, VeRow, Why};
+use vefs::ids::VeId;
 
 fn tries(node: &Node, args: &[&str]) -> Said {
     let mut command = node.daemon_command();
@@ -139,6 +142,47 @@ fn ves_are_created_set_and_destroyed() {
     node.aspfs(&["ve", "show", "0000002A"]).fails(1, &["no VE 0000002A"]);
     node.aspfs(&["ve", "destroy", "0000002A"]).fails(1, &["no VE 0000002A"]);
     assert!(!node.aspfs(&["ve", "list"]).ok().contains("0000002A"));
+}
+
+/// A change whose second part was refused had its first part made: a VE had another quota, or was there at all, though the answer was no. What is
+/// refused changes nothing.
+#[test]
+fn a_refused_change_of_settings_changes_nothing() {
+    let node = Node::start();
+    node.aspfs(&["ve", "create", "0000002A", "--quota", "1G"]).ok();
+    let change = |priority| Change { quota: Some(2 << 30), priority: Some(priority), ..Change::default() };
+    let id = |n| Id(VeId(n));
+    let refused = node.client().call::<VeRow>(&Request::VeSet { ve: id(0x2A), change: change(0) });
+    let Err(ClientError::Refused(refused)) = refused else { panic!("{refused:?}") };
+    assert!(refused.kind == Why::Usage && refused.message.contains("weight"), "{refused:?}");
+    let row: VeRow = node.client().call(&Request::VeShow { ve: id(0x2A) }).unwrap();
+    assert_eq!((row.bytes_limit, row.priority != 0), (1 << 30, true));
+    let create = Request::VeCreate { ve: id(0x2B), templates: vec![], change: change(0) };
+    assert!(node.client().call::<VeRow>(&create).is_err());
+    node.aspfs(&["ve", "show", "0000002B"]).fails(1, &["no VE 0000002B"]);
+    let row: VeRow = node.client().call(&Request::VeSet { ve: id(0x2A), change: change(3) }).unwrap();
+    assert_eq!((row.bytes_limit, row.priority), (2 << 30, 3));
+}
+
+/// One damaged label among the templates, and no VE could be listed, shown, created or set any more.
+#[test]
+fn a_damaged_label_is_named_and_nothing_else_fails() {
+    let node = Node::start();
+    let source = node.folder("source");
+    for name in ["good", "bad"] {
+        node.aspfs(&["template", "import", name, source.to_str().unwrap()]).ok();
+    }
+    let label = node.path("store/templates/bad.label");
+    let mut bytes = std::fs::read(&label).unwrap();
+    bytes[20] ^= 1;
+    std::fs::write(&label, bytes).unwrap();
+    node.aspfs(&["ve", "create", "0000002A", "--template", "good"]).ok();
+    assert!(node.aspfs(&["ve", "show", "0000002A"]).ok().contains("good"));
+    assert!(node.aspfs(&["ve", "list"]).ok().contains("0000002A"));
+    node.aspfs(&["ve", "set", "0000002A", "--quota", "2G"]).ok();
+    let list = node.aspfs(&["template", "list"]).ok();
+    assert!(list.contains("good") && list.lines().any(|l| l.starts_with("bad ") && l.contains("template")), "{list}");
+    node.aspfs(&["template", "show", "bad"]).fails(1, &["bad"]);
 }
 
 #[test]

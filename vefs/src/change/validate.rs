@@ -137,7 +137,8 @@ pub(crate) fn label(name: &str) -> Check {
     ensure((1..=limits::LABEL_MAX).contains(&name.len()) && !name.contains('\0'), "name of a hold")
 }
 
-pub(crate) fn policy(p: &Policy) -> Check {
+/// Checks a policy; what of it is out of range.
+pub fn policy(p: &Policy) -> Result<(), &'static str> {
     ensure(p.window_ms >= limits::WINDOW_MIN_MS, "window")?;
     ensure(p.weight > 0, "weight")?;
     ensure(p.replicas.len() <= limits::REPLICAS_MAX, "number of replicas")?;

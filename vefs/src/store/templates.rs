@@ -92,6 +92,11 @@ impl Store {
     /// # Errors
     /// A damaged label.
     pub fn template_list(&self) -> Result<Vec<Template>> {
+        self.template_labels()?.into_iter().map(|(_, label)| label).collect()
+    }
+
+    /// All names of templates, and what each stands for, or why that cannot be read.
+    pub fn template_labels(&self) -> Result<Vec<(String, Result<Template>)>> {
         let names = self.shared.storage.list(FOLDER).map_err(Error::io("listing", FOLDER))?;
         let mut out = Vec::new();
         for name in names.iter().filter_map(|name| name.strip_suffix(".label")).filter(|name| is_name(name)) {
