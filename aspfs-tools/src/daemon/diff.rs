@@ -26,10 +26,13 @@ pub fn diff(session: &mut Session<'_>, id: Id, from: Option<&Which>, to: Option<
     let _turn = daemon.comparing.take()?;
     let from = held(session, id, from)?;
     let to = held(session, id, to)?;
-    let done = diff::compare::<Refusal>(&from, &to, &Limits::default(), &mut |event| match event {
-        Event::Row(row) => session.row(&shown(*row)),
-        // A client that went away is noticed by this, where nothing differs.
-        Event::Looked(done) => session.progress(&Progress { doing: "comparing".into(), done, of: None }),
+    let done = diff::compare::<Refusal>(&from, &to, &Limits::default(), &mut |event| {
+        session.may_go_on()?;
+        match event {
+            Event::Row(row) => session.row(&shown(*row)),
+            // A client that went away is noticed by this, where nothing differs.
+            Event::Looked(done) => session.progress(&Progress { doing: "comparing".into(), done, of: None }),
+        }
     })?;
     session.answer(&DiffEnd {
         added: done.added,

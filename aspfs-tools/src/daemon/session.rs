@@ -2,6 +2,7 @@
 
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::mounting::Wanted;
@@ -32,6 +33,14 @@ impl Session<'_> {
     /// Sends many rows, each a frame of its own, and then the answer.
     pub fn rows<R: serde::Serialize, T: serde::Serialize>(&mut self, rows: &[R], answer: &T) -> Answer<()> {
         self.deliver(|conn| conn.send_rows(rows, answer))
+    }
+
+    /// Whether what takes long may go on: not when the daemon stops, which waits for it.
+    pub fn may_go_on(&self) -> Answer<()> {
+        match self.daemon.stopping.load(Ordering::Acquire) {
+            true => Err(refusal(Why::Cancelled, "the daemon is stopping")),
+            false => Ok(()),
+        }
     }
 
     /// Sends bytes.

@@ -119,14 +119,17 @@ pub fn verify(session: &mut Session<'_>, name: &str) -> Answer<()> {
     let daemon = session.daemon.clone();
     daemon.template(name)?;
     let mut told = std::time::Instant::now();
-    let mut gone = None;
+    let mut ended = Ok(());
     let found = daemon.store.template_verify(name, &mut |done, of| {
-        if gone.is_none() && (done == of || told.elapsed().as_millis() >= 100) {
+        ended = session.may_go_on();
+        if ended.is_ok() && (done == of || told.elapsed().as_millis() >= 100) {
             told = std::time::Instant::now();
             let progress = Progress { doing: format!("verifying {name}"), done, of: Some(of) };
-            gone = session.progress(&progress).err();
+            ended = session.progress(&progress);
         }
+        ended.is_ok()
     });
+    ended?;
     let found = found.map_err(about(format!("template {name}")))?;
     session.answer(&Damage {
         inodes: found.inodes,
@@ -144,6 +147,8 @@ pub fn import(session: &mut Session<'_>, name: &str, source: &str) -> Answer<()>
         let full = matches!(e, ImportError::Store(vefs::Error::NoSpace { .. }));
         refusal(if full { Why::Space } else { Why::Failed }, format!("template {name}: {e}"))
     };
+    let daemon = session.daemon.clone();
+    let _turn = daemon.importing.take()?;
     let mut import = Import::begin(&session.daemon.store).map_err(at)?;
     loop {
         let frame = session.next_frame()?;
@@ -161,8 +166,6 @@ pub fn import(session: &mut Session<'_>, name: &str, source: &str) -> Answer<()>
         vefs::Error::Store(text) => refusal(Why::Exists, text),
         e => about(format!("template {name}"))(e),
     })?;
-    let daemon = session.daemon.clone();
-    let _turn = daemon.importing.take()?;
     tracing::info!(name, root = %made.hash, inodes = made.inodes, bytes = made.bytes, new = made.new_bytes, "imported");
     session.answer(&Imported { template: row(&template, Vec::new()), new_bytes: made.new_bytes })
 }

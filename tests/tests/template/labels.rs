@@ -125,6 +125,15 @@ fn stacks_are_composed_once_and_in_their_order() {
     assert_eq!(look(&store, store.stack(&["b", "a"]).unwrap().hash())[&b"x"[..]].bytes, b"a");
 }
 
+/// A verification went on to its end when its client had gone or the daemon was to stop, which then waited for every byte of a template.
+#[test]
+fn verifying_ends_when_it_is_told_to() {
+    let store = crate::bed::store();
+    put(&store, "a", &[("big", &"x".repeat(200_000)), ("other", &"y".repeat(100_000))]);
+    let found = store.template_verify("a", &mut |done, _| done < 1).unwrap();
+    assert_eq!(found.objects, 1);
+}
+
 #[test]
 fn verifying_reads_everything_and_finds_damage() {
     let disk = Arc::new(MemStorage::new());
@@ -133,7 +142,12 @@ fn verifying_reads_everything_and_finds_damage() {
     let big = "x".repeat(200_000);
     put(&store, "a", &[("big", &big), ("small", "small")]);
     let mut steps = Vec::new();
-    let found = store.template_verify("a", &mut |done, of| steps.push((done, of))).unwrap();
+    let found = store
+        .template_verify("a", &mut |done, of| {
+            steps.push((done, of));
+            true
+        })
+        .unwrap();
     assert_eq!((found.inodes, found.objects, found.bytes, found.damaged), (3, 2, 200_005, 0));
     assert_eq!(steps, [(0, 2), (1, 2), (2, 2)]);
     let object = Hash::of(big.as_bytes());
@@ -146,20 +160,20 @@ fn verifying_reads_everything_and_finds_damage() {
         file.write_at(&[std::io::IoSlice::new(&byte)], at).unwrap();
     };
     flip(&path, 100_000);
-    let found = store.template_verify("a", &mut |_, _| {}).unwrap();
+    let found = store.template_verify("a", &mut |_, _| true).unwrap();
     assert!(
         found.damaged == 1 && found.damage[0].contains("damaged") && found.damage[0].contains("chunk 1"),
         "{found:?}"
     );
     flip(&path, 100_000);
     disk.remove(&path).unwrap();
-    let found = store.template_verify("a", &mut |_, _| {}).unwrap();
+    let found = store.template_verify("a", &mut |_, _| true).unwrap();
     assert!(found.damaged == 1 && found.damage[0].contains("is not there"), "{found:?}");
     let tree = vefs::base::BaseTree::path(store.template_get("a").unwrap().root);
     flip(&tree, 120);
-    let found = store.template_verify("a", &mut |_, _| {}).unwrap();
+    let found = store.template_verify("a", &mut |_, _| true).unwrap();
     assert!(found.damaged == 1 && found.damage[0].contains("base tree"), "{found:?}");
-    assert!(store.template_verify("b", &mut |_, _| {}).is_err());
+    assert!(store.template_verify("b", &mut |_, _| true).is_err());
 }
 
 /// A damaged label is told of, and keeps every tree from removal: nobody knows which one it names.

@@ -98,11 +98,10 @@ impl Store {
     /// All names of templates, and what each stands for, or why that cannot be read.
     pub fn template_labels(&self) -> Result<Vec<(String, Result<Template>)>> {
         let names = self.shared.storage.list(FOLDER).map_err(Error::io("listing", FOLDER))?;
-        let mut out = Vec::new();
-        for name in names.iter().filter_map(|name| name.strip_suffix(".label")).filter(|name| is_name(name)) {
-            out.extend(self.read_label(name)?);
-        }
-        out.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        let names = names.iter().filter_map(|name| name.strip_suffix(".label")).filter(|name| is_name(name));
+        let label = |name: &str| Some((name.to_owned(), self.read_label(name).transpose()?));
+        let mut out: Vec<_> = names.filter_map(label).collect();
+        out.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         Ok(out)
     }
 
@@ -151,7 +150,7 @@ impl Store {
     ///
     /// # Errors
     /// There is no such template, or its label is damaged. What is wrong with tree and objects is in the answer.
-    pub fn template_verify(&self, name: &str, progress: &mut dyn FnMut(u64, u64)) -> Result<Verified> {
+    pub fn template_verify(&self, name: &str, progress: &mut dyn FnMut(u64, u64) -> bool) -> Result<Verified> {
         let (root, _pin) = self.template_pin(name)?;
         let mut found = Verified::default();
         let tree = match BaseTree::open(&*self.shared.storage, root) {
@@ -166,7 +165,9 @@ impl Store {
         let objects = tree.objects();
         let ends = ends(&tree);
         for (done, hash) in (0..).zip(&objects) {
-            progress(done, objects.len() as u64);
+            if !progress(done, objects.len() as u64) {
+                return Ok(found);
+            }
             let checked = self.shared.objects.verify(*hash).and_then(|()| self.shared.objects.open(*hash));
             found.objects += 1;
             match checked {
