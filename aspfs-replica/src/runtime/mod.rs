@@ -33,7 +33,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use vefs::change::{Need, Policy};
+use vefs::change::Policy;
 use vefs::clock::Clock;
 use vefs::ids::{TxnNo, VeId};
 use vefs::{Store, Ve};
@@ -305,15 +305,8 @@ impl Inner {
             self.stop_leading(ve.id());
             return Ok(());
         }
-        // Before anything is shipped: the others know by it whom they follow (promise G30). A node that was promoted may have died before it had
-        // said that it is no replica any more.
-        let me = self.cluster.node().0;
-        let mine = policy.replicas.iter().any(|r| r.node == me);
-        // From a time in which the replicas named writers.
-        let returning = self.terms.is_none() && policy.replicas.iter().any(|r| r.need == Need::Returning);
-        if policy.writer != me || mine || returning {
-            let former = (policy.writer != [0; 16] && policy.writer != me).then_some(NodeId(policy.writer));
-            self.put_writer(&mut policy, former);
+        // Before anything is shipped: the others know by it whom they follow (promise G30).
+        if self.correct_writer(&mut policy) {
             ve.set_policy(policy.clone())?;
             ve.commit()?;
         }

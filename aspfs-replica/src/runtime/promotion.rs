@@ -276,6 +276,20 @@ impl Inner {
         Ok(fork)
     }
 
+    /// Has the policy name this node as the writer; false where it does. A node that was promoted may have died before it had said so; and replicas may
+    /// be returning from a time in which they named writers.
+    pub(super) fn correct_writer(&self, policy: &mut Policy) -> bool {
+        let me = self.me().0;
+        let mine = policy.replicas.iter().any(|r| r.node == me);
+        let returning = self.terms.is_none() && policy.replicas.iter().any(|r| r.need == Need::Returning);
+        if policy.writer == me && !mine && !returning {
+            return false;
+        }
+        let former = (policy.writer != [0; 16] && policy.writer != me).then_some(NodeId(policy.writer));
+        self.put_writer(policy, former);
+        true
+    }
+
     /// This node is the writer, and no replica any more; the former primary becomes one, and is needed as this node was.
     pub(super) fn put_writer(&self, policy: &mut Policy, former: Option<NodeId>) {
         let me = self.me();

@@ -268,8 +268,7 @@ impl Filesystem for Adapter {
             let name = OsStr::from_bytes(e.name);
             let (attr, ttl) = match &found {
                 Some(f) => (f.attributes(), f.ttl()),
-                // The kernel takes none from `.` and `..`, and asks for those of an inode that cannot be read now; of another kind than it knows,
-                // they would make it a bad one for good.
+                // The kernel takes none from `.` and `..`. Of another kind than it knows they would make an inode that cannot be read now a bad one.
                 None => (attributes(e.ino.0, &reply::any(e.kind)), std::time::Duration::ZERO),
             };
             reply.add(attr.ino, e.cookie, name, &ttl, &attr, GENERATION)
