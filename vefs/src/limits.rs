@@ -11,6 +11,8 @@ pub const XATTR_NAME_MAX: usize = 255;
 pub const XATTR_VALUE_MAX: usize = 64 << 10;
 /// Longest list of attribute names of one inode (`XATTR_LIST_MAX`, linux/limits.h).
 pub const XATTR_LIST_MAX: usize = 64 << 10;
+/// Most bytes of names and values of one inode's extended attributes together: no quota counts them (ext4 has room for less than a block).
+pub const XATTR_TOTAL_MAX: usize = 128 << 10;
 /// Most entries in one POSIX ACL that we store.
 pub const ACL_ENTRIES_MAX: usize = 1024;
 /// Most hard links to one inode (ext4 has 65,000).

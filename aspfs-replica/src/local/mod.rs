@@ -225,6 +225,8 @@ mod tests {
         ve.commit().unwrap();
         let before = ve.position().txn.0 - 1;
         assert!(matches!(log.read(TxnNo(before)).unwrap(), LogRead::Txn(_)));
+        // Its extent file gets nothing more: what may be written yet is not collected.
+        does(Op::Write { ino, offset: 100_000, data: Bytes::from_static(b"x"), kill_priv: false });
         does(Op::Unlink { parent, name: b"bulk".to_vec() });
         ve.reap(&[ino]).unwrap();
         ve.commit().unwrap();

@@ -3,7 +3,7 @@
 use vefs::clock::Timestamp;
 use vefs::errno::Errno;
 use vefs::ids::InodeNo;
-use vefs::limits::{XATTR_LIST_MAX, XATTR_NAME_MAX, XATTR_VALUE_MAX};
+use vefs::limits::{XATTR_LIST_MAX, XATTR_NAME_MAX, XATTR_TOTAL_MAX, XATTR_VALUE_MAX};
 use vefs::op::{Reply, XattrMode};
 use vefs::types::{Inode, Kind};
 
@@ -30,7 +30,7 @@ impl Model {
         match (how, node.xattrs.contains_key(name)) {
             (XattrMode::Create, true) => return Err(Errno::EEXIST),
             (XattrMode::Replace, false) => return Err(Errno::ENODATA),
-            _ => check_list(node, name)?,
+            _ => check_room(node, name, value.len())?,
         }
         let node = self.known(ino);
         node.attr.flags |= Inode::HAS_XATTR;
@@ -47,7 +47,7 @@ impl Model {
         let list = acl::parse(value)?;
         let stored = !list.is_empty() && (name == acl::DEFAULT || !acl::is_minimal(&list));
         if stored {
-            check_list(self.node(ino)?, name)?;
+            check_room(self.node(ino)?, name, acl::encode(&list).len())?;
         }
         let node = self.known(ino);
         if stored {
@@ -109,8 +109,11 @@ fn check_kind(node: &Node, name: &[u8]) -> Result<(), Errno> {
     Ok(())
 }
 
-/// ENOSPC where the list of names would grow too long by a new one.
-fn check_list(node: &Node, new: &[u8]) -> Result<(), Errno> {
-    let sum: usize = node.xattrs.keys().map(|n| n.len() + 1).sum();
-    if !node.xattrs.contains_key(new) && sum + new.len() + 1 > XATTR_LIST_MAX { Err(Errno::ENOSPC) } else { Ok(()) }
+/// ENOSPC where the list of names would grow too long, or all of it too large.
+fn check_room(node: &Node, new: &[u8], value: usize) -> Result<(), Errno> {
+    let others = || node.xattrs.iter().filter(|(n, _)| n.as_slice() != new);
+    let list: usize = others().map(|(n, _)| n.len() + 1).sum();
+    let all: usize = others().map(|(n, v)| n.len() + v.len()).sum();
+    let full = list + new.len() + 1 > XATTR_LIST_MAX || all + new.len() + value > XATTR_TOTAL_MAX;
+    if full { Err(Errno::ENOSPC) } else { Ok(()) }
 }

@@ -183,6 +183,30 @@ fn attributes_of_a_file_that_left_passthrough_are_one() {
     bed.finish();
 }
 
+/// What is written through the only open of a file that only writes goes past the kernel's cache, and there the kernel leaves the file's capabilities to
+/// whoever serves it: a user who may write a program with capabilities could put another one in its place (capabilities(7); checks G8).
+#[test]
+fn who_writes_a_file_takes_its_capabilities() {
+    let Some((bed, ve, _source)) = bed() else { return };
+    // Version 2, CAP_NET_RAW permitted and effective (linux/capability.h).
+    let capability: Vec<u8> = [0x0200_0001u32, 1 << 13, 0, 0, 0].iter().flat_map(|word| word.to_le_bytes()).collect();
+    let file = ve.join("program");
+    fs::write(&file, "program").unwrap();
+    let mut ways = [OpenOptions::new(), OpenOptions::new(), OpenOptions::new()];
+    ways[0].write(true);
+    ways[1].write(true).append(true);
+    ways[2].write(true).read(true);
+    for (n, way) in ways.iter().enumerate() {
+        rustix::fs::setxattr(&file, "security.capability", &capability, rustix::fs::XattrFlags::empty()).unwrap();
+        let mut open = way.open(&file).unwrap();
+        let get = || rustix::fs::getxattr(&file, "security.capability", &mut [0u8; 64]);
+        assert_eq!(get(), Ok(capability.len()), "way {n}: opening changes nothing");
+        open.write_all(b"another").unwrap();
+        assert_eq!(get(), Err(Errno::NODATA), "way {n}");
+    }
+    bed.finish();
+}
+
 #[test]
 fn writing_what_is_read_by_passthrough() {
     meets_passthrough(|path| writable(path).write_all_at(b"new", 100).unwrap(), &|mut bytes| {

@@ -47,11 +47,9 @@ pub(super) fn set<V: View + ?Sized>(
         store = extended;
     }
     if store {
-        if !exists {
-            check_room(d, ino, name)?;
-        }
-        d.edit(ino)?.flags |= Inode::HAS_XATTR;
         let value = parsed.as_deref().map_or_else(|| value.to_vec(), acl::encode);
+        check_room(d, ino, name, value.len())?;
+        d.edit(ino)?.flags |= Inode::HAS_XATTR;
         d.changes.push(Change::PutXattr(ino, name.to_vec(), value));
     } else if exists {
         d.changes.push(Change::DropXattr(ino, name.to_vec()));
@@ -127,7 +125,12 @@ fn check_kind(name: &[u8], kind: Kind) -> Result<()> {
 }
 
 /// All names of an inode have to fit into one listxattr(2).
-fn check_room<V: View + ?Sized>(d: &Draft<'_, V>, ino: InodeNo, name: &[u8]) -> Result<()> {
-    let all: usize = view::xattr_names(d.view, ino)?.iter().map(|n| n.len() + 1).sum();
-    if all + name.len() + 1 > limits::XATTR_LIST_MAX { Err(Errno::ENOSPC.into()) } else { Ok(()) }
+fn check_room<V: View + ?Sized>(d: &Draft<'_, V>, ino: InodeNo, name: &[u8], value: usize) -> Result<()> {
+    let (mut list, mut all) = (name.len() + 1, name.len() + value);
+    for other in view::xattr_names(d.view, ino)?.iter().filter(|n| **n != name) {
+        list += other.len() + 1;
+        all += other.len() + view::xattr(d.view, ino, other)?.map_or(0, |v| v.len());
+    }
+    let full = list > limits::XATTR_LIST_MAX || all > limits::XATTR_TOTAL_MAX;
+    if full { Err(Errno::ENOSPC.into()) } else { Ok(()) }
 }

@@ -202,6 +202,13 @@ impl Key {
         Key(k)
     }
 
+    /// A key behind this one and all rows of its former values, and before every other key that follows: names have no NUL.
+    pub fn beyond(&self) -> Key {
+        let mut k = self.0.clone();
+        k.push(1);
+        Key(k)
+    }
+
     /// Bytes on the heap beyond the value itself.
     pub fn heap_bytes(&self) -> usize {
         if self.0.spilled() { self.0.capacity() } else { 0 }

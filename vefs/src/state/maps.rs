@@ -93,7 +93,7 @@ impl Maps {
         };
         let after = map.len();
         self.total.set((self.total.get() + after).saturating_sub(before));
-        if after > FILE_MAX {
+        if after > FILE_MAX || self.total.get() > TOTAL_MAX {
             self.total.set(self.total.get().saturating_sub(after));
             files.insert(ino, None);
         }
@@ -171,6 +171,21 @@ mod tests {
         }
         assert!(matches!(maps.ask(InodeNo(0), |_| ()), Known::Map(())));
         assert!(matches!(maps.ask(InodeNo(9), |_| ()), Known::TooLarge));
+    }
+
+    /// Maps that were small when they came grew one beside the other, without a bound.
+    #[test]
+    fn maps_that_grow_are_bounded_together() {
+        let mut maps = Maps::default();
+        (0..10).for_each(|ino| maps.put(InodeNo(ino), BTreeMap::new()));
+        for n in 0..FILE_MAX as u64 / 2 {
+            for ino in 0..10 {
+                maps.set(InodeNo(ino), n * 2, Some(piece()));
+                assert!(maps.total.get() <= TOTAL_MAX);
+            }
+        }
+        let kept = (0..10).filter(|ino| matches!(maps.ask(InodeNo(*ino), |_| ()), Known::Map(()))).count();
+        assert!((1..10).contains(&kept), "{kept}");
     }
 
     /// Random writes to more files than fit made each write read the map of its file, thousands of extents: a journal of 570 MB took minutes

@@ -60,7 +60,7 @@ impl VersionView {
     /// The VE's own keys behind `after` and up to `upto`, about `max` bytes of them and at least one, and whether there are no more.
     pub fn own_page(&self, after: Option<&Key>, upto: Option<&Key>, max: usize) -> Result<(Vec<(Key, Value)>, bool)> {
         let mut from = after.map_or(Key::first(), Key::following);
-        let end = upto.map_or(Key::last(), Key::following);
+        let end = upto.map_or(Key::last(), Key::beyond);
         loop {
             // `Current` says how far a page goes; what only `History` has in between belongs to it.
             let to = self.page_end_before(&from, &end, max)?;

@@ -1,21 +1,11 @@
 use super::*;
 use crate::change::{Policy, Seal};
 use crate::ids::TxnNo;
-use crate::op::Owner;
-use crate::store::bed::in_memory;
-use crate::types::mode;
+use crate::store::bed::{self, create, in_memory};
 use crate::ve::feed::Feed;
 
-fn create(ve: &Ve, name: &str) -> InodeNo {
-    let parent = InodeNo::ROOT;
-    let op = Op::Create { parent, name: name.into(), mode: mode::IFREG | 0o600, rdev: 0, owner: Owner::default() };
-    let Reply::Inode(ino, _) = ve.execute(&op, Request::default()).unwrap() else { panic!("no inode") };
-    ino
-}
-
 fn write(ve: &Ve, ino: InodeNo, offset: u64, len: usize) {
-    let op = Op::Write { ino, offset, data: Bytes::from(vec![7; len]), kill_priv: false };
-    ve.execute(&op, Request::default()).unwrap();
+    bed::write(ve, ino, offset, vec![7; len]).unwrap();
 }
 
 /// A file whose first 64 KiB went to a body is appended to byte by byte: each byte lies behind them, beside the journal, and its hash in the seal. With

@@ -88,3 +88,30 @@ impl Snapshot {
         Ok(Bytes::from(bytes))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::ids::InodeNo;
+    use crate::store::bed::{create, in_memory, write};
+
+    /// A replica that compares its state with the primary's asks for the rows up to one of its own. Where that one had changed since the version, its value
+    /// of then lay behind where the page ended: the replica got all rows but this one, found another root, and gave the whole pull up, again
+    /// and again as long as the file was busy.
+    #[test]
+    fn a_page_up_to_a_key_has_the_key() {
+        let (_store, ve, _) = in_memory();
+        let inos: Vec<InodeNo> = (0..5).map(|n| create(&ve, &format!("f{n}"))).collect();
+        inos.iter().for_each(|ino| write(&ve, *ino, 0, vec![1; 10]).unwrap());
+        ve.commit().unwrap();
+        ve.publish().unwrap();
+        let snapshot = ve.version(ve.position().txn).unwrap();
+        let all = snapshot.page(None, None, usize::MAX).unwrap().rows;
+        inos.iter().for_each(|ino| write(&ve, *ino, 0, vec![2; 20]).unwrap());
+        ve.commit().unwrap();
+        ve.publish().unwrap();
+        assert!(snapshot.page(None, None, usize::MAX).unwrap().rows == all);
+        for (n, (key, _)) in all.iter().enumerate() {
+            assert!(snapshot.page(None, Some(key), usize::MAX).unwrap().rows == all[..=n], "up to row {n}");
+        }
+    }
+}
