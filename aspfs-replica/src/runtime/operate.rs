@@ -78,13 +78,15 @@ impl Runtime {
     }
 
     /// Destroys a VE, and where it is written here tells its replicas, which then bury it for good: so not before it is gone here. Those that
-    /// could not be told, also because this node died in between, ask, and are answered by the tombstone (promise G34). Where it is refused
-    /// here, nothing has changed.
+    /// could not be told, also because this node died in between, ask, and are answered by the tombstone (promise G34). Where it is not written
+    /// here, the copy goes, and nobody erases theirs for that. Where it is refused here, nothing has changed.
     pub fn destroy(&self, ve: Arc<Ve>) -> vefs::Result<Vec<(NodeId, Result<(), String>)>> {
         let (id, lineage) = (ve.id(), ve.identity().lineage);
-        let policy = if ve.is_writer() { ve.policy()? } else { Policy::default() };
+        let writes = ve.is_writer();
+        let policy = if writes { ve.policy()? } else { Policy::default() };
         self.forget(id);
-        if let Err(e) = self.inner().store.destroy_ve(id) {
+        let store = &self.inner().store;
+        if let Err(e) = if writes { store.destroy_ve(id) } else { store.destroy_copy(id) } {
             if let Err(e) = self.refresh(&ve) {
                 tracing::error!(ve = %id, error = %e, "a VE that was not destroyed is not replicated any more");
             }

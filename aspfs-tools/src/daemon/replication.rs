@@ -306,10 +306,12 @@ impl Daemon {
         Ok(self.store.remove_branch(id.0, name)?)
     }
 
-    /// Destroys a VE here, then at its replicas.
+    /// Destroys a VE here, then, where it is written here, at its replicas.
     pub fn destroy_everywhere(&self, ve: Arc<Ve>) -> vefs::Result<()> {
-        let Some(runtime) = self.replication.lock().clone() else { return self.store.destroy_ve(ve.id()) };
         let id = ve.id();
+        let Some(runtime) = self.replication.lock().clone() else {
+            return if ve.is_writer() { self.store.destroy_ve(id) } else { self.store.destroy_copy(id) };
+        };
         for (node, outcome) in runtime.destroy(ve)? {
             if let Err(why) = outcome {
                 let node = Self::name_of(&runtime, node);

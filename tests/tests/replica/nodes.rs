@@ -395,3 +395,38 @@ fn a_ve_that_cannot_be_destroyed_stays_everywhere() {
     a.runtime().destroy(ve).unwrap();
     assert!(!b.store().has_ve(VE) && b.store().is_buried(lineage));
 }
+
+/// Erasing the copy on a node that had been removed from the list buried the VE there: a replica that was away asked it when it was back, was told that
+/// the VE was destroyed, and erased its own copy with the writer down (checks G34). The copy alone goes, and may come again.
+#[test]
+fn erasing_a_copy_on_one_node_erases_no_other() {
+    let [mut a, b, mut c] = nodes();
+    let ve = replicated(&a, &[&b, &c], AtWindow::Degrade);
+    file(&ve, "one", b"1").unwrap();
+    ve.commit().unwrap();
+    wait("both replicas", || a.acked(b.id()) && a.acked(c.id()));
+    let lineage = ve.identity().lineage;
+    c.stop();
+    let both = ve.policy().unwrap();
+    let mut without = both.clone();
+    without.replicas.retain(|r| r.node != b.id().0);
+    ve.set_policy(without).unwrap();
+    ve.commit().unwrap();
+    a.runtime().refresh(&ve).unwrap();
+    assert!(b.runtime().destroy(b.ve()).unwrap().is_empty());
+    assert!(!b.store().has_ve(VE) && !b.store().is_buried(lineage));
+    drop(ve);
+    a.stop();
+    c.start();
+    // It asks as soon as it is there.
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(c.store().has_ve(VE) && !c.store().is_buried(lineage));
+    a.start();
+    let ve = a.ve();
+    ve.set_policy(both).unwrap();
+    ve.commit().unwrap();
+    a.runtime().refresh(&ve).unwrap();
+    wait("both replicas again", || a.acked(b.id()) && a.acked(c.id()));
+    same(&a, &b);
+    same(&a, &c);
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Options, Parts, Store};
+use super::{Install, Options, Parts, Store};
 use crate::base::BaseTree;
 use crate::change::Settings;
 use crate::clock::ManualClock;
@@ -79,6 +79,11 @@ pub(crate) fn write(ve: &Ve, ino: InodeNo, offset: u64, data: Vec<u8>) -> crate:
 
 /// Takes the whole state of a VE over into another store, in the place of what is there.
 pub(crate) fn pull(store: &Arc<Store>, from: &Arc<Ve>, branch: Option<&str>) -> Arc<Ve> {
+    install(store, from).finish(Epoch(1), branch).unwrap()
+}
+
+/// The whole state of a VE, about to be put in its place in another store.
+pub(crate) fn install(store: &Arc<Store>, from: &Arc<Ve>) -> Install {
     let (manifest, state) = from.manifest().unwrap();
     let mut install = store.install(from.id(), manifest).unwrap();
     loop {
@@ -88,7 +93,7 @@ pub(crate) fn pull(store: &Arc<Store>, from: &Arc<Ve>, branch: Option<&str>) -> 
         }
         install.put_rows(&page.rows).unwrap();
         if page.last {
-            return install.finish(Epoch(1), branch).unwrap();
+            return install;
         }
     }
 }

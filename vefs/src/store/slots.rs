@@ -68,7 +68,7 @@ impl Store {
         self.shared.base(base)?;
         let slot = self.free_slot(id)?;
         let identity = Identity { store: self.shared.store, ve: id, lineage, base, epoch, slot };
-        self.check_not_buried(&identity)?;
+        self.check_may_come(&identity, None)?;
         self.erase(slot)?;
         self.write_role(&identity, RoleKind::Replica, epoch)?;
         write_whole(&*self.shared.storage, &identity_path(id), &identity.to_bytes())?;
@@ -186,10 +186,14 @@ impl Store {
     /// Puts a state that was made in another slot in the place of a VE's present one, which stays under `branch` if one is named, or while a
     /// version of it is mounted; else it is erased. Whoever still has the old one finds it read-only.
     pub(super) fn replace(&self, new: Identity, epoch: Epoch, branch: Option<&str>) -> Result<Arc<Ve>> {
-        let old = self.read_identity(new.ve)?;
         let _making = self.making.lock();
         let mut claim = self.ves.seize(new.ve);
-        self.check_not_buried(&new)?;
+        let old = self.read_identity(new.ve)?;
+        // Whoever destroyed the VE meanwhile took away what was made.
+        if self.read_incoming(new.ve)?.is_none_or(|incoming| incoming.slot != new.slot) {
+            return Err(Error::Store(format!("what was being made of VE {} was given up", new.ve)));
+        }
+        self.check_may_come(&new, old.as_ref())?;
         if let Some(name) = branch.filter(|name| !is_branch_name(name)) {
             return Err(Error::Store(format!("{name:?} cannot be the name of a branch")));
         }
