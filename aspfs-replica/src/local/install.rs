@@ -40,7 +40,7 @@ pub struct LocalInstall {
 }
 
 impl LocalInstall {
-    /// For a VE. `epoch`: the highest seen. `branch`: the name under which the present state is kept; else it is erased.
+    /// For a VE. `epoch`: the highest that the source has seen. `branch`: the name under which the present state is kept; else it is erased.
     pub fn new(store: Arc<Store>, ve: VeId, epoch: Epoch, branch: Option<String>) -> LocalInstall {
         LocalInstall {
             store,
@@ -240,8 +240,8 @@ impl Install for LocalInstall {
         self.place()?;
         self.own = None;
         let making = self.making.take().ok_or_else(|| InstallError::Store("no state was begun".into()))?;
-        let epoch = self.highest_epoch();
-        making.finish(epoch, self.branch.as_deref()).map_err(failed)?;
+        // Not the one that this node has seen: it may have been promoted since, and then its state stays.
+        making.finish(self.epoch, self.branch.as_deref()).map_err(failed)?;
         // It is in place: once more would put it aside.
         self.branch = None;
         self.pins.clear();

@@ -72,6 +72,8 @@ impl Inner {
             Ok(Reply::No(why)) | Err(why) => return Compared::Not(format!("at the primary: {why}")),
             Ok(_) => return Compared::Not("an unexpected answer".into()),
         };
+        // Before the look: a promotion behind it is above this.
+        let epoch = ve.epoch();
         if ve.is_writer() || !Arc::ptr_eq(&ve, &following.ve()) {
             return Compared::Not("it does not follow any more, or has another state".into());
         }
@@ -81,7 +83,7 @@ impl Inner {
             tracing::error!(ve = %id, %primary, txn = %at.txn, %ours, %theirs, "ALARM: this copy is not what its primary has: it is replaced, and kept as a branch");
             let branch = format!("differs-{}.{}-txn-{}", at.epoch.term(), at.epoch.0 as u32, at.txn);
             let nothing = Position { lineage: at.lineage, ..Position::default() };
-            self.pull(id, primary, ve.epoch(), nothing, Some(branch));
+            self.pull(id, primary, epoch, nothing, Some(branch));
         }
         found
     }

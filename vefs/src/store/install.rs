@@ -247,7 +247,8 @@ impl Install {
     }
 
     /// All rows are there: checks the whole state against its root and puts it in the place of the present one, which stays as a branch of
-    /// this name, if one is given. `epoch`: the highest seen.
+    /// this name, if one is given. `epoch`: the highest that the node has seen which the state comes from. Refused, and given up, where this node was
+    /// promoted meanwhile to write in a higher one.
     pub fn finish(mut self, epoch: Epoch, branch: Option<&str>) -> Result<Arc<Ve>> {
         let (slot, m) = (self.incoming.slot, self.incoming.manifest);
         let head = Head {
@@ -291,7 +292,13 @@ impl Install {
         }
         // No journal leads to these rows: a rebuild has to find them in a checkpoint (promise G32).
         store.checkpoint()?;
-        let installed = store.replace(identity, epoch, branch)?;
+        let installed = match store.replace(identity, epoch, branch) {
+            Err(e) if store.ve(ve).is_ok_and(|present| present.is_writer() && present.epoch() > epoch) => {
+                store.abandon(&incoming)?;
+                return Err(e);
+            }
+            replaced => replaced?,
+        };
         store.remove_small(&path(ve))?;
         drop(pins);
         Ok(installed)

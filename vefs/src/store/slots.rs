@@ -184,7 +184,8 @@ impl Store {
     }
 
     /// Puts a state that was made in another slot in the place of a VE's present one, which stays under `branch` if one is named, or while a
-    /// version of it is mounted; else it is erased. Whoever still has the old one finds it read-only.
+    /// version of it is mounted; else it is erased. Whoever still has the old one finds it read-only. Refused where this node writes the VE in an epoch
+    /// above `epoch`, the one of the node that the state comes from: it was promoted meanwhile, and what it acknowledged stays (promise G11).
     pub(super) fn replace(&self, new: Identity, epoch: Epoch, branch: Option<&str>) -> Result<Arc<Ve>> {
         let _making = self.making.lock();
         let mut claim = self.ves.seize(new.ve);
@@ -198,7 +199,8 @@ impl Store {
             return Err(Error::Store(format!("{name:?} cannot be the name of a branch")));
         }
         if let Some(open) = claim.before() {
-            open.retire(if branch.is_some() { "its history was rewound" } else { "its state was replaced" })?;
+            let reason = if branch.is_some() { "its history was rewound" } else { "its state was replaced" };
+            open.retire(reason, epoch)?;
         }
         // From here on no version of the old state can be held for a mount.
         let branch = match (branch, &old) {
@@ -212,7 +214,11 @@ impl Store {
             }
         }
         let keeps_epoch = old.as_ref().is_some_and(|o| o.lineage == new.lineage);
-        let seen = if keeps_epoch { role::load(&self.shared, &new)?.epoch } else { Epoch(0) };
+        let seen = match claim.before().filter(|_| keeps_epoch) {
+            Some(open) => open.epoch(),
+            None if keeps_epoch => role::load(&self.shared, &new)?.epoch,
+            None => Epoch(0),
+        };
         self.write_role(&new, RoleKind::Replica, epoch.max(seen))?;
         write_whole(&*self.shared.storage, &identity_path(new.ve), &new.to_bytes())?;
         if let Some(gone) = claim.before() {

@@ -1,7 +1,7 @@
 use std::io::ErrorKind;
 
 use super::*;
-use crate::ids::TxnNo;
+use crate::ids::{InodeNo, TxnNo};
 use crate::meta::MemoryMeta;
 use crate::storage::cut::CutStorage;
 use crate::storage::fault::{Call, FaultPlan, FaultStorage};
@@ -92,4 +92,34 @@ fn what_was_frozen_is_not_published_behind_a_new_instance() {
     old.publish_pending().unwrap_err();
     assert_eq!(files(), before);
     new.publish().unwrap();
+}
+
+/// A follower was promoted while a whole state of the former primary's was about to be put in its place: that erased what the new primary had acknowledged
+/// (checks G9, G11). The promotion stands, whenever it came, and what was being made goes.
+#[test]
+fn a_promotion_is_not_overwritten_by_a_state_of_before_it() {
+    let p = Pair::new();
+    let (ve, store) = (p.store.ve(VE).unwrap(), Arc::new(p.store));
+    let install = bed::install(&store, &p.primary);
+    ve.promote(Epoch(2)).unwrap();
+    let ino = bed::create(&ve, "acknowledged");
+    bed::write(&ve, ino, 0, vec![9; 1000]).unwrap();
+    ve.sync().unwrap();
+    let (slot, role) = (ve.slot(), ve.role());
+    let refused = install.finish(Epoch(1), Some("old")).map(drop).unwrap_err().to_string();
+    assert!(refused.contains("is written here in epoch 2"), "{refused}");
+    // The last moment is the same.
+    ve.retire("for the test", Epoch(1)).unwrap_err();
+    assert!(ve.read_only_reason().is_none() && Arc::ptr_eq(&ve, &store.ve(VE).unwrap()));
+    assert!(store.under_way(VE).unwrap().is_none() && store.branch_names(VE).unwrap().is_empty());
+    bed::create(&ve, "more");
+    ve.sync().unwrap();
+    let left = bed::again(Arc::new(p.disk.after_cut()), Arc::new(p.meta.after_crash()));
+    let ve = left.ve(VE).unwrap();
+    assert_eq!((ve.slot(), ve.role()), (slot, role));
+    assert_eq!(ve.read(ino, 0, 1000).unwrap(), [9; 1000]);
+    ve.lookup(InodeNo::ROOT, b"more").unwrap();
+    // One that comes from a node which has seen the promotion is let in.
+    ve.step_down(RoleKind::Replica, Epoch(3)).unwrap();
+    assert_eq!(bed::pull(&Arc::new(left), &p.primary, None).epoch(), Epoch(3));
 }

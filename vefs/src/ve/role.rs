@@ -54,6 +54,16 @@ impl State {
         };
         Err(Error::ReadOnly { ve: self.role.ve, reason: reason.into() })
     }
+
+    /// `Err` where this node writes the VE in a higher epoch than this.
+    fn check_not_above(&self, epoch: Epoch) -> Result<()> {
+        if self.role.kind != RoleKind::Primary || self.epoch <= epoch {
+            return Ok(());
+        }
+        let (ve, ours) = (self.role.ve, self.epoch.0);
+        let text = "a state from another node, which has not seen that, does not take its place";
+        Err(Error::Store(format!("VE {ve} is written here in epoch {ours}: {text}")))
+    }
 }
 
 impl Ve {
@@ -144,11 +154,13 @@ impl Ve {
         Ok(role)
     }
 
-    /// Another state has taken this one's place: whoever still has it changes nothing any more. What was answered is sealed first.
-    pub(crate) fn retire(&self, reason: &str) -> Result<()> {
+    /// Another state takes this one's place: whoever still has it changes nothing any more. What was answered is sealed first. Refused, with nothing
+    /// changed, where this node writes in an epoch above `seen`: the other state does not have what it acknowledged (promise G11).
+    pub(crate) fn retire(&self, reason: &str, seen: Epoch) -> Result<()> {
         let _one = self.publishing.lock();
         self.make_hashes();
         let mut s = self.state.lock();
+        s.check_not_above(seen)?;
         if s.journal.poisoned().is_none() && s.role.kind == RoleKind::Primary {
             s.seal(&self.shared)?;
         }
@@ -156,7 +168,10 @@ impl Ve {
         if self.read_only_reason().is_none() {
             self.sync()?;
         }
-        self.state.lock().journal.poison(reason.into());
+        let mut s = self.state.lock();
+        // It may have been promoted meanwhile; behind this it cannot be.
+        s.check_not_above(seen)?;
+        s.journal.poison(reason.into());
         Ok(())
     }
 
