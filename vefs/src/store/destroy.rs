@@ -83,7 +83,7 @@ impl Store {
     /// which they are found.
     fn remove_rest(&self, identity: &Identity) -> Result<()> {
         let ve = identity.ve;
-        for name in self.branch_names(ve)? {
+        for name in self.branch_files(ve)? {
             let branch = self.read_branch(ve, &name)?;
             let open = self.branches.lock().remove(&(ve, name.clone()));
             if let Some(open) = open {

@@ -2,7 +2,8 @@
 //! one in use and put in its place by one rename, and so that a state that was replaced can stay as a *branch*, to be read.
 //!
 //! Crash points (promises G22, G23): a slot that no identity and no branch names is nothing, whatever it holds. The branch's name is durable before
-//! the identity that replaces it is; the old slot is erased only when the new identity is durable.
+//! the identity that replaces it is; the old slot is erased only when the new identity is durable. In between the branch names the slot of the
+//! present state: it is no branch then, and nothing but its small file ever goes with it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -117,11 +118,27 @@ impl Store {
 
     /// The names of a VE's branches: states that were replaced and kept.
     pub fn branch_names(&self, ve: VeId) -> Result<Vec<String>> {
+        let mut names = self.branch_files(ve)?;
+        if !names.is_empty()
+            && let Some(present) = self.read_identity(ve)?
+        {
+            names.retain(|name| !matches!(self.read_branch(ve, name), Ok(Some(i)) if i.slot == present.slot));
+        }
+        Ok(names)
+    }
+
+    /// As [`Store::branch_names`], with what a replacement left that was not ended.
+    pub(super) fn branch_files(&self, ve: VeId) -> Result<Vec<String>> {
         let dir = branches(ve);
         let mut names = self.shared.storage.list(&dir).map_err(Error::io("listing", dir))?;
         names.retain(|n| is_branch_name(n) && !n.ends_with(".new"));
         names.sort_unstable();
         Ok(names)
+    }
+
+    /// Whether the slot of a branch is the one of the VE's present state.
+    fn is_present(&self, branch: &Identity) -> Result<bool> {
+        Ok(self.read_identity(branch.ve)?.is_some_and(|i| i.slot == branch.slot))
     }
 
     pub(super) fn read_branch(&self, ve: VeId, name: &str) -> Result<Option<Identity>> {
@@ -146,15 +163,27 @@ impl Store {
         }
         let identity =
             self.read_branch(ve, name)?.ok_or_else(|| Error::Store(format!("VE {ve} has no branch {name}")))?;
+        if self.is_present(&identity)? {
+            return Err(Error::Store(format!("branch {name} of VE {ve} is the VE's present state")));
+        }
         let branch = Ve::open_frozen(&self.shared, identity)?;
         open.insert((ve, name.to_owned()), branch.clone());
         Ok(branch)
     }
 
-    /// Removes a branch with all its bytes.
+    /// Removes a branch with all its bytes, or the name alone where the bytes are those of the present state.
     pub fn remove_branch(&self, ve: VeId, name: &str) -> Result<()> {
-        let branch = self.branch(ve, name)?;
         let _collecting = self.collecting.lock();
+        {
+            // Nobody replaces the present state between the look and the removal.
+            let _claim = self.ves.seize(ve);
+            if let Some(identity) = self.read_branch(ve, name)?
+                && self.is_present(&identity)?
+            {
+                return self.remove_small(&branch_path(ve, name));
+            }
+        }
+        let branch = self.branch(ve, name)?;
         let _publishing = branch.publishing.lock();
         self.check_not_mounted(ve, branch.slot)?;
         branch.state.lock().journal.poison("the branch was removed".into());
@@ -183,6 +212,16 @@ impl Store {
         Ok(out)
     }
 
+    /// Removes the names that a replacement which was not ended gave the present state.
+    fn drop_half_branches(&self, present: &Identity) -> Result<()> {
+        for name in self.branch_files(present.ve)? {
+            if matches!(self.read_branch(present.ve, &name), Ok(Some(i)) if i.slot == present.slot) {
+                self.remove_small(&branch_path(present.ve, &name))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Puts a state that was made in another slot in the place of a VE's present one, which stays under `branch` if one is named, or while a
     /// version of it is mounted; else it is erased. Whoever still has the old one finds it read-only. Refused where this node writes the VE in an epoch
     /// above `epoch`, the one of the node that the state comes from: it was promoted meanwhile, and what it acknowledged stays (promise G11).
@@ -202,6 +241,7 @@ impl Store {
             let reason = if branch.is_some() { "its history was rewound" } else { "its state was replaced" };
             open.retire(reason, epoch)?;
         }
+        old.as_ref().map_or(Ok(()), |old| self.drop_half_branches(old))?;
         // From here on no version of the old state can be held for a mount.
         let branch = match (branch, &old) {
             (None, Some(old)) if self.is_slot_mounted(old.slot)? => Some(branch_for_mounts(old.slot)),

@@ -123,3 +123,41 @@ fn a_promotion_is_not_overwritten_by_a_state_of_before_it() {
     ve.step_down(RoleKind::Replica, Epoch(3)).unwrap();
     assert_eq!(bed::pull(&Arc::new(left), &p.primary, None).epoch(), Epoch(3));
 }
+
+/// A crash behind the branch's file and before the identity left a branch that was the present state: whoever removed it, or the next start where it was there
+/// for mounts, erased the VE (checks G23).
+#[test]
+fn a_branch_that_a_crash_left_does_not_take_the_ve_with_it() {
+    let mut half = 0;
+    for (calls, branch) in (0..).flat_map(|calls| [(calls, Some("old")), (calls, None)]) {
+        let p = Pair::new();
+        let (old, store) = (p.store.ve(VE).unwrap(), Arc::new(p.store));
+        drop(old.hold_mounted("kept", old.position().txn).unwrap());
+        let install = bed::install(&store, &p.primary);
+        p.plan.die_after(calls);
+        let done = install.finish(Epoch(1), branch).is_ok();
+        for left in [p.disk.uncut(), p.disk.after_cut()] {
+            let meta = Arc::new(p.meta.after_crash());
+            let left = Arc::new(left);
+            let again = bed::again(left.clone(), meta.clone());
+            let files = again.branch_files(VE).unwrap();
+            let named = again.branch_names(VE).unwrap();
+            half += usize::from(files != named);
+            again.release_unmounted(|_, _| false).unwrap();
+            again.open_branches().unwrap();
+            for name in again.branch_files(VE).unwrap() {
+                again.remove_branch(VE, &name).unwrap();
+            }
+            assert!(again.branch_files(VE).unwrap().is_empty());
+            again.persist().unwrap();
+            drop(again);
+            let ve = bed::again(left, meta).ve(VE).unwrap();
+            let ino = ve.lookup(InodeNo::ROOT, b"f0").unwrap().0.ino;
+            assert_eq!(ve.read(ino, 1000, 1000).unwrap(), [0; 1000]);
+        }
+        if done {
+            break;
+        }
+    }
+    assert!(half > 2, "{half}");
+}
