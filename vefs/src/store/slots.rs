@@ -212,6 +212,20 @@ impl Store {
         Ok(out)
     }
 
+    /// Gives the present state the name of a branch, with a number behind it where another state has that name: both stay.
+    fn name_branch(&self, name: &str, old: &Identity) -> Result<()> {
+        let numbered = (2u32..).map(|n| format!("{name}-{n}"));
+        for name in std::iter::once(name.to_owned()).chain(numbered).take_while(|name| is_branch_name(name)) {
+            match self.read_branch(old.ve, &name) {
+                Ok(None) => return write_whole(&*self.shared.storage, &branch_path(old.ve, &name), &old.to_bytes()),
+                // What is damaged is somebody's as well.
+                Ok(Some(_)) | Err(Error::Damage { .. }) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Err(Error::Store(format!("there is a branch {name} of VE {} already", old.ve)))
+    }
+
     /// Removes the names that a replacement which was not ended gave the present state.
     fn drop_half_branches(&self, present: &Identity) -> Result<()> {
         for name in self.branch_files(present.ve)? {
@@ -248,7 +262,7 @@ impl Store {
             _ => branch.map(str::to_owned),
         };
         if let (Some(name), Some(old)) = (&branch, &old) {
-            write_whole(&*self.shared.storage, &branch_path(new.ve, name), &old.to_bytes())?;
+            self.name_branch(name, old)?;
             if let Some(taken) = &mut *self.foreign_slots.lock() {
                 taken.insert(old.slot);
             }

@@ -161,3 +161,16 @@ fn a_branch_that_a_crash_left_does_not_take_the_ve_with_it() {
     }
     assert!(half > 2, "{half}");
 }
+
+/// A second state that was put aside under a name took it from the first one, which nobody found again (checks G22).
+#[test]
+fn two_states_that_are_put_aside_under_one_name_both_stay() {
+    let p = Pair::new();
+    let store = Arc::new(p.store);
+    let first = store.ve(VE).unwrap().slot();
+    let second = bed::pull(&store, &p.primary, Some("differs")).slot();
+    let third = bed::pull(&store, &p.primary, Some("differs")).slot();
+    assert_eq!(store.branch_names(VE).unwrap(), ["differs", "differs-2"]);
+    let slot = |name| store.read_branch(VE, name).unwrap().unwrap().slot;
+    assert_eq!((slot("differs"), slot("differs-2"), store.ve(VE).unwrap().slot()), (first, second, third));
+}
