@@ -29,6 +29,8 @@ use crate::wire::{CHUNK_MAX, CHUNK_MIN, Envelope, Hello, Message, Refusal, Welco
 /// What the sender tells its surroundings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
+    /// The session begins, and the replica holds everything up to here durably, and no more: also where it acknowledged more before.
+    Welcomed(Position),
     /// The replica holds everything up to here durably.
     Acked(Position),
     /// The journal does not reach back to the replica's position: it needs a comparison of trees.
@@ -205,7 +207,7 @@ impl Sender {
                 (self.phase, self.news) = (Phase::Streaming, true);
                 (self.shipped, self.acked) = (theirs.txn, Some(theirs));
                 self.bulk = Bulk::new(welcome.staged.into_iter().map(|(id, _)| id));
-                vec![Event::Acked(theirs)]
+                vec![Event::Welcomed(theirs)]
             }
             At::Gone => {
                 let mut events = self.refuse(Refusal::TooOld);

@@ -114,7 +114,8 @@ impl Source for LocalSource {
             }
         }
         let (manifest, snapshot) = found.manifest().map_err(failed("a state"))?;
-        found.set_cursor(peer.0, manifest.at.txn).map_err(failed("a cursor"))?;
+        // It has nothing of this yet: that it is offered is no acknowledgement (promise G14).
+        found.hold_for(peer.0, manifest.at.txn).map_err(failed("a cursor"))?;
         let held = Held { manifest, snapshot: Arc::new(snapshot), asked: now };
         self.held.0.lock().insert((ve, peer), held);
         Ok((manifest, found.epoch()))

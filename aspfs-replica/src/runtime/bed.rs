@@ -13,6 +13,9 @@ use vefs::meta::MemoryMeta;
 use vefs::storage::memory::MemStorage;
 use vefs::store::{Options, Parts, Store};
 
+use super::{Runtime, Writers};
+use crate::cluster::Cluster;
+
 /// The lineage of what follows.
 pub const LINEAGE: Lineage = Lineage([3; 16]);
 
@@ -39,4 +42,24 @@ pub fn writer(store: &Store, id: u32) -> Arc<Ve> {
 /// A VE that follows.
 pub fn follower(store: &Store, id: u32) -> Arc<Ve> {
     store.create_follower(VeId(id), LINEAGE, BaseTree::empty().hash(), Epoch(1)).unwrap()
+}
+
+/// A node that runs, alone in its cluster.
+pub struct Running {
+    pub store: Arc<Store>,
+    pub clock: Arc<ManualClock>,
+    pub runtime: Runtime,
+    _dir: tempfile::TempDir,
+}
+
+/// A node over an empty store.
+pub fn running(writers: &Writers) -> Running {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, clock) = store();
+    let address = "127.0.0.1:7400".parse().unwrap();
+    let names = ("test".parse().unwrap(), "one".parse().unwrap());
+    let cluster = Cluster::init(&dir.path().join("cluster"), &names.0, &names.1, &[address], clock.clone()).unwrap();
+    let listen = "127.0.0.1:0".parse().unwrap();
+    let runtime = Runtime::start(store.clone(), Arc::new(cluster), listen, clock.clone(), writers).unwrap();
+    Running { store, clock, runtime, _dir: dir }
 }

@@ -195,6 +195,12 @@ impl Exposed {
         self.wake_writers();
     }
 
+    /// A replica that greets holds everything up to here durably, and no more.
+    pub fn welcomed(&self, node: NodeId, txn: TxnNo) {
+        self.with(|window, now| window.welcomed(node, txn, now));
+        self.wake_writers();
+    }
+
     /// A replica has another history.
     pub fn diverged(&self, node: NodeId) {
         self.with(|window, now| window.diverged(node, now));

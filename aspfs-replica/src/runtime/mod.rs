@@ -26,6 +26,8 @@ mod writers;
 
 #[cfg(test)]
 pub(crate) mod bed;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -340,7 +342,7 @@ impl Inner {
         let mut acked = BTreeMap::new();
         for (node, cursor, _) in &cursors {
             if policy.replicas.iter().any(|r| r.node == *node) {
-                acked.insert(NodeId(*node), cursor.txn);
+                acked.extend(cursor.acked.then_some((NodeId(*node), cursor.txn)));
             } else {
                 led.ve.drop_cursor(*node)?;
             }
@@ -348,7 +350,7 @@ impl Inner {
         for r in &policy.replicas {
             if !cursors.iter().any(|(node, ..)| *node == r.node) {
                 // From here on the history stays for it; what it lacks of what was before it gets as a whole state.
-                led.ve.set_cursor(r.node, TxnNo(0))?;
+                led.ve.hold_for(r.node, TxnNo(0))?;
             }
         }
         let new = led.exposed.set_policy(policy, &acked);

@@ -11,7 +11,7 @@ use vefs::Ve;
 use vefs::change::ReplicaOf;
 use vefs::clock::Clock;
 use vefs::format::role::RoleKind;
-use vefs::ids::Epoch;
+use vefs::ids::{Epoch, Position};
 
 use super::exposed::Exposed;
 use super::lane::Lane;
@@ -286,12 +286,13 @@ impl Streams<'_> {
         let node = self.on.node();
         for event in events {
             match event {
+                Event::Welcomed(position) => {
+                    self.on.exposed.welcomed(node, position.txn);
+                    self.acked(position);
+                }
                 Event::Acked(position) => {
-                    self.on.link.acked(position);
                     self.on.exposed.acked(node, position.txn);
-                    if let Err(e) = self.on.ve.set_cursor(node.0, position.txn) {
-                        tracing::warn!(ve = %self.on.ve.id(), %node, error = %e, "a replica's cursor");
-                    }
+                    self.acked(position);
                 }
                 Event::NeedsCatchUp(position) => {
                     return Err(Ended::Closed(format!("catching up from transaction {}", position.txn)));
@@ -299,16 +300,30 @@ impl Streams<'_> {
                 Event::Diverged(position) => {
                     self.on.exposed.diverged(node);
                     self.on.link.diverged(position);
+                    self.kept(self.on.ve.doubt_cursor(node.0));
                 }
                 Event::HasNothing => {
                     self.on.exposed.has_nothing(node);
                     self.on.link.has_nothing();
+                    self.kept(self.on.ve.doubt_cursor(node.0));
                 }
                 Event::HigherEpoch(epoch) => return Err(Ended::Superseded(epoch)),
                 Event::Closed(closed) => return Err(ended(closed)),
             }
         }
         Ok(())
+    }
+
+    fn acked(&self, position: Position) {
+        self.on.link.acked(position);
+        self.kept(self.on.ve.set_cursor(self.on.node().0, position.txn));
+    }
+
+    /// What a cursor says too little of is held for longer, or counts for less, than it might.
+    fn kept(&self, done: vefs::Result<()>) {
+        if let Err(e) = done {
+            tracing::warn!(ve = %self.on.ve.id(), node = %self.on.node(), error = %e, "a replica's cursor");
+        }
     }
 }
 

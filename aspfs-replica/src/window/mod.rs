@@ -12,6 +12,7 @@
 //! - Under a recorded policy `Lagging` begins only after the arbiter's permit of this very breach arrived; until then the VE is `Stalled`.
 //! - What is not known counts as over the window.
 
+mod account;
 mod pending;
 mod policy;
 mod throttle;
@@ -150,10 +151,19 @@ impl Window {
 
     /// The replica has everything up to `txn` durably. The caller has compared the whole position.
     pub fn acked(&mut self, node: NodeId, txn: TxnNo, now: Duration) {
+        let before = self.replicas.get(&node).and_then(|r| r.acked);
+        self.has(node, before.map_or(txn, |old| old.max(txn)), now);
+    }
+
+    /// The replica greets, and has everything up to `txn` durably and no more: where it acknowledged more, its store was set back.
+    pub fn welcomed(&mut self, node: NodeId, txn: TxnNo, now: Duration) {
+        self.has(node, txn, now);
+    }
+
+    fn has(&mut self, node: NodeId, txn: TxnNo, now: Duration) {
         let before = self.covered();
         if let Some(r) = self.replicas.get_mut(&node) {
-            r.acked = Some(r.acked.map_or(txn, |old| old.max(txn)));
-            r.diverged = false;
+            (r.acked, r.diverged) = (Some(txn), false);
         }
         if let (Some(before), Some(after)) = (before, self.covered()) {
             let bytes = self.pending.between(before, after);
@@ -243,16 +253,6 @@ impl Window {
             acked: r.acked,
         };
         self.replicas.iter().map(status).collect()
-    }
-
-    /// What happened so far, what is going on included.
-    pub fn counters(&self) -> Counters {
-        let running = |since: Option<Duration>| since.map_or(Duration::ZERO, |s| self.now.saturating_sub(s));
-        Counters {
-            breached: self.counters.breached + running(self.breach_since),
-            stalled: self.counters.stalled + running(self.stalled_since),
-            ..self.counters
-        }
     }
 
     /// What others are to be told since the last call, in order.
@@ -365,32 +365,6 @@ impl Window {
             () if may_lag && (over || self.latched) => State::Lagging,
             () if over || self.latched => State::Stalled,
             () => State::Protected,
-        }
-    }
-
-    fn account(&mut self, next: State, exposure: Exposure) {
-        let passed = match exposure {
-            Exposure::Known(age) => self.now.saturating_sub(age.saturating_sub(self.policy.window)),
-            Exposure::Unknown => self.now,
-        };
-        match (next == State::Lagging, self.breach_since) {
-            (true, None) => {
-                self.counters.breaches += 1;
-                self.breach_since = Some(passed);
-            }
-            (false, Some(since)) => {
-                self.counters.breached += self.now.saturating_sub(since);
-                self.breach_since = None;
-            }
-            _ => {}
-        }
-        match (next == State::Stalled, self.stalled_since) {
-            (true, None) => self.stalled_since = Some(self.now),
-            (false, Some(since)) => {
-                self.counters.stalled += self.now.saturating_sub(since);
-                self.stalled_since = None;
-            }
-            _ => {}
         }
     }
 }

@@ -336,3 +336,19 @@ fn a_replica_that_has_nothing_protects_nothing() {
     w.acked(A, TxnNo(1), ms(3));
     assert_eq!((w.state(), w.exposure()), (State::Protected, Exposure::Known(ms(0))));
 }
+
+/// A replica whose store was set back to yesterday's greeted with what it had then, and the VE stayed protected by what it had acknowledged (checks G14).
+#[test]
+fn a_replica_that_was_set_back_protects_nothing() {
+    let mut w = window(AtWindow::Degrade, false);
+    for txn in 1..=5 {
+        w.accepted(TxnNo(txn), ms(0), 10, ms(0));
+    }
+    w.acked(A, TxnNo(5), ms(1));
+    w.acked(A, TxnNo(4), ms(1));
+    assert_eq!((w.state(), w.replicas()[0].acked), (State::Protected, Some(TxnNo(5))), "a late word changes nothing");
+    w.welcomed(A, TxnNo(2), ms(2));
+    assert_eq!((w.state(), w.exposure(), w.replicas()[0].acked), (State::Lagging, Exposure::Unknown, Some(TxnNo(2))));
+    w.acked(A, TxnNo(5), ms(3));
+    assert_eq!((w.state(), w.exposure()), (State::Protected, Exposure::Known(ms(0))));
+}

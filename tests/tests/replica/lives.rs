@@ -277,7 +277,7 @@ impl Life {
     fn events(&mut self, events: Vec<Event>) -> Done {
         for event in events {
             match event {
-                Event::Acked(position) => {
+                Event::Welcomed(position) | Event::Acked(position) => {
                     if self.acked.is_none_or(|acked| acked.txn <= position.txn) {
                         self.acked = Some(position);
                     }

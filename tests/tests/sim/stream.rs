@@ -98,7 +98,7 @@ impl World {
     fn events(&mut self, events: Vec<Event>) -> Result<(), String> {
         for event in events {
             match event {
-                Event::Acked(p) => {
+                Event::Welcomed(p) | Event::Acked(p) => {
                     if p.txn.0 > self.follower.durable as u64 {
                         return Err(format!("{} acknowledged, {} durable", p.txn, self.follower.durable));
                     }

@@ -5,22 +5,24 @@
 //! cap of bytes; beyond it the cursor loses its hold and says so (promise G33).
 
 pub(super) mod cancelled;
+mod cursors;
 mod past;
 mod record;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 
 use super::{State, Ve};
-use crate::codec;
 use crate::content::read::{self, payload_pieces};
 use crate::content::{InBody, Location, Place};
 use crate::error::{Error, Result};
 use crate::format::record::FrameKind;
 use crate::ids::{Epoch, Hash, Lineage, PayloadId, Position, TxnNo};
-use crate::meta::{Batch, Scan, Table, prefix_end, rows};
+use crate::meta::{Table, rows};
 
+pub use cursors::Cursor;
+pub(crate) use cursors::load_cursors;
 pub use record::{FeedPayload, FeedRecord};
 
 /// Sealed transactions whose place in the journal is remembered.
@@ -73,19 +75,6 @@ pub(crate) struct Sealed {
     pub end: u64,
     /// Bytes of frames and payloads of everything up to here that was sealed or looked at in this run.
     pub volume: u64,
-}
-
-/// A follower's place in the history.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cursor {
-    /// It has everything up to here.
-    pub txn: TxnNo,
-    /// Epoch and chain hash of that, which the journal may not tell any more.
-    pub at: Option<(Epoch, Hash)>,
-    /// Journal position behind that.
-    pub journal: u64,
-    /// It lost its hold: what it needs may be gone.
-    pub lost: bool,
 }
 
 /// The sealed transactions that the journal still has, as far as they were looked at.
@@ -154,80 +143,6 @@ impl State {
         }
         self.index.durable(upto).map_or(self.index.first, |s| self.at(lineage, s))
     }
-
-    /// Cursors that hold more than `cap` bytes lose their hold.
-    pub fn limit_cursors(&mut self, cap: u64) {
-        let behind: BTreeMap<[u8; 16], u64> =
-            self.cursors.iter().map(|(n, c)| (*n, self.index.behind(c.txn))).collect();
-        let (ve, position) = (self.role.ve, self.journal.position());
-        for (node, cursor) in self.cursors.iter_mut().filter(|(_, c)| !c.lost) {
-            let held = behind[node].max(position.saturating_sub(cursor.journal));
-            if held > cap {
-                cursor.lost = true;
-                tracing::warn!(%ve, txn = %cursor.txn, held, "a replica is too far behind: its journal is held no longer");
-            }
-        }
-    }
-
-    /// The nodes whose cursors hold the journal.
-    pub fn holding(&self) -> impl Iterator<Item = [u8; 16]> {
-        self.cursors.iter().filter(|(_, c)| !c.lost).map(|(node, _)| *node)
-    }
-
-    /// Epoch and chain hash of a transaction at which a follower stands.
-    fn followed(&self, txn: TxnNo) -> Option<(Epoch, Hash)> {
-        self.cursors.values().find(|c| c.txn == txn).and_then(|c| c.at)
-    }
-
-    /// Payloads of transactions after this one are held for followers.
-    pub fn unshipped_after(&self) -> Option<TxnNo> {
-        self.cursors.values().filter(|c| !c.lost).map(|c| c.txn).min()
-    }
-
-    /// The rows of the cursors.
-    pub fn cursor_rows(&self, batch: &mut Batch) {
-        for (node, c) in &self.cursors {
-            let (epoch, chain) = c.at.unwrap_or_default();
-            let row = (c.txn, c.journal, c.lost, epoch, chain);
-            batch.put(Table::System, rows::cursor(self.tables.ve, *node), codec::encode(&row));
-        }
-    }
-}
-
-/// A cursor's row: transaction, journal position, whether it is lost, epoch and chain hash (zeros where they were not known).
-type Row = (TxnNo, u64, bool, Epoch, Hash);
-
-/// Stores of before have rows without the last two.
-fn cursor_row(row: &[u8]) -> std::result::Result<Row, crate::meta::MetaError> {
-    rows::decode::<Row>("system", row).or_else(|e| {
-        let old = rows::decode::<(TxnNo, u64, bool)>("system", row).map_err(|_| e)?;
-        Ok((old.0, old.1, old.2, Epoch(0), Hash::default()))
-    })
-}
-
-/// The cursors that are stored.
-pub(crate) fn load_cursors(
-    meta: &dyn crate::meta::MetaStore,
-    slot: crate::ids::VeId,
-) -> Result<BTreeMap<[u8; 16], Cursor>> {
-    let (mut out, mut bad) = (BTreeMap::new(), None);
-    let prefix = rows::cursor_prefix(slot);
-    let end = prefix_end(&prefix).unwrap_or_else(|| vec![0xff; 32]);
-    meta.scan(Table::System, &prefix, &end, &mut |k, v| {
-        let row = rows::parse_cursor(k).and_then(|node| Ok((node, cursor_row(v)?)));
-        match row {
-            Ok((node, (txn, journal, lost, epoch, chain))) => {
-                let at = (chain != Hash::default()).then_some((epoch, chain));
-                out.insert(node, Cursor { txn, at, journal, lost });
-                Scan::Next
-            }
-            Err(e) => {
-                bad = Some(e.into());
-                Scan::Stop
-            }
-        }
-    })?;
-    bad.map_or(Ok(out), Err)
 }
 
 impl Ve {
@@ -330,55 +245,5 @@ impl Ve {
             }
             _ => None,
         })
-    }
-
-    /// A follower has everything up to `txn`: what is behind that is held for it. A cursor never goes back, unless it lost its hold.
-    pub fn set_cursor(&self, node: [u8; 16], txn: TxnNo) -> Result<()> {
-        if self.state.lock().cursors.get(&node).is_some_and(|c| c.txn == txn && !c.lost) {
-            return Ok(());
-        }
-        let sealed = if txn == TxnNo(0) { None } else { self.find(txn)? };
-        // The journal may begin right behind it.
-        let next = if sealed.is_none() && txn != TxnNo(0) { self.find(txn.next())? } else { None };
-        let at = match self.position_at(txn)? {
-            Known::Here(position) => Some((position.epoch, position.chain)),
-            Known::Beyond | Known::Gone => None,
-        };
-        let mut s = self.state.lock();
-        let journal = match sealed {
-            Some(sealed) => sealed.end,
-            None if txn == s.head.txn => s.head.journal,
-            None => next.map_or(s.journal.oldest(), |next| next.begin),
-        };
-        let fresh = !s.cursors.contains_key(&node);
-        // A position whose successors were recycled holds nothing.
-        let lost = sealed.or(next).is_none() && txn != s.head.txn && s.journal.oldest() > 0;
-        s.cursors.insert(node, Cursor { txn, at, journal, lost });
-        if fresh {
-            let mut batch = Batch::default();
-            s.cursor_rows(&mut batch);
-            self.shared.meta.write(batch)?;
-            drop(s);
-            // A start that did not know it would give its journal back before anybody could say so.
-            self.shared.meta.persist()?;
-        }
-        Ok(())
-    }
-
-    /// Nothing is held any more for this follower.
-    pub fn drop_cursor(&self, node: [u8; 16]) -> Result<()> {
-        let mut s = self.state.lock();
-        if s.cursors.remove(&node).is_some() {
-            let mut batch = Batch::default();
-            batch.delete(Table::System, rows::cursor(self.slot, node));
-            self.shared.meta.write(batch)?;
-        }
-        Ok(())
-    }
-
-    /// The followers' cursors, and how many bytes lie behind each.
-    pub fn cursors(&self) -> Vec<([u8; 16], Cursor, u64)> {
-        let s = self.state.lock();
-        s.cursors.iter().map(|(n, c)| (*n, *c, s.index.behind(c.txn))).collect()
     }
 }

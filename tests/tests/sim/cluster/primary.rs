@@ -324,9 +324,12 @@ impl Seat {
         for event in events {
             let Run::Primary(p) = &mut self.run else { return };
             match event {
-                Event::Acked(position) => {
+                Event::Welcomed(position) | Event::Acked(position) => {
                     ctx.oracle.ack_taken(ctx.ve, from, position);
-                    p.window.acked(id(from), position.txn, ctx.clock);
+                    match event {
+                        Event::Welcomed(_) => p.window.welcomed(id(from), position.txn, ctx.clock),
+                        _ => p.window.acked(id(from), position.txn, ctx.clock),
+                    }
                     p.lessee.acked(id(from), position.txn);
                     self.switch(ctx, Some(SwitchoverEvent::Acked(id(from), position)));
                 }

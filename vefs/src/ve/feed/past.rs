@@ -1,6 +1,7 @@
 //! Transactions of former runs: the journal is looked through once for where they lie.
 
-use super::{INDEX_MAX, Sealed, Ve, cursor_row};
+use super::cursors::cursor_row;
+use super::{INDEX_MAX, Sealed, Ve};
 use crate::change::Seal;
 use crate::codec;
 use crate::error::{Error, Result};
