@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::task::{JoinHandle, spawn_blocking};
 use vefs::ids::{Epoch, Lineage, VeId};
 
+use super::fence::fence;
 use super::{Inner, Led};
 use crate::arbiter::etcd::Etcd;
 use crate::arbiter::lease::{Action, Lessee, Needs, Terms, Whom};
@@ -117,7 +118,7 @@ pub(super) async fn govern(inner: Weak<Inner>, led: Arc<Led>, arbitration: Arc<A
             }
         };
         if let Some(epoch) = over {
-            return this.fence(epoch);
+            return fence(&this.inner, &this.led, epoch, "the arbiter gave its epoch to another node").await;
         }
         tokio::time::sleep(AGAIN).await;
     }
@@ -269,17 +270,6 @@ impl Governing {
             Action::Superseded(epoch) => return Some(epoch),
         }
         None
-    }
-
-    /// Another node was given a higher epoch: nothing is written here any more.
-    fn fence(&self, epoch: Epoch) {
-        if !self.goes_on() {
-            return;
-        }
-        tracing::error!(ve = %self.ve, epoch = epoch.0, "ALARM: the arbiter gave a higher epoch away: fenced");
-        self.led.exposed.right().set_until(None);
-        self.led.ve.fence("the arbiter gave its epoch to another node");
-        self.led.exposed.set_fenced(true);
     }
 }
 

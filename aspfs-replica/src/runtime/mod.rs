@@ -5,6 +5,7 @@
 
 mod compare;
 mod exposed;
+mod fence;
 mod follow;
 mod govern;
 mod lane;

@@ -1,12 +1,19 @@
 //! A node whose replicas are not there.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use vefs::Ve;
 use vefs::change::{Need, Policy, ReplicaOf};
-use vefs::ids::Position;
+use vefs::codec;
+use vefs::format::role::RoleKind;
+use vefs::ids::{Epoch, Position};
 
-use super::{Writers, bed};
+use super::{ArbiterSettings, NamedBy, Writers, bed};
+use crate::arbiter::Record;
+use crate::arbiter::etcd::encode64;
 use crate::catchup::Source;
 use crate::local::LocalSource;
 use crate::node::NodeId;
@@ -38,4 +45,43 @@ fn a_state_that_is_offered_is_no_acknowledgement() {
     has(&ve, &[(b, Need::Required), (c, Need::Optional)]);
     node.runtime.refresh(&ve).unwrap();
     assert_eq!(state(), State::Lagging, "nothing is there after another policy");
+}
+
+/// An etcd that has one answer to everything: another node has this epoch.
+fn given_away(epoch: Epoch) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let record = Record { epoch, owner: NodeId([2; 16]), ..Record::default() };
+    let kv = format!(r#"{{"value":"{}","mod_revision":"1","lease":"0"}}"#, encode64(&codec::encode(&record)));
+    let body = format!(r#"{{"responses":[{{"response_range":{{"kvs":[{kv}]}}}},{{"response_range":{{}}}}]}}"#);
+    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            // The question is small, and comes with its head or right behind it.
+            let _ = stream.set_read_timeout(Some(Duration::from_millis(50)));
+            while matches!(stream.read(&mut [0; 4096]), Ok(1..)) {}
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    url
+}
+
+/// The arbiter gave the epoch to another node, which died before it wrote. The one that was fenced stayed a primary that may not write: it did not follow, was never
+/// promoted by itself, and nobody wrote for ever (checks G18, G19).
+#[test]
+fn a_primary_whose_epoch_was_given_away_follows() {
+    let epoch = Epoch(1).promoted().promoted();
+    let servers = vec![given_away(epoch)];
+    let settings = ArbiterSettings { servers, prefix: "/test".into(), lease: Duration::from_secs(3) };
+    let node = bed::running(&Writers { by: NamedBy::Etcd(settings), ..Writers::default() });
+    let ve = bed::writer(&node.store, 7);
+    has(&ve, &[(NodeId([2; 16]), Need::Required)]);
+    node.runtime.refresh(&ve).unwrap();
+    let begin = Instant::now();
+    while ve.is_writer() || node.runtime.figures(ve.id()).is_none_or(|f| f.followed.is_none()) {
+        assert!(begin.elapsed() < Duration::from_secs(30), "it neither writes nor follows");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!((ve.role().kind, ve.role().epoch), (RoleKind::Replica, epoch));
 }

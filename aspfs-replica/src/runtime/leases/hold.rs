@@ -10,9 +10,9 @@ use tokio::task::{JoinHandle, block_in_place, spawn_blocking};
 use vefs::change::Need;
 use vefs::codec;
 use vefs::format::note::Kind;
-use vefs::format::role::RoleKind;
 use vefs::ids::{Epoch, Lineage, TxnNo, VeId};
 
+use super::super::fence::fence;
 use super::super::operate::OperateError;
 use super::super::talk::{Question as Talk, Reply as Said};
 use super::super::{Inner, Led};
@@ -76,7 +76,7 @@ pub(in crate::runtime) async fn hold(inner: Weak<Inner>, led: Arc<Led>, terms: T
         this.say_applied();
         for action in actions.drain(..) {
             if let Some(epoch) = this.act(action) {
-                return this.fence(epoch).await;
+                return fence(&this.inner, &this.led, epoch, "its required replicas joined a higher epoch").await;
             }
         }
         this.require_who_is_back().await;
@@ -277,27 +277,6 @@ impl Holding {
                 .is_ok()
         });
         self.requiring = Some((node, running));
-    }
-
-    /// A required replica has joined a higher epoch: nothing is written here any more, and this node is one that may be promoted in a higher one yet.
-    async fn fence(&self, epoch: Epoch) {
-        if !self.goes_on() {
-            return;
-        }
-        tracing::error!(ve = %self.ve, epoch = epoch.0, "ALARM: a required replica has joined a higher epoch: fenced");
-        self.led.exposed.right().set_until(None);
-        self.led.ve.fence("its required replicas joined a higher epoch");
-        self.led.exposed.set_fenced(true);
-        while self.goes_on() && self.led.ve.is_writer() {
-            let Some(inner) = self.inner.upgrade() else { return };
-            let follows = block_in_place(|| {
-                self.led.ve.step_down(RoleKind::Replica, epoch)?;
-                inner.refresh(&self.led.ve)
-            });
-            let Err(e) = follows else { return };
-            tracing::error!(ve = %self.ve, error = %e, "stepping down");
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
     }
 }
 
