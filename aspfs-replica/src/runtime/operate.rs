@@ -210,22 +210,38 @@ impl Inner {
                 return Err(e);
             }
         };
+        self.hand_over(&led, to, position).await
+    }
+
+    /// Hands over what a replica has all of.
+    pub(super) async fn hand_over(
+        self: &Arc<Self>,
+        led: &super::Led,
+        to: NodeId,
+        position: Position,
+    ) -> Result<Epoch, OperateError> {
         // From here on this node does not write: if the other one cannot be heard, either can be promoted.
         let ve = led.ve.clone();
-        let epoch = ve.epoch();
-        block_in_place(|| {
+        let (id, epoch) = (ve.id(), ve.epoch());
+        let here = block_in_place(|| {
             ve.fence("it was handed over to another node");
-            ve.step_down(RoleKind::Replica, epoch)
+            ve.step_down(RoleKind::Replica, epoch).map(|_| ve.durable_position())
         })?;
         // It follows, whoever writes from now on.
         self.refresh(&ve)?;
+        if here != position {
+            // What came meanwhile, from an administrator or from the VE's upkeep, is nowhere else.
+            self.write_again(led, epoch).await?;
+            let text = "was changed while it was handed over; this node writes it again, nothing was handed over";
+            return Err(cannot(format!("VE {id} {text}")));
+        }
         self.hand_epoch_over(&ve, epoch, to).await?;
-        self.end_promises(&led).await?;
+        self.end_promises(led).await?;
         match self.taken(to, &Question::TakeOver { ve: id, position, epoch }).await {
             Ok(epoch) => Ok(epoch),
             Err(Some(why)) => {
                 // It did not: this node goes on, in a term of its own.
-                self.write_again(&led, epoch).await?;
+                self.write_again(led, epoch).await?;
                 Err(cannot(format!("node {to} did not take VE {id} over: {why}")))
             }
             Err(None) => {

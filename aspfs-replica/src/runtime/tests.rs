@@ -85,3 +85,23 @@ fn a_primary_whose_epoch_was_given_away_follows() {
     }
     assert_eq!((ve.role().kind, ve.role().epoch), (RoleKind::Replica, epoch));
 }
+
+/// A policy was changed between the last look at what the replica had and the step-down: it was nowhere but here when the other node wrote.
+#[test]
+fn what_comes_while_a_ve_is_handed_over_is_not_lost() {
+    let node = bed::running(&Writers::default());
+    let ve = bed::writer(&node.store, 7);
+    let b = NodeId([2; 16]);
+    has(&ve, &[(b, Need::Required)]);
+    node.runtime.refresh(&ve).unwrap();
+    let inner = node.runtime.inner().clone();
+    let led = inner.led.lock()[&ve.id()].clone();
+    let drained = ve.durable_position();
+    has(&ve, &[(b, Need::Optional)]);
+    let refused =
+        node.runtime.block_on(async { tokio::spawn(async move { inner.hand_over(&led, b, drained).await }).await });
+    let refused = refused.unwrap().unwrap_err().to_string();
+    assert!(refused.contains("nothing was handed over"), "{refused}");
+    assert!(ve.is_writer() && ve.fenced().is_none() && node.runtime.figures(ve.id()).unwrap().led.is_some());
+    assert_eq!(ve.policy().unwrap().replicas[0].need, Need::Optional);
+}
