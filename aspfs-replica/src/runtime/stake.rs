@@ -11,7 +11,7 @@ use tokio::task::{block_in_place, spawn_blocking};
 use vefs::Ve;
 use vefs::change::{Body, Change, Purpose};
 use vefs::codec;
-use vefs::ids::{InodeNo, Position, TxnNo, VeId};
+use vefs::ids::{Epoch, InodeNo, Position, TxnNo, VeId};
 use vefs::ve::{Feed, FeedPayload, FeedRecord, Known};
 
 use super::operate::{OperateError, cannot};
@@ -36,7 +36,8 @@ pub struct Beyond {
     pub bytes: u64,
     /// Files and bytes are counted whole; else they are more.
     pub whole: bool,
-    /// The position that was asked for is no part of the history there: it went another way, and the versions are from where its number is on.
+    /// The position that was asked for is no part of the history there: it went another way, and the versions are from the fork on as far as epochs tell where
+    /// it is, else from where its number is on.
     pub diverged: bool,
 }
 
@@ -81,24 +82,51 @@ impl Inner {
         let found = block_in_place(|| self.of_lineage(id, position.lineage));
         let Some(ve) = found else { return Reply::No(format!("VE {id} is not here, or has another history")) };
         match spawn_blocking(move || count(&ve, &position)).await {
-            Ok(Ok(beyond)) => Reply::Beyond(beyond),
+            Ok(Ok(Some(beyond))) => Reply::Beyond(beyond),
+            Ok(Ok(None)) => Reply::No(format!("VE {id}: that position is too long ago to be known")),
             Ok(Err(e)) => Reply::No(e.to_string()),
             Err(e) => Reply::No(e.to_string()),
         }
     }
 }
 
-/// Counts from the journal what lies behind a position.
-fn count(ve: &Ve, position: &Position) -> vefs::Result<Beyond> {
+/// Where what a history has and a position lacks begins, and whether the two went different ways; `None` where that is not known.
+fn parting(ve: &Ve, position: &Position) -> vefs::Result<Option<(TxnNo, bool)>> {
     let head = ve.durable_position();
-    let diverged = match ve.position_at(position.txn)? {
-        Known::Here(here) => here != *position,
-        // It has less, or does not know any more.
-        Known::Beyond | Known::Gone => false,
-    };
-    let mut beyond =
-        Beyond { txns: head.txn.0.saturating_sub(position.txn.0), whole: true, diverged, ..Beyond::default() };
-    let (mut files, mut at, until) = (BTreeSet::new(), position.txn, Instant::now() + COUNTS);
+    Ok(match ve.position_at(position.txn)? {
+        Known::Here(here) if here == *position => Some((position.txn, false)),
+        // Whoever is there was promoted without what is here: fewer versions, perhaps, and others.
+        Known::Here(_) | Known::Beyond if head.epoch > position.epoch => {
+            last_of(ve, position.epoch)?.map(|fork| (fork.min(position.txn), true))
+        }
+        Known::Here(_) => Some((position.txn, true)),
+        Known::Beyond => Some((position.txn, false)),
+        // In one term there is one writer.
+        Known::Gone => (head.epoch.term() == position.epoch.term()).then_some((position.txn, false)),
+    })
+}
+
+/// The last transaction that is not of a higher epoch, in a history whose head is; `None` where that is too long ago to be known.
+fn last_of(ve: &Ve, epoch: Epoch) -> vefs::Result<Option<TxnNo>> {
+    // Epochs only rise: all up to `low` are not of a higher one, all from `high` on are.
+    let (mut low, mut high, mut known) = (0, ve.durable_position().txn.0, true);
+    while high - low > 1 {
+        let middle = low + (high - low) / 2;
+        match ve.position_at(TxnNo(middle))? {
+            Known::Here(p) if p.epoch <= epoch => (low, known) = (middle, true),
+            Known::Here(_) | Known::Beyond => high = middle,
+            Known::Gone => (low, known) = (middle, false),
+        }
+    }
+    Ok(known.then_some(TxnNo(low)))
+}
+
+/// Counts from the journal what lies behind a position; `None` where what does is not known.
+fn count(ve: &Ve, position: &Position) -> vefs::Result<Option<Beyond>> {
+    let head = ve.durable_position();
+    let Some((from, diverged)) = parting(ve, position)? else { return Ok(None) };
+    let mut beyond = Beyond { txns: head.txn.0.saturating_sub(from.0), whole: true, diverged, ..Beyond::default() };
+    let (mut files, mut at, until) = (BTreeSet::new(), from, Instant::now() + COUNTS);
     while at < head.txn {
         let Feed::Txn(txn) = ve.feed(at)? else { break };
         for record in &txn.records {
@@ -116,7 +144,7 @@ fn count(ve: &Ve, position: &Position) -> vefs::Result<Beyond> {
     }
     beyond.whole = at >= head.txn;
     beyond.files = files.len() as u64;
-    Ok(beyond)
+    Ok(Some(beyond))
 }
 
 /// Bytes that anybody could miss.
@@ -145,5 +173,48 @@ fn changed(change: &Change) -> Option<InodeNo> {
         | Change::PutHold(..)
         | Change::DropHold(_)
         | Change::PutPolicy(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vefs::format::role::RoleKind;
+    use vefs::ids::Hash;
+    use vefs::op::{Op, Owner};
+    use vefs::ve::Request;
+
+    use super::super::bed;
+    use super::*;
+
+    fn files(ve: &Ve, names: std::ops::Range<u8>) {
+        for name in names {
+            let (parent, owner) = (InodeNo::ROOT, Owner::default());
+            let op = Op::Create { parent, name: vec![b'f', b'0' + name], mode: 0o100_600, rdev: 0, owner };
+            ve.execute(&op, Request::default()).unwrap();
+            ve.commit().unwrap();
+        }
+    }
+
+    /// A node that was cut off had ten versions of its own, and another one was promoted without them and had five: nothing would be lost by a promotion, it
+    /// was said, since five are fewer than ten.
+    #[test]
+    fn what_went_another_way_is_lost_however_little_it_is() {
+        let (store, _) = bed::store();
+        let ve = bed::writer(&store, 7);
+        files(&ve, 0..9);
+        let fork = ve.durable_position();
+        ve.step_down(RoleKind::Replica, fork.epoch).unwrap();
+        ve.promote(fork.epoch.promoted()).unwrap();
+        files(&ve, 10..15);
+        let head = ve.durable_position();
+        let new = head.txn.0 - fork.txn.0;
+        let of = |position| count(&ve, &position).unwrap().map(|b| (b.txns, b.diverged, b.whole));
+        let cut_off = |more| Position { txn: TxnNo(fork.txn.0 + more), chain: Hash([9; 32]), ..fork };
+        assert_eq!(of(cut_off(10)), Some((new, true, true)));
+        assert_eq!(of(cut_off(2)), Some((new, true, true)), "from the fork on, not from the number on");
+        assert_eq!(of(fork), Some((new, false, true)));
+        assert_eq!(of(head), Some((0, false, true)));
+        let later = Position { epoch: head.epoch.promoted(), txn: TxnNo(head.txn.0 + 1), ..head };
+        assert_eq!(of(later), Some((0, false, true)), "it has less");
     }
 }
