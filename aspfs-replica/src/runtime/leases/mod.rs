@@ -39,6 +39,9 @@ use crate::node::NodeId;
 /// With so many notes nothing is promised about further histories of which no VE is here: a peer that asks about ever more of them fills nothing.
 const STRANGERS_MAX: usize = 10_000;
 
+/// With so many histories in memory those about which nothing was promised are forgotten: they are read again when they are asked about.
+const KNOWN_MAX: usize = 4096;
+
 /// Most replicas that are required again at a time.
 pub(super) const REQUIRED_AT_ONCE: usize = 16;
 
@@ -91,7 +94,12 @@ impl Lessors {
             None => Promised::default(),
         };
         let made = || Arc::new(Mutex::new(Lessor::new(promised, self.clock.boot())));
-        Ok(self.known.lock().entry(lineage).or_insert_with(made).clone())
+        let mut known = self.known.lock();
+        if known.len() >= KNOWN_MAX {
+            // Whoever asks has it for as long as it takes: two that ask at the same time must not be promised by two.
+            known.retain(|_, l| Arc::strong_count(l) > 1 || *l.lock().promised() != Promised::default());
+        }
+        Ok(known.entry(lineage).or_insert_with(made).clone())
     }
 
     /// The history is no more.
