@@ -245,10 +245,10 @@ impl Holding {
             return;
         }
         let now = self.led.exposed.now();
-        if let Some((node, done)) = self.requiring.take() {
-            if !done.await.unwrap_or(false) {
-                self.left_alone.insert(node, now + REQUIRE_AGAIN);
-            }
+        if let Some((node, done)) = self.requiring.take()
+            && !done.await.unwrap_or(false)
+        {
+            self.left_alone.insert(node, now + REQUIRE_AGAIN);
         }
         self.left_alone.retain(|_, until| now < *until);
         let returning = self.led.lease.state.lock().returning.clone();
