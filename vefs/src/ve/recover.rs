@@ -131,7 +131,10 @@ fn begin<'a>(
     base: &Arc<BaseTree>,
 ) -> Result<(Loader<'a>, Scanner, Recent)> {
     let ve = identity.slot;
-    let head = match shared.meta.get(Table::System, &rows::head(ve))? {
+    let row = shared.meta.get(Table::System, &rows::head(ve))?;
+    // A state that came whole from another node has a head, and no journal before something follows it.
+    let stored = stored && row.is_none();
+    let head = match row {
         None => first_head(identity),
         Some(row) => rows::head_row(&row)?,
     };
