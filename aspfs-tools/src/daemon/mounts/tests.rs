@@ -78,9 +78,8 @@ fn an_unmounted_version_is_released_whatever_the_holder_says() {
     drop(ve.hold_mounted("0", txn).unwrap());
     drop(ve);
     assert!(mounts.store.destroy_ve(VeId(1)).is_err(), "a version of it is mounted");
-    let version = Some(VersionOf { slot: 1, txn: txn.0, label: "0".into() });
     let slot = mounts.store.mounted_versions().unwrap()[0].0;
-    let version = version.map(|v| VersionOf { slot: slot.0, ..v });
+    let version = Some(VersionOf { slot: slot.0, txn: txn.0, label: "0".into() });
     assert!(mounts.forget(&Target { ve: VeId(1), version }).is_err());
     mounts.store.destroy_ve(VeId(1)).unwrap();
 }

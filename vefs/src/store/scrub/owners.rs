@@ -1,6 +1,6 @@
 //! Which files read a damaged thing, and what they are called. Looked for only where something is damaged: it goes through all rows of a VE.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use super::walk::object_of;
 use super::{Reader, Thing};
@@ -17,6 +17,11 @@ use crate::types::{Extent, Kind, Source};
 const READERS_MAX: usize = 8;
 /// Most directories that are gone through for their paths.
 const DIRECTORIES_MAX: usize = 1 << 20;
+/// Longest path that is told: of a longer one the end, behind an ellipsis. A VE's root makes them as long as it likes.
+const PATH_MAX: usize = 4096;
+
+/// A directory: its number, where the one above it stands among those gone through, its name.
+type Directory = (InodeNo, usize, Box<[u8]>);
 
 impl Store {
     /// Some of the files that read a thing.
@@ -82,24 +87,46 @@ impl Store {
         let identity = self.read_identity(ve)?.ok_or_else(|| Error::Store(format!("there is no VE {ve}")))?;
         let base = self.shared.base(identity.base)?;
         let view = VersionView { ve: slot, txn: TxnNo(u64::MAX), meta: self.shared.meta.clone(), base };
-        let mut todo = VecDeque::from([(InodeNo::ROOT, Vec::new())]);
-        let mut visited = 0;
-        while let Some((dir, path)) = todo.pop_front() {
-            visited += 1;
-            if visited > DIRECTORIES_MAX || found.len() == inodes.len() {
-                break;
-            }
-            view::entries(&view, dir, 0, &mut |_, entry| {
-                let full = || [&path[..], b"/", &entry.name].concat();
+        let mut all: Vec<Directory> = vec![(InodeNo::ROOT, 0, Box::default())];
+        let mut at = 0;
+        while let Some((dir, ..)) = all.get(at)
+            && found.len() < inodes.len()
+        {
+            let mut below = Vec::new();
+            view::entries(&view, *dir, 0, &mut |_, entry| {
                 if inodes.contains(&entry.ino) {
-                    found.entry(entry.ino).or_insert_with(full);
+                    found.entry(entry.ino).or_insert_with(|| path_of(&all, at, &entry.name));
                 }
-                if entry.kind == Kind::Directory {
-                    todo.push_back((entry.ino, full()));
+                if entry.kind == Kind::Directory && all.len() + below.len() < DIRECTORIES_MAX {
+                    below.push((entry.ino, at, entry.name.clone()));
                 }
                 Scan::Next
             })?;
+            all.append(&mut below);
+            at += 1;
         }
         Ok(found)
     }
+}
+
+/// The path of a name in a directory, put together only here: those of all directories together would be as large as a root wants.
+fn path_of(all: &[Directory], mut dir: usize, name: &[u8]) -> Vec<u8> {
+    let (mut parts, mut len) = (vec![name], name.len() + 1);
+    // The root stands first and has no name.
+    while dir != 0 {
+        let (_, above, name) = &all[dir];
+        len += name.len() + 1;
+        if len > PATH_MAX {
+            parts.push("…".as_bytes());
+            return join(&parts)[1..].to_vec();
+        }
+        parts.push(name);
+        dir = *above;
+    }
+    join(&parts)
+}
+
+/// Names from the last to the first as a path.
+fn join(parts: &[&[u8]]) -> Vec<u8> {
+    parts.iter().rev().flat_map(|part| [b"/", *part]).flatten().copied().collect()
 }

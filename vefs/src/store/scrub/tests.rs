@@ -97,6 +97,20 @@ impl Bed {
         file.write_at(&[IoSlice::new(&[byte[0] ^ 0x10])], at).unwrap();
     }
 
+    /// File and offset of the payload of this length.
+    fn place_of(&self, len: u64) -> (String, u64) {
+        let mut found = None;
+        let mut each = |k: &[u8], v: &[u8]| {
+            let (_, place) = rows::parse_place(k, v).unwrap();
+            if place.len == len {
+                found = Some((crate::content::extent_file::path(VeId(1), place.file), place.offset));
+            }
+            Scan::Next
+        };
+        self.meta.scan(Table::Places, &[], &[0xff; 64], &mut each).unwrap();
+        found.unwrap()
+    }
+
     fn paths(&self, begin: &str, end: &str) -> Vec<String> {
         let all = self.storage.files().into_keys().map(|p| p.to_string());
         let found: Vec<_> = all.filter(|p| p.starts_with(begin) && p.ends_with(end)).collect();
@@ -205,20 +219,34 @@ fn readers_of_a_damaged_thing_are_named() {
     assert_eq!(read_paths(bad), ["/dir/program"]);
     assert_eq!(bad.readers[0].ino, program.ino);
     bed.flip(&body, 5);
-    let mut found = None;
-    let mut first = |k: &[u8], v: &[u8]| {
-        let (_, place) = rows::parse_place(k, v).unwrap();
-        if place.len == 3_000 {
-            found = Some((crate::content::extent_file::path(VeId(1), place.file), place.offset));
-        }
-        Scan::Next
-    };
-    bed.meta.scan(Table::Places, &[], &[0xff; 64], &mut first).unwrap();
-    let (path, offset) = found.unwrap();
+    let (path, offset) = bed.place_of(3_000);
     bed.flip(&path, offset + 100);
     let scrub = pass(&store, u64::MAX);
     assert!(matches!(only(&scrub).thing, Thing::Payload(VeId(1), _)), "{scrub:?}");
     assert_eq!(read_paths(only(&scrub)), ["/dir/small"]);
+}
+
+/// A root that nests directories without end made the names of damaged files as long as it liked, and all of them were held: now the end of such
+/// a name is told.
+#[test]
+fn of_a_name_without_end_the_end_is_told() {
+    let bed = Bed::new();
+    let store = bed.store.clone().unwrap();
+    let ve = store.ve(VeId(1)).unwrap();
+    let mut dir = InodeNo::ROOT;
+    for _ in 0..100 {
+        let (name, owner) = (vec![b'd'; 200], Owner::default());
+        let mkdir = Op::Create { parent: dir, name, mode: mode::IFDIR | 0o755, rdev: 0, owner };
+        let Reply::Inode(ino, _) = ve.execute(&mkdir, Request::default()).unwrap() else { panic!("no inode") };
+        dir = ino;
+    }
+    file(&ve, dir, b"deep", 0o644, &bytes(2_500, 6));
+    ve.commit().unwrap();
+    ve.publish().unwrap();
+    let place = bed.place_of(2_500);
+    bed.flip(&place.0, place.1 + 100);
+    let told = read_paths(only(&pass(&store, u64::MAX))).remove(0);
+    assert!(told.starts_with("…/ddd") && told.ends_with("d/deep") && told.len() <= 4096 + "…".len(), "{told}");
 }
 
 /// A damaged object, and one that is gone, are put back from good bytes and from no others.
