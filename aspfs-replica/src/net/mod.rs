@@ -76,6 +76,8 @@
 //! ```
 
 mod accept;
+#[cfg(test)]
+pub(crate) mod canned;
 mod error;
 mod frames;
 mod http;

@@ -1,7 +1,5 @@
 //! A node whose replicas are not there.
 
-use std::io::{Read, Write};
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,6 +14,7 @@ use crate::arbiter::Record;
 use crate::arbiter::etcd::encode64;
 use crate::catchup::Source;
 use crate::local::LocalSource;
+use crate::net::canned;
 use crate::node::NodeId;
 use crate::window::State;
 
@@ -49,26 +48,14 @@ fn a_state_that_is_offered_is_no_acknowledgement() {
 
 /// An etcd that has one answer to everything: another node has this epoch.
 fn given_away(epoch: Epoch) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
     let record = Record { epoch, owner: NodeId([2; 16]), ..Record::default() };
     let kv = format!(r#"{{"value":"{}","mod_revision":"1","lease":"0"}}"#, encode64(&codec::encode(&record)));
     let body = format!(r#"{{"responses":[{{"response_range":{{"kvs":[{kv}]}}}},{{"response_range":{{}}}}]}}"#);
-    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let Ok(mut stream) = stream else { return };
-            // The question is small, and comes with its head or right behind it.
-            let _ = stream.set_read_timeout(Some(Duration::from_millis(50)));
-            while matches!(stream.read(&mut [0; 4096]), Ok(1..)) {}
-            let _ = stream.write_all(answer.as_bytes());
-        }
-    });
-    url
+    canned::serve(&body)
 }
 
-/// The arbiter gave the epoch to another node, which died before it wrote. The one that was fenced stayed a primary that may not write: it did not follow, was never
-/// promoted by itself, and nobody wrote for ever (checks G18, G19).
+/// The arbiter gave the epoch to another node, which died before it wrote. The one that was fenced stayed a primary that may not write: it did not
+/// follow, was never promoted by itself, and nobody wrote for ever (checks G18, G19).
 #[test]
 fn a_primary_whose_epoch_was_given_away_follows() {
     let epoch = Epoch(1).promoted().promoted();
