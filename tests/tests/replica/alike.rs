@@ -22,7 +22,7 @@ const LEN: usize = 30_000;
 const ALL: u64 = (FILES * LEN) as u64;
 
 /// Bytes that no compression makes fewer.
-fn noise(of: usize) -> Vec<u8> {
+pub fn noise(of: usize) -> Vec<u8> {
     (0u64..).flat_map(|n| Hash::of(&[of as u64, n].map(u64::to_le_bytes).concat()).0).take(LEN).collect()
 }
 

@@ -9,6 +9,7 @@ use aspfs_tests::harness::empty_tree;
 use vefs::change::{AtWindow, Need, Policy, ReplicaOf, Settings};
 use vefs::ids::{Epoch, Position, TxnNo};
 
+use super::alike::noise;
 use super::nodes::{VE, file, nodes, replicated, wait};
 use super::strangers::Hostile;
 
@@ -53,7 +54,7 @@ fn a_low_limit_ends_no_session() {
     ve.commit().unwrap();
     a.runtime().refresh(&ve).unwrap();
     wait("the replica", || a.acked(b.id()));
-    let noise: Vec<u8> = (0..300_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let noise: Vec<u8> = (0..10).flat_map(noise).collect();
     file(&ve, "f", &noise).unwrap();
     ve.commit().unwrap();
     wait("the file", || a.acked(b.id()));
