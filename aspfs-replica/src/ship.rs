@@ -174,7 +174,8 @@ impl Sender {
                 }
                 self.disconnected();
                 let mut events = vec![Event::Closed(Closed::TheyRefused(why, at))];
-                if why == Refusal::NotReady {
+                // One that has a state still, and pulls another, has what it acknowledged until then.
+                if why == Refusal::NotReady && at == TxnNo(0) {
                     self.acked = None;
                     events.insert(0, Event::HasNothing);
                 }

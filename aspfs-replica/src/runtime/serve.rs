@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::task::{block_in_place, spawn_blocking};
 use vefs::format::role::RoleKind;
-use vefs::ids::{Epoch, Lineage, Position, VeId};
+use vefs::ids::{Epoch, Lineage, Position, TxnNo, VeId};
 
 use super::Inner;
 use super::follow::{Following, Next};
@@ -55,6 +55,8 @@ impl Handler for Server {
 enum Greeted {
     Follow(Arc<Following>),
     Refuse(Refusal, Epoch),
+    /// A whole state is being pulled, and until it is there the present one stays: it is durable up to here.
+    Busy(TxnNo),
     /// The VE is not here: a whole state is to be pulled.
     Absent,
 }
@@ -73,6 +75,9 @@ impl Inner {
                 self.after(&following, from, envelope.epoch, hello.position.lineage, next);
             }
             Greeted::Refuse(why, epoch) => refuse(&mut writer, &envelope, why, epoch).await,
+            Greeted::Busy(at) => {
+                refuse_at(&mut writer, &envelope, Refusal::NotReady, envelope.epoch, at).await;
+            }
             Greeted::Absent => {
                 refuse(&mut writer, &envelope, Refusal::NotReady, envelope.epoch).await;
                 let have = Position { lineage: hello.position.lineage, ..Position::default() };
@@ -130,7 +135,7 @@ impl Inner {
         // The table is let go before the VE's own locks are taken: whoever has those may be waiting for the disk.
         let following = self.followed.lock().entry(ve).or_insert_with(new).clone();
         if following.pulling.load(Ordering::Acquire) {
-            return Greeted::Refuse(Refusal::NotReady, epoch);
+            return Greeted::Busy(following.ve().durable_position().txn);
         }
         following.adopt(found);
         Greeted::Follow(following)
@@ -361,9 +366,14 @@ async fn take_bulk(inner: &Weak<Inner>, from: NodeId, mut reader: FrameReader) {
 
 /// Turns a greeting away. The epoch tells a former primary that it is one (promise G18).
 async fn refuse(writer: &mut FrameWriter, envelope: &Envelope, why: Refusal, epoch: Epoch) {
+    refuse_at(writer, envelope, why, epoch, TxnNo(0)).await;
+}
+
+/// As [`refuse`], by a replica that has something.
+async fn refuse_at(writer: &mut FrameWriter, envelope: &Envelope, why: Refusal, epoch: Epoch, at: TxnNo) {
     tracing::info!(ve = ?envelope.ve.map(|v| v.to_string()), why = why.name(), "a primary was turned away");
     let answer = Envelope { epoch, seq: 0, ..*envelope };
-    let frame = wire::encode(&Message::Refused(why, vefs::ids::TxnNo(0)), answer, false);
+    let frame = wire::encode(&Message::Refused(why, at), answer, false);
     if writer.send(frame).await.is_ok() {
         // The other side closes when it has read this.
         tokio::time::sleep(Duration::from_millis(200)).await;

@@ -151,7 +151,8 @@ async fn read(mut reader: FrameReader, tx: mpsc::Sender<Result<(Envelope, Messag
     }
 }
 
-/// A session's two streams. A frame is made when its stream has taken the one before, and its turn under the limit has come, so that bulk never stands before a record.
+/// A session's two streams. A frame is made when its stream has taken the one before, and its turn under the limit has come, so that bulk never stands
+/// before a record.
 struct Streams<'a> {
     on: &'a Shipping,
     machine: &'a mut Sender,
@@ -220,8 +221,9 @@ impl Streams<'_> {
         self.pace.turn().filter(|_| records || bulk)
     }
 
-    /// Gives each stream that has room its next frame, where the limit leaves it one; words that keep the session going do not wait for that. To leave the thread to others costs a switch, so it is done once for both, and only where there
-    /// is something to say. False, and nothing is said, where this node writes the VE no more: whoever has the VE locked is waited for here, and once a second.
+    /// Gives each stream that has room its next frame, where the limit leaves it one; words that keep the session going do not wait for that. To leave the
+    /// thread to others costs a switch, so it is done once for both, and only where there is something to say. False, and nothing is said, where this node
+    /// writes the VE no more: whoever has the VE locked is waited for here, and once a second.
     fn fill(&mut self) -> Result<bool, Ended> {
         let open = self.pace.turn().is_none();
         let records = !self.records.is_busy() && (self.machine.has_word() || (open && self.machine.may_say()));

@@ -321,10 +321,11 @@ impl Mounts {
     /// dead. With one of them it would refuse the next mount of the same target.
     fn drop_unknown(&self) {
         let dropped = self.link.list().and_then(|all| {
-            // Whoever claims a target asks the holder behind this.
-            let slots = self.slots.lock();
-            let unknown = |held: &&Held| !slots.contains_key(&Target::of(&held.row)) && is_dead(&held.device);
-            all.iter().filter(unknown).try_for_each(|h| self.link.forget(VeId(h.row.ve), h.row.version.clone()))
+            all.iter().filter(|held| is_dead(&held.device)).try_for_each(|held| {
+                // Nobody mounts it meanwhile. One that is known ends by itself.
+                let Ok(claim) = self.claim(Target::of(&held.row)) else { return Ok(()) };
+                self.link.forget(claim.target.ve, claim.target.version.clone())
+            })
         });
         if let Err(e) = dropped {
             tracing::error!(error = %e, "the holder keeps mounts that are gone");

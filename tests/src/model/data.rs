@@ -113,6 +113,7 @@ impl Model {
         let node = self.known(ino);
         node.attr.size = node.attr.size.max(end.unwrap_or(0));
         (node.attr.mtime, node.attr.ctime) = (now, now);
+        node.lose_capabilities();
         if kill_priv {
             node.kill_priv();
         }

@@ -104,12 +104,18 @@ impl Node {
         }
     }
 
-    /// Clears set-user-ID, and set-group-ID where the group may execute.
+    /// Clears set-user-ID, and set-group-ID where the group may execute, and the capabilities.
     fn kill_priv(&mut self) {
         if self.attr.mode & mode::IXGRP != 0 {
             self.attr.mode &= !mode::ISGID;
         }
         self.attr.mode &= !mode::ISUID;
+        self.lose_capabilities();
+    }
+
+    /// A file that is written has none any more.
+    fn lose_capabilities(&mut self) {
+        self.xattrs.remove(b"security.capability".as_slice());
     }
 }
 

@@ -196,13 +196,30 @@ fn who_writes_a_file_takes_its_capabilities() {
     ways[0].write(true);
     ways[1].write(true).append(true);
     ways[2].write(true).read(true);
+    let set =
+        || rustix::fs::setxattr(&file, "security.capability", &capability, rustix::fs::XattrFlags::empty()).unwrap();
+    let get = || rustix::fs::getxattr(&file, "security.capability", &mut [0u8; 64]);
     for (n, way) in ways.iter().enumerate() {
-        rustix::fs::setxattr(&file, "security.capability", &capability, rustix::fs::XattrFlags::empty()).unwrap();
+        set();
         let mut open = way.open(&file).unwrap();
-        let get = || rustix::fs::getxattr(&file, "security.capability", &mut [0u8; 64]);
         assert_eq!(get(), Ok(capability.len()), "way {n}: opening changes nothing");
         open.write_all(b"another").unwrap();
         assert_eq!(get(), Err(Errno::NODATA), "way {n}");
+    }
+    // Whatever else changes what is in it, or whose it is.
+    let others: [&dyn Fn(); 4] = [
+        &|| writable(&file).set_len(3).unwrap(),
+        &|| rustix::fs::fallocate(writable(&file), FallocateFlags::empty(), 0, 100).unwrap(),
+        &|| {
+            _ = rustix::fs::copy_file_range(File::open(ve.join("log")).unwrap(), None, writable(&file), None, 5)
+                .unwrap()
+        },
+        &|| std::os::unix::fs::chown(&file, Some(7), None).unwrap(),
+    ];
+    for (n, change) in others.iter().enumerate() {
+        set();
+        change();
+        assert_eq!(get(), Err(Errno::NODATA), "other way {n}");
     }
     bed.finish();
 }

@@ -275,11 +275,19 @@ fn a_replica_that_has_nothing_acknowledged_nothing() {
     let mut side = Side::new();
     side.talk(&log, &mut f, &mut r);
     assert_eq!(side.sender.acked(), Some(Log::durable(&log)));
-    side.sender.connect(&log, 2, T);
-    let envelope = Envelope { ve: Some(VE), epoch: Epoch(1), session: 2, seq: 0 };
-    let events = side.sender.receive(&log, &envelope, Message::Refused(Refusal::NotReady, TxnNo(0)), T);
+    let mut not_ready = |session, at| {
+        side.sender.connect(&log, session, T);
+        let envelope = Envelope { ve: Some(VE), epoch: Epoch(1), session, seq: 0 };
+        let events = side.sender.receive(&log, &envelope, Message::Refused(Refusal::NotReady, at), T);
+        (events, side.sender.acked())
+    };
+    // One that has its state until another one is there has what it acknowledged.
+    let (events, acked) = not_ready(2, Log::durable(&log).txn);
+    assert!(matches!(events[..], [Event::Closed(Closed::TheyRefused(..))]), "{events:?}");
+    assert_eq!(acked, Some(Log::durable(&log)));
+    let (events, acked) = not_ready(3, TxnNo(0));
     assert!(matches!(events[..], [Event::HasNothing, Event::Closed(Closed::TheyRefused(..))]), "{events:?}");
-    assert_eq!(side.sender.acked(), None);
+    assert_eq!(acked, None);
 }
 
 /// A replica that sends pings and takes nothing had the primary keep an answer to each: it keeps the newest one (checks G29).

@@ -9,11 +9,8 @@ use super::counters::count;
 use super::fs::{Found, Fs};
 use super::nodes::{NodeId, Opened};
 use crate::errno::Errno;
-use crate::error::Error;
-use crate::ids::InodeNo;
 use crate::op::{Op, Owner, Reply, SetAttr};
 use crate::types::mode;
-use crate::ve::Request;
 
 /// A file handle says only how the file was opened, so that it means the same to the next daemon.
 pub const CACHED: u64 = 0;
@@ -21,8 +18,6 @@ pub const CACHED: u64 = 0;
 pub const PASSTHROUGH: u64 = 1;
 /// Most bytes copied by one copy_file_range(2): the answer has 32 bits.
 const COPY_MAX: u64 = 1 << 30;
-/// The attribute with a file's capabilities.
-const CAPABILITY: &[u8] = b"security.capability";
 
 impl Fs {
     /// open(2). `O_TRUNC` comes with it only where the kernel meant to create the file and somebody else was quicker.
@@ -135,7 +130,6 @@ impl Fs {
         flags: WriteFlags,
     ) -> Result<u32, Errno> {
         let kill_priv = flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        self.drop_capability(node.ino())?;
         let op = Op::Write { ino: node.ino(), offset, data: Bytes::copy_from_slice(data), kill_priv };
         let written = match self.change(asker, &op)? {
             Reply::Written(n) => n,
@@ -143,19 +137,6 @@ impl Fs {
         };
         count(&self.counters.written, written);
         Ok(u32::try_from(written).unwrap_or(u32::MAX))
-    }
-
-    /// A file that is written has no capabilities any more (capabilities(7)). The kernel sees to that, but not where it writes past its cache: there
-    /// `FUSE_HANDLE_KILLPRIV_V2` leaves it to whoever is written to (linux/fuse.h). Not under the request's number, whose answer is the write's.
-    fn drop_capability(&self, ino: InodeNo) -> Result<(), Errno> {
-        if self.read_only || !self.inode(ino)?.may_have_xattrs(ino) || self.tree.xattr(ino, CAPABILITY).is_err() {
-            return Ok(());
-        }
-        let op = Op::Removexattr { ino, name: CAPABILITY.to_vec() };
-        match self.ve.execute(&op, Request::default()) {
-            Ok(_) | Err(Error::Posix(Errno::ENODATA)) => Ok(()),
-            Err(e) => Err(self.errno(&e)),
-        }
     }
 
     /// fallocate(2).

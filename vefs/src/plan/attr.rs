@@ -2,7 +2,7 @@
 
 use super::acl;
 use super::content;
-use super::draft::{Draft, kill_priv};
+use super::draft::Draft;
 use crate::change::Change;
 use crate::errno::Errno;
 use crate::error::Result;
@@ -27,18 +27,16 @@ pub(super) fn setattr<V: View + ?Sized>(d: &mut Draft<'_, V>, ino: InodeNo, set:
     if set.mode.is_some() && kind == Kind::Symlink {
         return Err(Errno::EOPNOTSUPP.into());
     }
+    let is_owned = set.uid.is_some() || set.gid.is_some();
+    if is_owned || (set.size.is_some() && set.kill_priv) {
+        d.kill_priv(ino, true)?;
+    }
     let inode = d.edit(ino)?;
     if set.size.is_some() {
         inode.mtime = now;
-        if set.kill_priv {
-            kill_priv(inode);
-        }
     }
-    if set.uid.is_some() || set.gid.is_some() {
-        inode.uid = set.uid.unwrap_or(inode.uid);
-        inode.gid = set.gid.unwrap_or(inode.gid);
-        kill_priv(inode);
-    }
+    inode.uid = set.uid.unwrap_or(inode.uid);
+    inode.gid = set.gid.unwrap_or(inode.gid);
     inode.atime = set.atime.unwrap_or(inode.atime);
     inode.mtime = set.mtime.unwrap_or(inode.mtime);
     inode.ctime = now;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::draft::{Draft, kill_priv};
+use super::draft::Draft;
 use crate::change::Change;
 use crate::errno::Errno;
 use crate::error::Result;
@@ -63,9 +63,8 @@ pub(super) fn truncate<V: View + ?Sized>(d: &mut Draft<'_, V>, ino: InodeNo, siz
     }
     if size != old {
         own_map(d, ino)?;
-        let inode = d.edit(ino)?;
-        inode.size = size;
-        kill_priv(inode);
+        d.edit(ino)?.size = size;
+        d.kill_priv(ino, true)?;
     }
     Ok(())
 }
@@ -148,16 +147,13 @@ pub(super) fn copy_range<V: View + ?Sized>(
     Ok(Reply::Written(len))
 }
 
-/// Content changed: mtime, ctime, and the set-ID bits where asked for.
+/// Content changed: mtime, ctime, the capabilities, and the set-ID bits where asked for.
 fn changed<V: View + ?Sized>(d: &mut Draft<'_, V>, ino: InodeNo, kill: bool) -> Result<()> {
     let now = d.ctx.now;
     let inode = d.edit(ino)?;
     inode.mtime = now;
     inode.ctime = now;
-    if kill {
-        kill_priv(inode);
-    }
-    Ok(())
+    d.kill_priv(ino, kill)
 }
 
 /// Gives the file an extent map of its own: a base tree's file starts with the tree's runs, as extents, once.

@@ -12,6 +12,9 @@ use crate::op::Reply;
 use crate::state::view::{self, View};
 use crate::types::{Dentry, Inode, mode};
 
+/// The attribute with a file's capabilities.
+const CAPABILITY: &[u8] = b"security.capability";
+
 /// An inode on the sheet.
 struct Drafted {
     ino: InodeNo,
@@ -131,6 +134,25 @@ impl<'a, V: View + ?Sized> Draft<'a, V> {
         if self.get(ino)?.may_have_xattrs(ino) { view::xattr(self.view, ino, name) } else { Ok(None) }
     }
 
+    /// What a change of content or owner takes from a file: its capabilities (capabilities(7)); with `set_ids` set-user-ID as well, and set-group-ID of
+    /// a group-executable one.
+    pub fn kill_priv(&mut self, ino: InodeNo, set_ids: bool) -> Result<()> {
+        if self.get(ino)?.is_dir() {
+            return Ok(());
+        }
+        if self.xattr(ino, CAPABILITY)?.is_some() {
+            self.changes.push(Change::DropXattr(ino, CAPABILITY.to_vec()));
+        }
+        if set_ids {
+            let inode = self.edit(ino)?;
+            inode.mode &= !mode::ISUID;
+            if inode.mode & mode::IXGRP != 0 {
+                inode.mode &= !mode::ISGID;
+            }
+        }
+        Ok(())
+    }
+
     /// The next cookie of a directory.
     pub fn take_cookie(&mut self, dir: InodeNo) -> Result<u64> {
         let d = self.edit(dir)?;
@@ -186,15 +208,4 @@ impl<'a, V: View + ?Sized> Draft<'a, V> {
 
 fn clamp(limit: u64) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
-}
-
-/// Clears set-user-ID, and set-group-ID of a group-executable file, as a change of content or owner does.
-pub(super) fn kill_priv(inode: &mut Inode) {
-    if inode.is_dir() {
-        return;
-    }
-    inode.mode &= !mode::ISUID;
-    if inode.mode & mode::IXGRP != 0 {
-        inode.mode &= !mode::ISGID;
-    }
 }

@@ -33,13 +33,17 @@ pub(super) fn settle(storage: &dyn Storage) -> Result<()> {
     }
     tracing::warn!("a flush failed before: what was written last is read from the disk");
     let list = |dir: &str| -> Result<Vec<String>> {
-        let names = storage.list(dir).map_err(Error::io("listing", dir.to_owned()))?;
-        Ok(names.into_iter().map(|name| format!("{dir}/{name}")).collect())
+        match storage.list(dir) {
+            Ok(names) => Ok(names.into_iter().map(|name| format!("{dir}/{name}")).collect()),
+            // Files lie beside the folders.
+            Err(e) if e.kind() == ErrorKind::NotADirectory => Ok(Vec::new()),
+            Err(e) => Err(Error::io("listing", dir.to_owned())(e)),
+        }
     };
     // Journals and extent files lie in folders of the VEs' folders; all else is written whole, or keeps sums of its own.
     for ve in list("ves")? {
-        for folder in list(&ve).unwrap_or_default() {
-            for file in list(&folder).unwrap_or_default() {
+        for folder in list(&ve)? {
+            for file in list(&folder)? {
                 storage.forget_cached(&file).map_err(Error::io("reading anew", file))?;
             }
         }
@@ -76,6 +80,12 @@ mod tests {
         disk.fail_flush();
         drop((ve, store));
 
+        // What cannot be looked for is not believed: the mark stays.
+        for nth in 1..=3 {
+            plan.fail(Call::List, nth, ErrorKind::Other);
+            assert!(super::settle(&*storage).is_err(), "list {nth}");
+            plan.heal();
+        }
         let store = bed::again(storage.clone(), meta.clone());
         let ve = store.ve(VE).unwrap();
         assert_eq!(ve.position(), durable, "what the disk does not have is gone");

@@ -327,7 +327,11 @@ impl Store {
         self.shared.meta.persist()?;
         let mut covered = HashMap::new();
         for ve in self.opened() {
-            covered.insert(state_of(&ve), ve.persisted_journal()?);
+            match ve.persisted_journal() {
+                Ok(position) => _ = covered.insert(state_of(&ve), position),
+                // Of its journal nothing is given back.
+                Err(e) => tracing::error!(ve = %ve.id(), error = %e, "what a checkpoint has of it"),
+            }
         }
         let number = self.checkpoint_state.lock().number + 1;
         let dir = self.checkpoints.join(format!("{number:016}"));

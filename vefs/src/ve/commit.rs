@@ -237,12 +237,12 @@ impl Ve {
     }
 
     fn end_flush(&self, job: &FlushJob, result: std::io::Result<()>) -> Result<()> {
-        let mut s = self.state.lock();
-        // A seal that was not durable may be so now. It need not be the last one: then more are on their way.
-        let sealed = s.journal.durable() < s.head.journal;
         if result.is_err() {
             distrust::mark(&*self.shared.storage);
         }
+        let mut s = self.state.lock();
+        // A seal that was not durable may be so now. It need not be the last one: then more are on their way.
+        let sealed = s.journal.durable() < s.head.journal;
         s.flushed(job, result)?;
         let watcher = s.hooks.watcher.clone().filter(|_| sealed);
         drop(s);

@@ -9,7 +9,7 @@ use crate::op::Reply;
 /// What lies beside a body.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Envelope {
-    /// The kernel's number of the request, 0 for none.
+    /// The number of the request, told from those of other mounts; 0 for none.
     pub unique: u64,
     /// What it was answered, when there was a request.
     pub memo: Option<Memo>,

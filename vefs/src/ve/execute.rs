@@ -186,7 +186,8 @@ impl State {
         PayloadId { txn: self.open.txn, offset: self.open.payload }
     }
 
-    /// Writes one record, planned on what [`Ve::recording`] gave, and applies it. After an error of the journal the VE is read-only; after any other nothing changed.
+    /// Writes one record, planned on what [`Ve::recording`] gave, and applies it. After an error of the journal the VE is read-only; after any other
+    /// nothing changed.
     pub fn record(
         &mut self,
         shared: &crate::store::Shared,
