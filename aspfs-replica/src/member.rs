@@ -42,6 +42,22 @@ pub struct Standing {
     pub lagging: Option<NodeId>,
 }
 
+/// Which of two sayings of a node is the later one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Stamp {
+    /// Random, another one each time the node's daemon starts.
+    pub process: u64,
+    /// It grows in one process.
+    pub number: u64,
+}
+
+impl Stamp {
+    /// Whether the node said something later than this before. Of two processes the one that is heard of is the present one.
+    pub fn is_behind(&self, heard: &Stamp) -> bool {
+        self.process == heard.process && self.number < heard.number
+    }
+}
+
 /// A question about a VE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Question {
@@ -56,10 +72,10 @@ pub enum Question {
     Join(Epoch),
     /// Let me write in this epoch for so many milliseconds.
     Lease(Epoch, u64),
-    /// I, primary in this epoch, may lag; or do not any more.
-    Lagging(Epoch, bool),
-    /// I write no more, durably.
-    Over,
+    /// I, primary in this epoch, may lag; or do not any more. What I said before does not count, and what I say later does, in whichever order they come.
+    Lagging(Epoch, bool, Stamp),
+    /// I write no more in this epoch or a lower one, durably.
+    Over(Epoch),
     /// I have stepped down for you, in favour of this epoch, at this position, which is your head.
     Take(Epoch, Position),
     /// I am the primary in this epoch, behind this position.
@@ -131,9 +147,9 @@ impl Question {
     /// Whether its numbers are in their bounds.
     pub fn is_sane(&self) -> bool {
         let (epoch, rest) = match self {
-            Question::Standing { .. } | Question::Over => (Epoch(0), true),
+            Question::Standing { .. } => (Epoch(0), true),
             Question::At(txn) => (Epoch(0), txn.0 <= COUNTER_MAX),
-            Question::Join(epoch) | Question::Lagging(epoch, _) => (*epoch, true),
+            Question::Join(epoch) | Question::Lagging(epoch, ..) | Question::Over(epoch) => (*epoch, true),
             Question::Lease(epoch, ms) => (*epoch, *ms <= MS_MAX),
             Question::Take(epoch, p) | Question::Promoted(epoch, p) => (*epoch, position_is_sane(p)),
         };

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use vefs::change::Settings;
 use vefs::clock::{Clock, ManualClock};
 use vefs::entropy::SeededEntropy;
+use vefs::errno::Errno;
 use vefs::ids::{Hash, VeId};
 use vefs::meta::MemoryMeta;
+use vefs::op::{Op, Reply};
 use vefs::storage::Storage;
 use vefs::store::{Options, Parts, Store};
 use vefs::{Result, Ve};
@@ -20,6 +22,7 @@ pub fn small_options() -> Options {
         extent_target: 256 << 10,
         overlay_soft: 256 << 10,
         overlay_hard: 1 << 20,
+        extents_most: Options::default().extents_most,
         recovery_memory: 64 << 10,
         persist_bytes: 512 << 10,
         checkpoint_bytes: 2 << 20,
@@ -27,6 +30,21 @@ pub fn small_options() -> Options {
         reserve: 0,
         flush_files_max: 2,
         rebuild: false,
+    }
+}
+
+/// [`small_options`] with which nearly every operation that takes extents away happens in parts. A crash in between leaves a part.
+pub fn piecemeal_options() -> Options {
+    Options { extents_most: 3, ..small_options() }
+}
+
+/// What an operation with this answer did: a copy may copy less than it was asked for.
+pub fn as_answered(op: &Op, answer: &std::result::Result<Reply, Errno>) -> Op {
+    match (op, answer) {
+        (Op::CopyRange { src, src_offset, dst, dst_offset, len }, Ok(Reply::Written(n))) if (1..*len).contains(n) => {
+            Op::CopyRange { src: *src, src_offset: *src_offset, dst: *dst, dst_offset: *dst_offset, len: *n }
+        }
+        _ => op.clone(),
     }
 }
 

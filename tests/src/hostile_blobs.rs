@@ -2,7 +2,7 @@
 
 use aspfs_replica::blob::{self, Kind};
 use aspfs_replica::catchup::{Answer, Ask, Page, Part as ObjectPart, Refused, Stretch};
-use aspfs_replica::member::{No, Part, Question, Reply, Standing};
+use aspfs_replica::member::{No, Part, Question, Reply, Stamp, Standing};
 use aspfs_replica::node::NodeId;
 use vefs::clock::Timestamp;
 use vefs::format::incoming::Manifest;
@@ -75,8 +75,8 @@ pub fn questions() -> Vec<(&'static str, Question)> {
         ("at", Question::At(TxnNo(300))),
         ("join", Question::Join(Epoch(8 << 32))),
         ("lease", Question::Lease(Epoch(7 << 32), 10_000)),
-        ("lagging", Question::Lagging(Epoch(7 << 32), true)),
-        ("over", Question::Over),
+        ("lagging", Question::Lagging(Epoch(7 << 32), true, Stamp { process: 0x99, number: 1 })),
+        ("over", Question::Over(Epoch(7 << 32))),
         ("take", Question::Take(Epoch(8 << 32), position())),
         ("promoted", Question::Promoted(Epoch(8 << 32), position())),
     ]

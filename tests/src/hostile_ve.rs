@@ -234,6 +234,7 @@ fn change(ve: &Ve, ino: InodeNo) {
         Op::Unlink { parent, name: name("c") },
         Op::Rmdir { parent, name: name("b") },
         Op::Reap { ino },
+        Op::Trim { ino },
     ];
     for op in ops {
         let _ = ve.execute(&op, Request::default());

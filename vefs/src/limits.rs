@@ -34,6 +34,8 @@ pub const BODY_MAX: usize = 4 << 20;
 pub const ENVELOPE_MAX: usize = 1 << 20;
 /// Most changes in one record.
 pub const CHANGES_MAX: usize = 64 << 10;
+/// Most extents that one record takes from a file, beyond those that a write covers. Each takes some 300 bytes of memory to apply.
+pub const EXTENTS_MOST: usize = 16 << 10;
 /// Most payloads in one record.
 pub const PAYLOADS_MAX: usize = 1024;
 /// Most inline payload bytes in one record.

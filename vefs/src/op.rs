@@ -206,6 +206,11 @@ pub enum Op {
         /// The orphan.
         ino: InodeNo,
     },
+    /// Some of what is still mapped beyond the size of a file that was cut in front of many extents goes.
+    Trim {
+        /// The file.
+        ino: InodeNo,
+    },
 }
 
 /// What an operation answers.

@@ -98,7 +98,7 @@ pub struct Inode {
     pub parent: InodeNo,
     /// Of a directory: the cookie its next new entry gets. Cookies are never reused in one directory.
     pub next_cookie: u64,
-    /// Flags, see [`Inode::PRIVATE_MAP`] and [`Inode::HAS_XATTR`].
+    /// Flags, see [`Inode::PRIVATE_MAP`], [`Inode::HAS_XATTR`] and [`Inode::CUT`].
     pub flags: u32,
 }
 
@@ -107,11 +107,15 @@ impl Inode {
     /// base tree's.
     pub const PRIVATE_MAP: u32 = 1;
     /// All flags there are.
-    pub const FLAGS: u32 = Inode::PRIVATE_MAP | Inode::HAS_XATTR;
+    pub const FLAGS: u32 = Inode::PRIVATE_MAP | Inode::HAS_XATTR | Inode::CUT;
 
     /// The inode has, or once had, extended attributes of the VE's own. Without it an inode that is not the base tree's has none, and
     /// nobody needs to look.
     pub const HAS_XATTR: u32 = 2;
+
+    /// The file was cut in front of more extents than one record takes away: what is mapped beyond its size is no content of it any more, and goes
+    /// before anything else happens to its content.
+    pub const CUT: u32 = 4;
 
     /// Whether there may be extended attributes.
     pub fn may_have_xattrs(&self, ino: InodeNo) -> bool {

@@ -125,7 +125,9 @@ impl<H: Http> Etcd<H> {
         }
         let (record_key, lease_key) = (self.key(ve, "record"), self.key(ve, "lease"));
         let mut writes = vec![];
-        if before != Some(next) {
+        // What is said about lagging is written even where it stands there: what the owner had said before, and what is still under way, is compared
+        // with a revision that is gone then.
+        if before != Some(next) || matches!(request, Request::Lagging { .. }) {
             let value = encode64(&codec::encode(&next));
             writes.push(json!({ "requestPut": { "key": record_key, "value": value } }));
         }

@@ -243,7 +243,7 @@ impl Switchover {
 
     /// Tells everybody who has to know. The arbiter's record is first: the successor's lease rests on it.
     fn hand(&mut self, now: Duration) -> Vec<SwitchoverAction> {
-        let mut questions: Vec<_> = self.tell.iter().map(|n| (*n, Question::Over)).collect();
+        let mut questions: Vec<_> = self.tell.iter().map(|n| (*n, Question::Over(self.who.epoch))).collect();
         if self.recorded {
             questions.push((self.who.to, Question::Take(self.next, self.at)));
         }

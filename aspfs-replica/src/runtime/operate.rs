@@ -236,7 +236,7 @@ impl Inner {
             return Err(cannot(format!("VE {id} {text}")));
         }
         self.hand_epoch_over(&ve, epoch, to).await?;
-        self.end_promises(led).await?;
+        self.end_promises(led, epoch).await?;
         match self.taken(to, &Question::TakeOver { ve: id, position, epoch }).await {
             Ok(epoch) => Ok(epoch),
             Err(Some(why)) => {

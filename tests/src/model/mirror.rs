@@ -193,7 +193,7 @@ fn run(paths: &HashMap<InodeNo, PathBuf>, op: &Op) -> Option<io::Result<Option<u
         }
         Op::Removexattr { ino, name } => done(sys::lremovexattr(path(ino)?, name.as_slice())),
         Op::Write { .. } | Op::Fallocate { .. } | Op::CopyRange { .. } => run_content(paths, op),
-        Op::Reap { .. } => None,
+        Op::Reap { .. } | Op::Trim { .. } => None,
     }
 }
 

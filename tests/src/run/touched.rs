@@ -32,6 +32,7 @@ pub fn of(model: &Model, op: &Op, out: &mut Vec<InodeNo>) {
         | Op::Fallocate { ino, .. }
         | Op::Setxattr { ino, .. }
         | Op::Removexattr { ino, .. }
-        | Op::Reap { ino } => out.push(*ino),
+        | Op::Reap { ino }
+        | Op::Trim { ino } => out.push(*ino),
     }
 }

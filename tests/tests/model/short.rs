@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aspfs_tests::harness::{World, create_ve, small_options};
+use aspfs_tests::harness::{World, as_answered, create_ve, piecemeal_options};
 use aspfs_tests::model::{Model, compare};
 use aspfs_tests::opgen::{Rng, next_op};
 use proptest::prelude::*;
@@ -44,7 +44,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 fn run(steps: &[Step]) -> Result<(), TestCaseError> {
     let fail = |e: Error| TestCaseError::fail(e.to_string());
-    let mut world = World::create(Arc::new(MemStorage::new()), 1, small_options()).map_err(fail)?;
+    let mut world = World::create(Arc::new(MemStorage::new()), 1, piecemeal_options()).map_err(fail)?;
     let mut store = world.open().map_err(fail)?;
     let mut ve = create_ve(&store, 1, 1 << 20, 60).map_err(fail)?;
     let mut model = Model::new(1 << 20, 60);
@@ -54,11 +54,12 @@ fn run(steps: &[Step]) -> Result<(), TestCaseError> {
         match step {
             Step::Operation(n) => {
                 let op = next_op(&mut Rng::new(u64::from(*n)), &model);
-                let want = model.apply(&op, world.now());
+                let now = world.now();
                 let got = match ve.execute(&op, Request::default()) {
                     Err(Error::Posix(e)) => Err(e),
                     other => Ok(other.map_err(fail)?),
                 };
+                let want = model.apply(&as_answered(&op, &got), now);
                 prop_assert_eq!(got, want, "{:?}", op);
             }
             Step::Sync => ve.sync().map_err(fail)?,

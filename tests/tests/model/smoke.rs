@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aspfs_tests::harness::{World, create_ve, small_options};
+use aspfs_tests::harness::{World, as_answered, create_ve, piecemeal_options};
 use aspfs_tests::model::{Model, compare};
 use aspfs_tests::opgen::{Rng, next_op};
 use vefs::Error;
@@ -13,7 +13,7 @@ use vefs::ve::Request;
 #[test]
 fn smoke() {
     for seed in 0..20 {
-        let mut world = World::create(Arc::new(MemStorage::new()), seed, small_options()).unwrap();
+        let mut world = World::create(Arc::new(MemStorage::new()), seed, piecemeal_options()).unwrap();
         let mut store = world.open().unwrap();
         let mut ve = create_ve(&store, 1, 8 << 20, 400).unwrap();
         let mut model = Model::new(8 << 20, 400);
@@ -22,11 +22,11 @@ fn smoke() {
             world.clock.advance(Duration::from_millis(7));
             let op = next_op(&mut rng, &model);
             let now = world.now();
-            let want = model.apply(&op, now);
             let got = ve.execute(&op, Request::default()).map_err(|e| match e {
                 Error::Posix(e) => e,
                 other => panic!("seed {seed} op {n} {op:?}: {other}"),
             });
+            let want = model.apply(&as_answered(&op, &got), now);
             assert_eq!(got, want, "seed {seed} op {n}: {op:?}");
             if rng.below(100) == 0 {
                 store.tick().unwrap();

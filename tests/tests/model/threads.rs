@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aspfs_tests::harness::{World, create_ve, small_options};
+use aspfs_tests::harness::{World, as_answered, create_ve, piecemeal_options, small_options};
 use aspfs_tests::model::{Model, compare};
 use aspfs_tests::opgen::{Rng, next_op};
 use bytes::Bytes;
@@ -36,11 +36,11 @@ impl Pair {
         use vefs::clock::Clock;
         let op = next_op(&mut self.rng, &self.model);
         let now = clock.wall();
-        let want = self.model.apply(&op, now);
         let got = self.ve.execute(&op, Request::default()).map_err(|e| match e {
             Error::Posix(e) => e,
             other => panic!("{context} {op:?}: {other}"),
         });
+        let want = self.model.apply(&as_answered(&op, &got), now);
         assert_eq!(got, want, "{context}: {op:?}");
         match self.rng.below(400) {
             0 => self.ve.sync().unwrap(),
@@ -57,7 +57,7 @@ impl Pair {
 
 /// Sizes at which every thread of the store has something to do all the time.
 fn restless() -> Options {
-    Options { overlay_soft: 32 << 10, persist_bytes: 128 << 10, checkpoint_bytes: 512 << 10, ..small_options() }
+    Options { overlay_soft: 32 << 10, persist_bytes: 128 << 10, checkpoint_bytes: 512 << 10, ..piecemeal_options() }
 }
 
 /// What ticks, publishing, hashing, preparing and housekeeping do beside the operations changes no answer and no state, nor does

@@ -50,7 +50,7 @@ fn damage_is_noticed_and_what_is_not_known_is_named() {
             assert!(!read && Question::decode(&bad).is_err() && Reply::decode(&bad).is_err(), "{name} bit {bit}");
         }
     }
-    let over = || Question::Over.encode(VeId(1));
+    let over = || Question::Over(Epoch(1)).encode(VeId(1));
     assert!(matches!(Question::decode(&over()[..HEADER_LEN - 1]), Err(BlobError::Short(11))));
     assert!(matches!(Reply::decode(&over()), Err(BlobError::Kind(3))));
     let other = resealed(over(), |b| b[4] = 2);

@@ -3,14 +3,15 @@
 use bytes::Bytes;
 
 use super::draft::Draft;
+use super::{Then, heavy};
 use crate::change::Change;
 use crate::errno::Errno;
 use crate::error::Result;
 use crate::ids::InodeNo;
 use crate::limits;
-use crate::op::{FallocMode, Reply};
+use crate::op::{FallocMode, Op, Reply};
 use crate::state::apply::map_delta;
-use crate::state::view::{self, View};
+use crate::state::view::{self, Scan, View};
 use crate::types::{Extent, Inode, Kind, Source};
 
 /// A regular file: ENOENT, EISDIR, EINVAL for the others.
@@ -59,7 +60,10 @@ pub(super) fn truncate<V: View + ?Sized>(d: &mut Draft<'_, V>, ino: InodeNo, siz
         return Err(Errno::EFBIG.into());
     }
     if size < old {
-        unmap(d, ino, size, u64::MAX - size)?;
+        match heavy::cut(d, ino, size, u64::MAX)? {
+            None => unmap(d, ino, size, u64::MAX - size)?,
+            Some(_) => heavy::mark(d, ino)?,
+        }
     }
     if size != old {
         own_map(d, ino)?;
@@ -80,7 +84,16 @@ pub(super) fn fallocate<V: View + ?Sized>(
         return Err(Errno::EINVAL.into());
     }
     regular(d, ino)?;
-    let end = end_of(offset, len)?;
+    let whole = end_of(offset, len)?;
+    let end = match heavy::cut(d, ino, offset, whole)? {
+        None => whole,
+        Some(cut) => {
+            afford(d, ino, mode, offset, whole)?;
+            d.then = Then::Rest(Box::new(Op::Fallocate { ino, mode, offset: cut, len: whole - cut }));
+            cut
+        }
+    };
+    let len = end - offset;
     let keep_size = match mode {
         FallocMode::Allocate { keep_size } => {
             for (hole, hole_len) in holes(d, ino, offset, end)? {
@@ -99,7 +112,7 @@ pub(super) fn fallocate<V: View + ?Sized>(
     };
     own_map(d, ino)?;
     changed(d, ino, true)?;
-    if !keep_size {
+    if !keep_size && d.then == Then::Nothing {
         let inode = d.edit(ino)?;
         inode.size = inode.size.max(end);
     }
@@ -122,12 +135,14 @@ pub(super) fn copy_range<V: View + ?Sized>(
     if src == dst && src_offset < end && dst_offset < src_offset + len {
         return Err(Errno::EINVAL.into());
     }
+    // Fewer bytes than were asked for are copied, where these are in many pieces, or lie where many are: copy_file_range(2) may.
+    let end = heavy::cut(d, dst, dst_offset, end)?.unwrap_or(end);
+    let end = heavy::cut(d, src, src_offset, src_offset + (end - dst_offset))?
+        .map_or(end, |cut| dst_offset + (cut - src_offset));
+    let len = end - dst_offset;
     let view = d.view;
     let inode = d.get(src)?.clone();
     let runs = view::extents(view, src, &inode, src_offset, src_offset + len)?;
-    if runs.len() > limits::CHANGES_MAX - 8 {
-        return Err(Errno::EINVAL.into());
-    }
     unmap(d, dst, dst_offset, len)?;
     for (at, e) in runs {
         if e.source == Source::Unwritten {
@@ -175,7 +190,7 @@ fn map<V: View + ?Sized>(d: &mut Draft<'_, V>, ino: InodeNo, offset: u64, len: u
     Ok(())
 }
 
-fn unmap<V: View + ?Sized>(d: &mut Draft<'_, V>, ino: InodeNo, offset: u64, len: u64) -> Result<()> {
+pub(super) fn unmap<V: View + ?Sized>(d: &mut Draft<'_, V>, ino: InodeNo, offset: u64, len: u64) -> Result<()> {
     account(d, ino, offset, len, None)?;
     d.changes.push(Change::Unmap(ino, offset, len));
     Ok(())
@@ -198,6 +213,18 @@ fn account<V: View + ?Sized>(
     Ok(())
 }
 
+/// EDQUOT where the whole of an operation that happens in parts finds no room.
+fn afford<V: View + ?Sized>(d: &mut Draft<'_, V>, ino: InodeNo, mode: FallocMode, from: u64, to: u64) -> Result<()> {
+    let inode = view::need_inode(d.view, ino)?;
+    let bytes = match mode {
+        _ if d.ctx.is_rest => 0,
+        FallocMode::PunchHole => 0,
+        FallocMode::Allocate { .. } => (to - from) as i64 + map_delta(d.view, ino, &inode, from, to - from, None)?.0,
+        FallocMode::ZeroRange { .. } => map_delta(d.view, ino, &inode, from, to - from, Some(Source::Unwritten))?.1,
+    };
+    if d.is_over(bytes) { Err(Errno::EDQUOT.into()) } else { Ok(()) }
+}
+
 /// The holes in a range: (offset, length).
 fn holes<V: View + ?Sized>(d: &mut Draft<'_, V>, ino: InodeNo, from: u64, to: u64) -> Result<Vec<(u64, u64)>> {
     let view = d.view;
@@ -213,32 +240,34 @@ fn holes<V: View + ?Sized>(d: &mut Draft<'_, V>, ino: InodeNo, from: u64, to: u6
     if at < to {
         out.push((at, to - at));
     }
-    if out.len() > limits::CHANGES_MAX - 8 {
-        return Err(Errno::EINVAL.into());
-    }
     Ok(out)
 }
 
 /// lseek(2) with SEEK_DATA: the next byte at or after `offset` that is data. Reserved ranges are holes.
 pub fn seek_data(view: &(impl View + ?Sized), ino: InodeNo, offset: u64) -> Result<u64> {
     let inode = seekable(view, ino, offset)?;
-    view::extents(view, ino, &inode, offset, inode.size)?
-        .iter()
-        .find(|(_, e)| e.source != Source::Unwritten)
-        .map(|(at, _)| *at)
-        .ok_or(Errno::ENXIO.into())
+    let mut found = None;
+    view::each_extent(view, ino, &inode, (offset, inode.size), &mut |at, e| {
+        if e.source == Source::Unwritten {
+            return Scan::Next;
+        }
+        found = Some(at);
+        Scan::Stop
+    })?;
+    found.ok_or(Errno::ENXIO.into())
 }
 
 /// lseek(2) with SEEK_HOLE: the next byte at or after `offset` that is in a hole; the end of the file is one.
 pub fn seek_hole(view: &(impl View + ?Sized), ino: InodeNo, offset: u64) -> Result<u64> {
     let inode = seekable(view, ino, offset)?;
     let mut at = offset;
-    for (start, e) in view::extents(view, ino, &inode, offset, inode.size)? {
+    view::each_extent(view, ino, &inode, (offset, inode.size), &mut |start, e| {
         if start > at || e.source == Source::Unwritten {
-            break;
+            return Scan::Stop;
         }
         at = start + e.len;
-    }
+        Scan::Next
+    })?;
     Ok(at)
 }
 

@@ -3,7 +3,7 @@
 //! Invariant: an inode appears once, however many roles it plays in the operation (both parents of a rename may be one), so
 //! that no role overwrites another's change.
 
-use super::Context;
+use super::{Context, Then};
 use crate::change::Change;
 use crate::errno::Errno;
 use crate::error::{Error, Result};
@@ -44,6 +44,8 @@ pub(super) struct Draft<'a, V: View + ?Sized> {
     inodes: Vec<Drafted>,
     dropped: Vec<InodeNo>,
     pub changes: Vec<Change>,
+    /// What is left to do once this is recorded.
+    pub then: Then,
     bytes: i64,
     count: i64,
     next_ino: InodeNo,
@@ -57,6 +59,7 @@ impl<'a, V: View + ?Sized> Draft<'a, V> {
             inodes: Vec::with_capacity(4),
             dropped: Vec::new(),
             changes: Vec::with_capacity(6),
+            then: Then::Nothing,
             bytes: 0,
             count: 0,
             next_ino: ctx.usage.next_ino,
@@ -106,6 +109,11 @@ impl<'a, V: View + ?Sized> Draft<'a, V> {
     /// Adds to the charged bytes.
     pub fn charge(&mut self, bytes: i64) {
         self.bytes += bytes;
+    }
+
+    /// Whether so many charged bytes more are above the quota.
+    pub fn is_over(&self, bytes: i64) -> bool {
+        passes(self.ctx.usage.bytes, bytes, self.ctx.settings.quota_bytes)
     }
 
     pub fn bytes_delta(&self) -> i64 {
@@ -185,13 +193,7 @@ impl<'a, V: View + ?Sized> Draft<'a, V> {
 
     /// The changes, with the inodes that changed and the quota's sum. EDQUOT when that grows past a limit.
     pub fn finish(mut self) -> Result<Vec<Change>> {
-        let usage = self.ctx.usage;
-        // A sum that overflows is above every quota.
-        let over =
-            |now: i64, delta: i64, limit: u64| delta > 0 && now.checked_add(delta).is_none_or(|sum| sum > clamp(limit));
-        if over(usage.bytes, self.bytes, self.ctx.settings.quota_bytes)
-            || over(usage.inodes, self.count, self.ctx.settings.quota_inodes)
-        {
+        if self.is_over(self.bytes) || passes(self.ctx.usage.inodes, self.count, self.ctx.settings.quota_inodes) {
             return Err(Error::Posix(Errno::EDQUOT));
         }
         for drafted in self.inodes {
@@ -206,6 +208,7 @@ impl<'a, V: View + ?Sized> Draft<'a, V> {
     }
 }
 
-fn clamp(limit: u64) -> i64 {
-    i64::try_from(limit).unwrap_or(i64::MAX)
+/// Whether a figure grows past a limit. A sum that overflows is above every limit.
+fn passes(now: i64, delta: i64, limit: u64) -> bool {
+    delta > 0 && now.checked_add(delta).is_none_or(|sum| sum > i64::try_from(limit).unwrap_or(i64::MAX))
 }

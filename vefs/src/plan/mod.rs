@@ -6,6 +6,7 @@ mod attr;
 mod content;
 mod create;
 mod draft;
+mod heavy;
 mod remove;
 mod rename;
 mod xattr;
@@ -20,7 +21,7 @@ use crate::change::{Change, Settings};
 use crate::clock::Timestamp;
 use crate::errno::Errno;
 use crate::error::Result;
-use crate::ids::PayloadId;
+use crate::ids::{InodeNo, PayloadId};
 use crate::limits;
 use crate::op::{Op, Reply};
 use crate::state::tables::Usage;
@@ -37,6 +38,24 @@ pub struct Context<'a> {
     pub settings: &'a Settings,
     /// The id that the record's payload will have, if it has one.
     pub payload: PayloadId,
+    /// Most extents of a file that one record takes away, beyond those that a write covers: applying it takes memory for each, on every node and at
+    /// each start. At least 1.
+    pub extents_most: usize,
+    /// Whether the operation is the rest of one whose first part was asked whether there is room for the whole.
+    pub is_rest: bool,
+}
+
+/// What is left to do once a plan is recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// Nothing: the operation happened.
+    Nothing,
+    /// This made room for it: it is to be planned again.
+    Again,
+    /// This was a first part of it, and that is the rest; the answer to that is the operation's.
+    Rest(Box<Op>),
+    /// The operation happened; [`Op::Trim`] takes away what its file does not need any more.
+    Trim(InodeNo),
 }
 
 /// What an operation will do. No changes means that there is nothing to record.
@@ -48,6 +67,8 @@ pub struct Plan {
     pub payload: Option<Bytes>,
     /// The answer once it is recorded.
     pub reply: Reply,
+    /// What is left to do then.
+    pub then: Then,
     /// Whether it only gives space back, so that it may use the reserve of a full disk (promise G4).
     pub frees: bool,
 }
@@ -55,8 +76,12 @@ pub struct Plan {
 /// Plans an operation against a view.
 pub fn plan<V: View + ?Sized>(view: &V, ctx: &Context<'_>, op: &Op) -> Result<Plan> {
     let mut d = Draft::new(view, ctx);
-    let frees = matches!(op, Op::Unlink { .. } | Op::Rmdir { .. } | Op::Reap { .. } | Op::Removexattr { .. });
+    let frees = matches!(
+        op,
+        Op::Unlink { .. } | Op::Rmdir { .. } | Op::Reap { .. } | Op::Trim { .. } | Op::Removexattr { .. }
+    );
     let (reply, payload) = match op {
+        _ if heavy::settle(&mut d, op)? => (Reply::Done, None),
         Op::Create { parent, name, mode, rdev, owner } => {
             (create::create(&mut d, *parent, name, *mode, *rdev, owner)?, None)
         }
@@ -65,6 +90,7 @@ pub fn plan<V: View + ?Sized>(view: &V, ctx: &Context<'_>, op: &Op) -> Result<Pl
         Op::Unlink { parent, name } => (remove::unlink(&mut d, *parent, name)?, None),
         Op::Rmdir { parent, name } => (remove::rmdir(&mut d, *parent, name)?, None),
         Op::Reap { ino } => (remove::reap(&mut d, *ino)?, None),
+        Op::Trim { ino } => (heavy::trim(&mut d, *ino)?, None),
         Op::Rename { parent, name, new_parent, new_name, flags } => {
             (rename::rename(&mut d, (*parent, name), (*new_parent, new_name), *flags)?, None)
         }
@@ -78,8 +104,9 @@ pub fn plan<V: View + ?Sized>(view: &V, ctx: &Context<'_>, op: &Op) -> Result<Pl
         Op::Removexattr { ino, name } => (xattr::remove(&mut d, *ino, name)?, None),
     };
     let gives_back = d.bytes_delta() < 0;
+    let then = std::mem::replace(&mut d.then, Then::Nothing);
     let changes = d.finish()?;
-    Ok(Plan { changes, payload, reply, frees: frees || gives_back })
+    Ok(Plan { changes, payload, reply, then, frees: frees || gives_back })
 }
 
 /// Checks the name of a directory entry: 1 to 255 bytes, no `/`, no NUL, not `.` or `..`.

@@ -1,13 +1,13 @@
 //! Taking names and inodes away: unlink(2), rmdir(2), and erasing an orphan nobody has open any more.
 
-use super::check_name;
 use super::draft::Draft;
+use super::{Then, check_name, content};
 use crate::errno::Errno;
 use crate::error::Result;
 use crate::ids::InodeNo;
 use crate::op::Reply;
 use crate::state::view::{self, View};
-use crate::types::{Dentry, Kind};
+use crate::types::{Dentry, Inode, Kind};
 
 pub(super) fn unlink<V: View + ?Sized>(d: &mut Draft<'_, V>, parent: InodeNo, name: &[u8]) -> Result<Reply> {
     let entry = existing(d, parent, name)?;
@@ -37,7 +37,13 @@ pub(super) fn reap<V: View + ?Sized>(d: &mut Draft<'_, V>, ino: InodeNo) -> Resu
         return Err(Errno::EBUSY.into());
     }
     if inode.is_file() && inode.mapped > 0 {
-        let charged: u64 = view::extents(d.view, ino, &inode, 0, u64::MAX)?
+        let (extents, more) = view::some_extents(d.view, ino, &inode, (0, u64::MAX), d.ctx.extents_most)?;
+        if let Some(next) = more.filter(|_| inode.flags & Inode::PRIVATE_MAP != 0) {
+            content::unmap(d, ino, 0, next)?;
+            d.then = Then::Again;
+            return Ok(Reply::Done);
+        }
+        let charged: u64 = extents
             .iter()
             .filter(|(_, e)| e.source.is_charged())
             .map(|(_, e)| e.len)

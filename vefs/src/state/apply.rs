@@ -182,12 +182,13 @@ pub fn map_delta(
     source: Option<Source>,
 ) -> Result<(i64, i64)> {
     let (mut mapped, mut charged) = (0i64, 0i64);
-    for (_, e) in view::extents(t, ino, inode, offset, offset.saturating_add(len))? {
+    view::each_extent(t, ino, inode, (offset, offset.saturating_add(len)), &mut |_, e| {
         mapped -= e.len as i64;
         if e.source.is_charged() {
             charged -= e.len as i64;
         }
-    }
+        Scan::Next
+    })?;
     if let Some(source) = source {
         mapped += len as i64;
         if source.is_charged() {

@@ -17,7 +17,7 @@ use crate::ids::{InodeNo, PayloadId};
 use crate::types::Extent;
 
 /// Extents of a file beyond which its map is not kept.
-const FILE_MAX: usize = 64 << 10;
+pub(super) const FILE_MAX: usize = 64 << 10;
 /// Extents kept per VE, about 80 bytes each.
 const TOTAL_MAX: usize = 96 << 10;
 /// Questions about maps that are not kept after which all are let go, so that those in use now get their turn: reading them in again costs little
@@ -80,6 +80,14 @@ impl Maps {
         let fits = map.len() <= FILE_MAX && self.total.get() + map.len() <= TOTAL_MAX;
         self.total.set(self.total.get() + if fits { map.len() } else { 0 });
         files.insert(ino, fits.then_some(map));
+    }
+
+    /// Takes note that a file has more extents than are kept.
+    pub fn put_too_large(&self, ino: InodeNo) {
+        if self.files.borrow().len() >= PLACES_MAX {
+            self.let_go();
+        }
+        self.files.borrow_mut().insert(ino, None);
     }
 
     /// An extent is now this, or gone.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 
 use super::key::{Key, KeyKind, Value};
-use super::maps::{Known, Maps, Places};
+use super::maps::{FILE_MAX, Known, Maps, Places};
 use super::overlay::Overlay;
 use super::view::{Scan, View};
 use crate::base::BaseTree;
@@ -171,8 +171,12 @@ impl Tables {
                     if let Value::Extent(e) = value {
                         map.insert(key.number(), *e);
                     }
-                    Scan::Next
+                    if map.len() > FILE_MAX { Scan::Stop } else { Scan::Next }
                 })?;
+                if map.len() > FILE_MAX {
+                    self.maps.put_too_large(ino);
+                    return Ok(None);
+                }
                 let answer = question(&map);
                 self.maps.put(ino, map);
                 Ok(Some(answer))

@@ -138,47 +138,72 @@ pub fn xattr_names(view: &(impl View + ?Sized), ino: InodeNo) -> Result<Vec<Vec<
     Ok(names)
 }
 
-/// The mapped runs of a file that overlap `from..to`, cut to it, in order. Works for base and private maps.
-pub fn extents(
+/// Mapped runs of a file, with their offsets.
+pub type Extents = Vec<(u64, Extent)>;
+
+/// The mapped runs of a file that overlap `from..to`, cut to it, in order. Works for base and private maps. Only for ranges that cannot have many.
+pub fn extents(view: &(impl View + ?Sized), ino: InodeNo, at: &Inode, from: u64, to: u64) -> Result<Extents> {
+    Ok(some_extents(view, ino, at, (from, to), usize::MAX)?.0)
+}
+
+/// The first `most` of the mapped runs of a file that overlap `from..to`, and where the next one begins, if there are more: a file may have as many
+/// runs as bytes.
+pub fn some_extents(
     view: &(impl View + ?Sized),
     ino: InodeNo,
     at: &Inode,
-    from: u64,
-    to: u64,
-) -> Result<Vec<(u64, Extent)>> {
-    let mut out = Vec::new();
-    if from >= to {
-        return Ok(out);
-    }
-    if at.flags & Inode::PRIVATE_MAP == 0 {
-        for (offset, extent) in view.base().content(ino) {
-            push_cut(&mut out, *offset, *extent, from, to);
+    (from, to): (u64, u64),
+    most: usize,
+) -> Result<(Extents, Option<u64>)> {
+    let (mut some, mut next) = (Vec::new(), None);
+    each_extent(view, ino, at, (from, to), &mut |offset, extent| {
+        if some.len() == most {
+            next = Some(offset);
+            return Scan::Stop;
         }
-        return Ok(out);
-    }
-    if let Some((offset, extent)) = view.extent_floor(ino, from)? {
-        push_cut(&mut out, offset, extent, from, to);
-    }
-    let mut bad = None;
-    if let Some(next) = from.checked_add(1) {
-        view.scan(&Key::extent(ino, next), &Key::extent(ino, to), &mut |key, value| match value {
-            Value::Extent(e) => {
-                push_cut(&mut out, key.number(), *e, from, to);
-                Scan::Next
-            }
-            other => {
-                bad = Some(wrong(key, other));
-                Scan::Stop
-            }
-        })?;
-    }
-    bad.map_or(Ok(out), Err)
+        some.push((offset, extent));
+        Scan::Next
+    })?;
+    Ok((some, next))
 }
 
-fn push_cut(out: &mut Vec<(u64, Extent)>, offset: u64, extent: Extent, from: u64, to: u64) {
-    let start = offset.max(from);
-    let end = offset.saturating_add(extent.len).min(to);
-    if start < end {
-        out.push((start, Extent { len: end - start, source: extent.source.plus(start - offset) }));
+/// Visits the mapped runs of a file that overlap `from..to`, cut to it, in order.
+pub fn each_extent(
+    view: &(impl View + ?Sized),
+    ino: InodeNo,
+    at: &Inode,
+    (from, to): (u64, u64),
+    visit: &mut dyn FnMut(u64, Extent) -> Scan,
+) -> Result<()> {
+    if from >= to {
+        return Ok(());
     }
+    let mut cut = |offset: u64, extent: Extent| {
+        let start = offset.max(from);
+        let end = offset.saturating_add(extent.len).min(to);
+        if start >= end {
+            return Scan::Next;
+        }
+        visit(start, Extent { len: end - start, source: extent.source.plus(start - offset) })
+    };
+    if at.flags & Inode::PRIVATE_MAP == 0 {
+        let mut runs = view.base().content(ino).iter();
+        let _ = runs.any(|(offset, extent)| cut(*offset, *extent) == Scan::Stop);
+        return Ok(());
+    }
+    if let Some((offset, extent)) = view.extent_floor(ino, from)?
+        && cut(offset, extent) == Scan::Stop
+    {
+        return Ok(());
+    }
+    let Some(next) = from.checked_add(1) else { return Ok(()) };
+    let mut bad = None;
+    view.scan(&Key::extent(ino, next), &Key::extent(ino, to), &mut |key, value| match value {
+        Value::Extent(e) => cut(key.number(), *e),
+        other => {
+            bad = Some(wrong(key, other));
+            Scan::Stop
+        }
+    })?;
+    bad.map_or(Ok(()), Err)
 }

@@ -35,6 +35,8 @@ pub struct Options {
     pub overlay_soft: usize,
     /// From here on the operation that reaches it publishes itself.
     pub overlay_hard: usize,
+    /// Most extents of a file that one record takes away, beyond those that a write covers.
+    pub extents_most: usize,
     /// Recovery publishes what it has read from this many bytes of memory on.
     pub recovery_memory: usize,
     /// Metadata is persisted when the journals have grown by this many bytes since.
@@ -59,6 +61,7 @@ impl Default for Options {
             extent_target: limits::EXTENT_FILE_TARGET,
             overlay_soft: 16 << 20,
             overlay_hard: 64 << 20,
+            extents_most: limits::EXTENTS_MOST,
             recovery_memory: 512 << 20,
             persist_bytes: 96 << 20,
             checkpoint_bytes: 512 << 20,

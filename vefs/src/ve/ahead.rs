@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::housekeep::Seen;
 use super::{State, Ve};
 use crate::change::{Body, Change, Purpose};
 use crate::error::Result;
@@ -66,13 +67,10 @@ impl Ve {
         };
         let times = |ino: InodeNo| made.get(&ino).copied().unwrap_or(0);
         for ino in self.quiet_files(|ino| patience(quiet, times(ino))) {
-            let Some((inode, extents)) = self.private_file(ino)? else { continue };
-            if !super::housekeep::is_sealable(&inode, &extents) {
-                continue;
-            }
-            let Some(staged) = self.stage_body(ino, &inode, &extents)? else { continue };
+            let Some(seen) = self.see(ino)?.filter(Seen::is_sealable) else { continue };
+            let Some(staged) = self.stage_body(ino, &seen)? else { continue };
             // What came in meanwhile makes it an object that nobody names.
-            if self.private_file(ino)? != Some((inode, extents)) {
+            if self.see(ino)? != Some(seen) {
                 continue;
             }
             let pin = self.shared.objects.pin(staged.hash());

@@ -3,6 +3,7 @@
 //! Invariant: the record is in the journal (the page cache at least) before it is applied and before anybody is answered;
 //! so whatever was answered survives the daemon's death (promise G31).
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::MutexGuard;
 
@@ -12,6 +13,7 @@ use super::envelope::{Envelope, Memo};
 use super::{State, Ve};
 use crate::change::validate::validate;
 use crate::change::{Body, Change, PayloadRef, Purpose, Settings};
+use crate::clock::Timestamp;
 use crate::codec;
 use crate::content::{ExtentPlace, Location, Place};
 use crate::errno::Errno;
@@ -21,10 +23,10 @@ use crate::ids::{Hash, InodeNo, PayloadId};
 use crate::journal::Written;
 use crate::limits;
 use crate::op::{Op, Reply};
-use crate::plan::{self, Context};
+use crate::plan::{self, Context, Then};
 use crate::state::apply::apply;
 use crate::state::view;
-use crate::types::{Extent, Source};
+use crate::types::{Extent, Inode, Source};
 
 /// Memory that is kept for encoding the next record.
 const ENCODED_MAX: usize = 16 << 10;
@@ -49,12 +51,39 @@ impl Ve {
     /// Carries out an operation. When this returns, it survives the daemon's death; it survives power loss after
     /// [`Ve::sync`] or a tick.
     pub fn execute(&self, op: &Op, request: Request) -> Result<Reply> {
+        let (mut op, mut is_rest) = (Cow::Borrowed(op), false);
+        loop {
+            let (reply, then) = self.step(&op, request, is_rest)?;
+            match then {
+                Then::Nothing => return Ok(reply),
+                Then::Again => {}
+                Then::Rest(rest) => (op, is_rest) = (Cow::Owned(*rest), true),
+                // The file is cut, whatever becomes of this: what it does not need goes before its content changes again.
+                Then::Trim(ino) => match self.trim(ino) {
+                    Ok(inode) => return Ok(Reply::Inode(ino, inode)),
+                    Err(e) => {
+                        tracing::warn!(ve = %self.id, %ino, error = %e, "taking away what a cut file does not need");
+                        return Ok(reply);
+                    }
+                },
+            }
+        }
+    }
+
+    /// Takes away what a file that was cut does not need. Gives the file as it is then.
+    fn trim(&self, ino: InodeNo) -> Result<Inode> {
+        self.execute(&Op::Trim { ino }, Request::default())?;
+        self.inode(ino)
+    }
+
+    /// Carries out an operation, or a first part of it.
+    fn step(&self, op: &Op, request: Request, is_rest: bool) -> Result<(Reply, Then)> {
         let now = self.shared.clock.wall();
         let mut s = self.recording()?;
-        let ctx = Context { now, usage: s.tables.usage, settings: &s.settings, payload: s.next_payload() };
+        let ctx = Context { is_rest, ..s.context(now, self.shared.options.extents_most) };
         let plan = plan::plan(&s.tables, &ctx, op)?;
         if plan.changes.is_empty() {
-            return Ok(plan.reply);
+            return Ok((plan.reply, plan.then));
         }
         if !plan.frees {
             s.check_room(&self.shared)?;
@@ -62,51 +91,65 @@ impl Ve {
         if let Op::Write { ino, .. } | Op::CopyRange { dst: ino, .. } = op {
             s.note_write(*ino, self.shared.clock.boot());
         }
-        let envelope = Envelope {
-            unique: request.unique,
-            memo: (request.unique != 0).then(|| Memo::from(&plan.reply)),
-            place: None,
-        };
+        // What has happened in part has no answer yet: it is carried out once more when it is asked for again.
+        let unique = if matches!(plan.then, Then::Again | Then::Rest(_)) { 0 } else { request.unique };
+        let envelope =
+            Envelope { unique, memo: (unique != 0).then(|| Memo::from(&plan.reply)), place: None };
         s.hooks.since = request.since;
         let recorded = s.record(&self.shared, Purpose::Operation, plan.changes, plan.payload, envelope);
         s.hooks.since = None;
         recorded?;
         self.after(s);
-        Ok(plan.reply)
+        Ok((plan.reply, plan.then))
     }
 
-    /// Erases orphans, all in one record. One that has a name again, or is gone already, is left alone. Errors: as [`Ve::execute`], and then
-    /// none is erased.
+    /// Erases orphans, all in one record, but for those in many pieces. One that has a name again, or is gone already, is left alone. Errors: as
+    /// [`Ve::execute`], and then those that were left are not erased.
     pub fn reap(&self, inos: &[InodeNo]) -> Result<()> {
+        let mut left: BTreeSet<InodeNo> = inos.iter().copied().collect();
+        while !left.is_empty() {
+            left = self.reap_some(&left)?;
+        }
+        Ok(())
+    }
+
+    /// Erases orphans, or parts of them; gives those that something is left of.
+    fn reap_some(&self, inos: &BTreeSet<InodeNo>) -> Result<BTreeSet<InodeNo>> {
         let now = self.shared.clock.wall();
         let mut s = self.recording()?;
         let mut changes = Vec::with_capacity(inos.len() + 1);
         let (mut bytes, mut inodes) = (0i64, 0i64);
-        let distinct: BTreeSet<InodeNo> = inos.iter().copied().collect();
-        s.tables.know_maps(&distinct)?;
-        for ino in distinct {
-            let ctx = Context { now, usage: s.tables.usage, settings: &s.settings, payload: s.next_payload() };
-            match plan::plan(&s.tables, &ctx, &Op::Reap { ino }) {
-                Ok(plan) => changes.extend(plan.changes.into_iter().filter(|change| match change {
-                    Change::Usage(b, i) => {
-                        (bytes, inodes) = (bytes.saturating_add(*b), inodes.saturating_add(*i));
-                        false
+        let mut left = BTreeSet::new();
+        s.tables.know_maps(inos)?;
+        // The record has what is taken from all of them.
+        let most = (self.shared.options.extents_most / inos.len()).max(1);
+        for ino in inos.iter().copied() {
+            match plan::plan(&s.tables, &s.context(now, most), &Op::Reap { ino }) {
+                Ok(plan) => {
+                    if plan.then == Then::Again {
+                        left.insert(ino);
                     }
-                    _ => true,
-                })),
+                    changes.extend(plan.changes.into_iter().filter(|change| match change {
+                        Change::Usage(b, i) => {
+                            (bytes, inodes) = (bytes.saturating_add(*b), inodes.saturating_add(*i));
+                            false
+                        }
+                        _ => true,
+                    }));
+                }
                 Err(Error::Posix(Errno::ENOENT | Errno::EBUSY)) => {}
                 Err(e) => return Err(e),
             }
         }
         if changes.is_empty() {
-            return Ok(());
+            return Ok(left);
         }
         if (bytes, inodes) != (0, 0) {
             changes.push(Change::Usage(bytes, inodes));
         }
         s.record(&self.shared, Purpose::Operation, changes, None, Envelope::default())?;
         self.after(s);
-        Ok(())
+        Ok(left)
     }
 
     /// The state, for a record to be planned on it. No transaction has more than one may have (a replica would refuse it each time it came): who left
@@ -179,6 +222,12 @@ impl State {
             return Err(Error::NoSpace { what: "state that cannot be published" });
         }
         Ok(())
+    }
+
+    /// What a plan looks at besides the state.
+    fn context(&self, now: Timestamp, extents_most: usize) -> Context<'_> {
+        let (usage, payload) = (self.tables.usage, self.next_payload());
+        Context { now, usage, settings: &self.settings, payload, extents_most, is_rest: false }
     }
 
     /// The id that the next record's payload gets.

@@ -165,9 +165,8 @@ impl Ve {
             if record != 0 {
                 return Err(corrupt("it names an object that is not here"));
             }
-            let file = self.private_file(ino)?;
-            let (inode, extents) = file.ok_or_else(|| corrupt("it seals a file that is not here"))?;
-            let staged = self.stage_body(ino, &inode, &extents)?;
+            let seen = self.see(ino)?.ok_or_else(|| corrupt("it seals a file that is not here"))?;
+            let staged = self.stage_body(ino, &seen)?;
             let staged = staged.ok_or_else(|| corrupt("the sealed file is too short"))?;
             if staged.hash() != hash {
                 return Err(corrupt("the sealed file has another hash"));

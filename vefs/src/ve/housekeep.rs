@@ -16,7 +16,7 @@ use crate::error::Result;
 use crate::format::role::RoleKind;
 use crate::ids::InodeNo;
 use crate::object::Staged;
-use crate::state::view;
+use crate::state::view::{self, Extents};
 use crate::types::{Extent, Inode, Source, mode};
 
 /// Files from this size on are worth an object.
@@ -36,8 +36,32 @@ const STEP: usize = 1 << 20;
 /// Most stretches that a file may be sealed in: they are changes of one record.
 const RUNS_MAX: usize = crate::limits::CHANGES_MAX / 2;
 
-/// Mapped runs of a file with their offsets.
-type Extents = Vec<(u64, Extent)>;
+/// Extents of a file that are looked at in one go, and so the most that a file may have to be sealed: the record takes them all away.
+const SEEN_MAX: usize = 128 << 10;
+
+/// A file as somebody saw it.
+#[derive(PartialEq, Eq)]
+pub(super) struct Seen {
+    pub inode: Inode,
+    /// Where it was looked at from.
+    from: u64,
+    extents: Extents,
+    /// Where the next extent begins, if there are more.
+    next: Option<u64>,
+}
+
+impl Seen {
+    fn is_whole(&self) -> bool {
+        self.from == 0 && self.next.is_none()
+    }
+
+    /// Whether a quiet file is to be made an object.
+    pub(super) fn is_sealable(&self) -> bool {
+        let Seen { inode, extents, .. } = self;
+        let executable = inode.mode & 0o111 != 0 && inode.size >= SEAL_EXECUTABLE_MIN;
+        (inode.size >= SEAL_MIN || executable) && self.is_whole() && is_dense(inode, extents)
+    }
+}
 
 impl State {
     /// Remembers that a file was written, for housekeeping once it is quiet.
@@ -45,6 +69,28 @@ impl State {
         if self.written_at.len() < QUIET_MAX || self.written_at.contains_key(&ino) {
             self.written_at.insert(ino, at);
         }
+    }
+
+    /// A regular file with a name and a map of its own.
+    fn see(&self, ino: InodeNo, from: u64) -> Result<Option<Seen>> {
+        let Some(inode) = view::inode(&self.tables, ino)? else { return Ok(None) };
+        if !inode.is_file() || inode.nlink == 0 || inode.flags & Inode::PRIVATE_MAP == 0 || inode.mode & mode::IFMT == 0
+        {
+            return Ok(None);
+        }
+        let (extents, next) = view::some_extents(&self.tables, ino, &inode, (from, u64::MAX), SEEN_MAX)?;
+        Ok(Some(Seen { inode, from, extents, next }))
+    }
+
+    fn is_as_seen(&self, ino: InodeNo, seen: &Seen) -> Result<bool> {
+        let was = &seen.inode;
+        Ok(self.see(ino, seen.from)?.is_some_and(|now| {
+            // The time, too: extents that were replaced and came back, by copy_file_range(2), say nothing of what was read in between.
+            let is = &now.inode;
+            (is.size, is.flags, is.ctime) == (was.size, was.flags, was.ctime)
+                && now.next == seen.next
+                && now.extents == seen.extents
+        }))
     }
 }
 
@@ -88,55 +134,56 @@ impl Ve {
     }
 
     fn tidy(&self, ino: InodeNo) -> Result<bool> {
-        let Some((inode, extents)) = self.private_file(ino)? else { return Ok(false) };
-        if is_sealable(&inode, &extents) {
-            self.seal_file(ino)
-        } else if extents.len() >= PIECES_MIN {
-            self.coalesce(ino)
-        } else {
-            Ok(false)
+        let Some(seen) = self.see(ino)? else { return Ok(false) };
+        if seen.is_sealable() {
+            return self.seal_file(ino);
         }
+        if seen.extents.len() < PIECES_MIN {
+            return Ok(false);
+        }
+        let runs = self.coalesce_some(ino)?;
+        if runs == COALESCE_RUNS {
+            // The others' turn; then this one's once more.
+            self.state.lock().written_at.entry(ino).or_default();
+        }
+        Ok(runs > 0)
     }
 
-    /// A regular file with a name and a map of its own, and its extents.
-    pub(super) fn private_file(&self, ino: InodeNo) -> Result<Option<(Inode, Extents)>> {
-        let s = self.state.lock();
-        let Some(inode) = view::inode(&s.tables, ino)? else { return Ok(None) };
-        if !inode.is_file() || inode.nlink == 0 || inode.flags & Inode::PRIVATE_MAP == 0 || inode.mode & mode::IFMT == 0
-        {
-            return Ok(None);
-        }
-        let extents = view::extents(&s.tables, ino, &inode, 0, u64::MAX)?;
-        Ok(Some((inode, extents)))
+    /// A regular file with a name and a map of its own.
+    pub(super) fn see(&self, ino: InodeNo) -> Result<Option<Seen>> {
+        self.state.lock().see(ino, 0)
     }
 
     /// Makes a file's body an object, so that equal files of all VEs are one. False when too little of it is the file's own, or when the file was
     /// changed meanwhile.
     pub fn seal_file(&self, ino: InodeNo) -> Result<bool> {
-        let Some((inode, extents)) = self.private_file(ino)? else { return Ok(false) };
-        if !is_dense(&inode, &extents) {
+        let Some(seen) = self.see(ino)? else { return Ok(false) };
+        let Seen { inode, extents, .. } = &seen;
+        if !seen.is_whole() || !is_dense(inode, extents) {
             return Ok(false);
         }
-        let Some(staged) = self.stage_body(ino, &inode, &extents)? else { return Ok(false) };
+        let Some(staged) = self.stage_body(ino, &seen)? else { return Ok(false) };
         let hash = staged.hash();
         // From before it has its name until a record names it, no collection may take it (promise G26).
         let _pin = self.shared.objects.pin(hash);
         self.shared.objects.place(vec![staged])?;
-        let changes = sealed_runs(&extents, inode.size)
+        let changes = sealed_runs(extents, inode.size)
             .map(|(offset, len)| Change::Map(ino, offset, Extent { len, source: Source::Object { hash, offset } }))
             .collect();
-        self.replace(ino, &inode, &extents, changes, None)
+        self.replace(ino, &seen, changes)
     }
 
     /// A file's body, for an object: the extent file that holds it, or a copy. `None` when the file got shorter meanwhile.
-    pub(super) fn stage_body(&self, ino: InodeNo, inode: &Inode, extents: &[(u64, Extent)]) -> Result<Option<Staged>> {
-        match self.body_of(ino, inode, extents)? {
+    pub(super) fn stage_body(&self, ino: InodeNo, seen: &Seen) -> Result<Option<Staged>> {
+        let size = seen.inode.size;
+        let body = if seen.is_whole() { self.body_of(ino, &seen.inode, &seen.extents)? } else { None };
+        match body {
             Some(path) => {
-                let staged = self.shared.objects.share(&path, inode.size)?;
-                self.check_body(ino, inode.size)?;
+                let staged = self.shared.objects.share(&path, size)?;
+                self.check_body(ino, size)?;
                 Ok(Some(staged))
             }
-            None => self.copy_body(ino, inode.size),
+            None => self.copy_body(ino, size),
         }
     }
 
@@ -199,66 +246,55 @@ impl Ve {
     /// Rewrites runs of adjacent small pieces as one piece each, [`COALESCE_RUNS`] at most. False when there was nothing to do, or when the file was
     /// changed meanwhile.
     pub fn coalesce(&self, ino: InodeNo) -> Result<bool> {
-        let mut any = false;
-        let mut from = 0;
-        for _ in 0..COALESCE_RUNS {
-            let Some((inode, extents)) = self.private_file(ino)? else { return Ok(any) };
-            let Some((offset, len)) = next_run(&extents, from, inode.size) else { return Ok(any) };
-            let bytes = self.read(ino, offset, len as usize)?;
-            let source = |s: &State| Source::Payload(s.next_payload());
-            if bytes.len() as u64 != len || !self.replace_with(ino, &inode, &extents, offset, bytes, source)? {
-                return Ok(any);
-            }
-            any = true;
-            from = offset + len;
-        }
-        Ok(any)
+        Ok(self.coalesce_some(ino)? > 0)
     }
 
-    fn replace_with(
-        &self,
-        ino: InodeNo,
-        inode: &Inode,
-        extents: &[(u64, Extent)],
-        offset: u64,
-        bytes: Vec<u8>,
-        source: impl Fn(&State) -> Source,
-    ) -> Result<bool> {
+    /// Gives how many runs it rewrote.
+    fn coalesce_some(&self, ino: InodeNo) -> Result<usize> {
+        let (mut runs, mut from) = (0, 0);
+        while runs < COALESCE_RUNS {
+            let Some(seen) = self.state.lock().see(ino, from)? else { break };
+            let most = self.shared.options.extents_most;
+            let Some((offset, len)) = next_run(&seen.extents, seen.inode.size, most) else {
+                match seen.next {
+                    Some(next) => from = next,
+                    None => break,
+                }
+                continue;
+            };
+            let bytes = self.read(ino, offset, len as usize)?;
+            if bytes.len() as u64 != len || !self.replace_by(ino, &seen, offset, bytes)? {
+                break;
+            }
+            runs += 1;
+            from = offset + len;
+        }
+        Ok(runs)
+    }
+
+    fn replace_by(&self, ino: InodeNo, seen: &Seen, offset: u64, bytes: Vec<u8>) -> Result<bool> {
         let mut s = self.recording()?;
-        if !unchanged(&s, ino, inode, extents)? {
+        if !s.is_as_seen(ino, seen)? {
             return Ok(false);
         }
         let len = bytes.len() as u64;
-        let change = Change::Map(ino, offset, Extent { len, source: source(&s) });
+        let change = Change::Map(ino, offset, Extent { len, source: Source::Payload(s.next_payload()) });
         let payload = Some(Bytes::from(bytes));
         s.record(&self.shared, Purpose::Housekeeping, vec![change], payload, Envelope::default())?;
         Ok(true)
     }
 
-    fn replace(
-        &self,
-        ino: InodeNo,
-        inode: &Inode,
-        extents: &[(u64, Extent)],
-        changes: Vec<Change>,
-        payload: Option<Bytes>,
-    ) -> Result<bool> {
+    fn replace(&self, ino: InodeNo, seen: &Seen, changes: Vec<Change>) -> Result<bool> {
         self.make_hashes();
         let mut s = self.state.lock();
-        if !unchanged(&s, ino, inode, extents)? {
+        if !s.is_as_seen(ino, seen)? {
             return Ok(false);
         }
         // A replica makes the object from the file as it was before the transaction.
         s.seal(&self.shared)?;
-        s.record(&self.shared, Purpose::Housekeeping, changes, payload, Envelope::default())?;
+        s.record(&self.shared, Purpose::Housekeeping, changes, None, Envelope::default())?;
         Ok(true)
     }
-}
-
-/// Whether a quiet file with these extents is to be made an object.
-pub(super) fn is_sealable(inode: &Inode, extents: &[(u64, Extent)]) -> bool {
-    let executable = inode.mode & 0o111 != 0 && inode.size >= SEAL_EXECUTABLE_MIN;
-    (inode.size >= SEAL_MIN || executable) && is_dense(inode, extents)
 }
 
 /// Whether at least half of a file is bytes that were written since it became an object, or since it came from a template. So no more than twice
@@ -268,18 +304,6 @@ fn is_dense(inode: &Inode, extents: &[(u64, Extent)]) -> bool {
     let own = own.map(|(o, e)| e.len.min(inode.size - o)).fold(0u64, u64::saturating_add);
     let fits = || inode.size <= crate::object::OBJECT_LEN_MAX && sealed_runs(extents, inode.size).count() <= RUNS_MAX;
     own > 0 && own >= inode.size / 2 && fits()
-}
-
-fn unchanged(s: &State, ino: InodeNo, inode: &Inode, extents: &[(u64, Extent)]) -> Result<bool> {
-    match view::inode(&s.tables, ino)? {
-        // The time, too: extents that were replaced and came back, by copy_file_range(2), say nothing of what was read in between.
-        Some(now)
-            if now.size == inode.size && now.flags == inode.flags && now.ctime == inode.ctime && now.nlink > 0 =>
-        {
-            Ok(view::extents(&s.tables, ino, &now, 0, u64::MAX)? == extents)
-        }
-        _ => Ok(false),
-    }
 }
 
 /// The ranges of payload bytes within the file's size, adjacent ones joined.
@@ -298,13 +322,15 @@ fn sealed_runs(extents: &[(u64, Extent)], size: u64) -> impl Iterator<Item = (u6
     runs.into_iter()
 }
 
-/// The next run of at least two adjacent payload pieces from `from` on, at most [`COALESCE_MAX`] bytes, within the size.
-fn next_run(extents: &[(u64, Extent)], from: u64, size: u64) -> Option<(u64, u64)> {
+/// The first run of two to `most` adjacent payload pieces, at most [`COALESCE_MAX`] bytes, within the size.
+fn next_run(extents: &[(u64, Extent)], size: u64, most: usize) -> Option<(u64, u64)> {
     let mut run: Option<(u64, u64, usize)> = None;
-    for (offset, e) in extents.iter().filter(|(o, e)| *o >= from && o + e.len <= size) {
+    for (offset, e) in extents.iter().filter(|(o, e)| o + e.len <= size) {
         let small = matches!(e.source, Source::Payload(_)) && e.len <= COALESCE_MAX / 4;
         match &mut run {
-            Some((start, len, n)) if small && *start + *len == *offset && *len + e.len <= COALESCE_MAX => {
+            Some((start, len, n))
+                if small && *n < most && *start + *len == *offset && *len + e.len <= COALESCE_MAX =>
+            {
                 *len += e.len;
                 *n += 1;
             }
@@ -336,9 +362,11 @@ mod tests {
             piece(210, 10),
             (220, Extent { len: 5, source: Source::Unwritten }),
         ];
-        assert_eq!(next_run(&e, 0, 1000), Some((0, 150)));
-        assert_eq!(next_run(&e, 150, 1000), Some((200, 20)));
-        assert_eq!(next_run(&e, 220, 1000), None);
+        assert_eq!(next_run(&e, 1000, 9), Some((0, 150)));
+        assert_eq!(next_run(&e[2..], 1000, 9), Some((200, 20)));
+        assert_eq!(next_run(&e[4..], 1000, 9), None);
+        let five: Vec<_> = (0..5).map(|n| piece(n * 10, 10)).collect();
+        assert_eq!(next_run(&five, 1000, 4), Some((0, 40)));
         assert_eq!(sealed_runs(&e, 1000).collect::<Vec<_>>(), [(0, 150), (200, 20)]);
         assert_eq!(sealed_runs(&e, 205).collect::<Vec<_>>(), [(0, 150), (200, 5)]);
     }
@@ -369,15 +397,15 @@ mod tests {
             ve.execute(&op, Request::default()).unwrap();
         };
         copy(ino, twin);
-        let (inode, extents) = ve.private_file(ino).unwrap().unwrap();
+        let seen = ve.see(ino).unwrap().unwrap();
         clock.advance(Duration::from_millis(10));
         write(&ve, ino, 0, vec![2; 100_000]).unwrap();
         copy(twin, ino);
-        assert_eq!(ve.private_file(ino).unwrap().unwrap().1, extents);
-        let len = inode.size;
+        assert!(ve.see(ino).unwrap().unwrap().extents == seen.extents);
+        let len = seen.inode.size;
         let wrong = Source::Object { hash: Hash::of(&[2; 100_000]), offset: 0 };
         let changes = vec![Change::Map(ino, 0, Extent { len, source: wrong })];
-        assert!(!ve.replace(ino, &inode, &extents, changes, None).unwrap());
+        assert!(!ve.replace(ino, &seen, changes).unwrap());
         assert_eq!(ve.read(ino, 0, 3).unwrap(), [1; 3]);
     }
 }

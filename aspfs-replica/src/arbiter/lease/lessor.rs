@@ -6,6 +6,7 @@ use bincode::{Decode, Encode};
 use vefs::ids::Epoch;
 
 use super::Terms;
+use crate::member::Stamp;
 use crate::node::NodeId;
 
 /// What a lessor has on disk.
@@ -56,13 +57,15 @@ pub enum Join {
 pub struct Lessor {
     promised: Promised,
     until: Duration,
+    /// The last that a primary said about lagging, in this life of this machine: what is under way from another one has ended with it.
+    heard: Option<(Epoch, NodeId, Stamp)>,
 }
 
 impl Lessor {
     /// With what is on disk. A lease that may run is taken as given now, as nobody knows when it was.
     pub fn new(promised: Promised, now: Duration) -> Lessor {
         let ttl = promised.lease.map_or(Duration::ZERO, |(.., ms)| Duration::from_millis(ms));
-        Lessor { promised, until: now + ttl.min(Terms::TTL_MAX) }
+        Lessor { promised, until: now + ttl.min(Terms::TTL_MAX), heard: None }
     }
 
     /// What is on disk.
@@ -133,18 +136,23 @@ impl Lessor {
         Join::Joined
     }
 
-    /// The primary says that it may lag, or does not any more: durable before this returns (promise G16).
+    /// The primary says that it may lag, or does not any more: durable before this returns (promise G16). What comes late, behind what it said
+    /// afterwards, fails: nobody waits for the answer any more.
     pub fn lagging(
         &mut self,
         store: &mut dyn Promises,
-        epoch: Epoch,
-        node: NodeId,
-        lagging: bool,
+        (epoch, node): (Epoch, NodeId),
+        (lagging, stamp): (bool, Stamp),
         highest: Epoch,
     ) -> Grant {
         if let Some(above) = self.above(epoch, node, highest) {
             return Grant::Refused(above);
         }
+        if self.heard.is_some_and(|(e, n, heard)| (e, n) == (epoch, node) && stamp.is_behind(&heard)) {
+            return Grant::Failed;
+        }
+        // Also where it cannot be saved: it was said, and what was said before does not count.
+        self.heard = Some((epoch, node, stamp));
         let next = Promised { lagging: lagging.then_some(node), ..self.promised };
         if next != self.promised && store.save(&next).is_err() {
             return Grant::Failed;
@@ -153,9 +161,10 @@ impl Lessor {
         Grant::Granted
     }
 
-    /// The node that had the lease has stopped writing, durably, or a person said that it is off: its lease is over.
-    pub fn over(&mut self, store: &mut dyn Promises, node: NodeId) -> Result<(), String> {
-        if self.promised.lease.is_none_or(|(_, n, _)| n != node) {
+    /// The node that had the lease has stopped writing in this epoch and in those below, durably, or a person said that it is off: its lease is over.
+    /// One that it was given since, in a higher epoch, is not.
+    pub fn over(&mut self, store: &mut dyn Promises, node: NodeId, epoch: Epoch) -> Result<(), String> {
+        if self.promised.lease.is_none_or(|(e, n, _)| n != node || e > epoch) {
             return Ok(());
         }
         let next = Promised { lease: None, ..self.promised };

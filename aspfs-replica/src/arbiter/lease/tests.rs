@@ -138,9 +138,11 @@ fn a_lessor_keeps_its_word() {
     assert_eq!(l.lease(&mut disk, (Epoch(9), B, TTL), Epoch(9), s(1)), Grant::Refused(Epoch(10)));
     assert_eq!(l.lease(&mut disk, (Epoch(9), A, TTL), Epoch(9), s(1)), Grant::Granted);
     assert_eq!(l.join(&mut disk, Epoch(12), B, Epoch(9), s(2)), Join::NotYet(s(9)));
-    l.over(&mut disk, P).unwrap();
+    l.over(&mut disk, P, Epoch(9)).unwrap();
     assert_eq!(l.join(&mut disk, Epoch(12), B, Epoch(9), s(2)), Join::NotYet(s(9)), "about another node");
-    l.over(&mut disk, A).unwrap();
+    l.over(&mut disk, A, Epoch(8)).unwrap();
+    assert_eq!(l.join(&mut disk, Epoch(12), B, Epoch(9), s(2)), Join::NotYet(s(9)), "about an earlier epoch");
+    l.over(&mut disk, A, Epoch(9)).unwrap();
     assert_eq!(l.join(&mut disk, Epoch(12), B, Epoch(9), s(2)), Join::Joined);
 }
 
@@ -217,4 +219,21 @@ fn an_announced_set_promises_at_once() {
     assert!(!l.is_settled());
     l.set_required(set(&[B, C]), TxnNo(11));
     assert!(l.is_settled());
+}
+
+/// A primary says that it lags no more, gets no answer in time, and soon says that it may lag: when the first saying came last, replicas believed
+/// that they had everything, and one of them was promoted by itself without what the window says (checks G16).
+#[test]
+fn what_comes_late_about_lagging_does_not_count() {
+    let (mut disk, e) = (Disk::default(), Epoch(6));
+    let mut l = Lessor::new(disk.saved, s(0));
+    let stamp = |process, number| crate::member::Stamp { process, number };
+    let mut say = |l: &mut Lessor, epoch, lagging, stamp| l.lagging(&mut disk, (epoch, P), (lagging, stamp), e);
+    assert_eq!(say(&mut l, e, true, stamp(1, 7)), Grant::Granted);
+    assert_eq!(say(&mut l, e, false, stamp(1, 6)), Grant::Failed);
+    assert_eq!(l.promised().lagging, Some(P));
+    assert_eq!(say(&mut l, e, true, stamp(1, 7)), Grant::Granted, "asked again");
+    assert_eq!(say(&mut l, e, false, stamp(1, 8)), Grant::Granted);
+    assert_eq!(say(&mut l, e, true, stamp(2, 1)), Grant::Granted, "its daemon started anew");
+    assert_eq!(say(&mut l, Epoch(7), false, stamp(2, 0)), Grant::Granted, "in another epoch nothing was said yet");
 }

@@ -69,12 +69,12 @@ impl Inner {
                 let grant = lessor.lock().lease(&mut self.lessors.disk(lineage), wanted, highest, self.lessors.now());
                 self.granted(found.as_ref(), epoch, grant)
             }
-            (Question::Lagging(epoch, lagging), None) => {
-                let highest = found.as_ref().map_or(Epoch(0), |f| f.epoch());
-                let grant = lessor.lock().lagging(&mut self.lessors.disk(lineage), epoch, from, lagging, highest);
+            (Question::Lagging(epoch, lagging, stamp), None) => {
+                let (highest, mut disk) = (found.as_ref().map_or(Epoch(0), |f| f.epoch()), self.lessors.disk(lineage));
+                let grant = lessor.lock().lagging(&mut disk, (epoch, from), (lagging, stamp), highest);
                 self.granted(found.as_ref(), epoch, grant)
             }
-            (Question::Over, _) => match lessor.lock().over(&mut self.lessors.disk(lineage), from) {
+            (Question::Over(epoch), _) => match lessor.lock().over(&mut self.lessors.disk(lineage), from, epoch) {
                 Ok(()) => Reply::Done,
                 Err(_) => Reply::No(No::Failed),
             },

@@ -12,6 +12,7 @@ use tokio::task::block_in_place;
 use vefs::Ve;
 use vefs::format::note::Kind;
 use vefs::ids::{Epoch, Position, VeId};
+use vefs::limits::COUNTER_MAX;
 
 use super::super::Inner;
 use super::super::operate::{ASKED, OperateError, Promoted, cannot};
@@ -211,7 +212,9 @@ impl Claim {
     fn over(&self, old: NodeId) -> bool {
         let lineage = self.ve.identity().lineage;
         let lessor = self.inner.lessors.of(lineage, true);
-        lessor.is_ok_and(|l| l.lock().over(&mut self.inner.lessors.disk(lineage), old).is_ok())
+        // Whatever it wrote in: it is off.
+        let epoch = Epoch(COUNTER_MAX);
+        lessor.is_ok_and(|l| l.lock().over(&mut self.inner.lessors.disk(lineage), old, epoch).is_ok())
     }
 
     fn refused(&self, why: Refused) -> OperateError {

@@ -45,11 +45,15 @@ impl Inner {
         Err(cannot(format!("VE {}: {text}; nothing was handed over", led.ve.id())))
     }
 
-    /// This node has stepped down: promises to it are over. Those that do not hear of it keep theirs to its end.
-    pub(in crate::runtime) async fn end_promises(self: &Arc<Self>, led: &Led) -> Result<(), OperateError> {
+    /// This node has stepped down from this epoch: promises to it are over. Those that do not hear of it keep theirs to its end.
+    pub(in crate::runtime) async fn end_promises(
+        self: &Arc<Self>,
+        led: &Led,
+        epoch: Epoch,
+    ) -> Result<(), OperateError> {
         if self.terms.is_some() {
             let lessors = lessors_of(&led.ve.policy()?);
-            self.ask_lessors(led, lessors, Question::Over).await;
+            self.ask_lessors(led, lessors, Question::Over(epoch)).await;
         }
         Ok(())
     }

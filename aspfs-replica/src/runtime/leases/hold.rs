@@ -194,7 +194,8 @@ impl Holding {
             }
             Action::Tell(Whom::Replica(node), number) => {
                 if self.telling.insert(node) {
-                    self.ask(node, Asked::Tell(number), Question::Lagging(self.epoch, number.is_some()));
+                    let stamp = self.inner.upgrade().map(|inner| inner.lessors.stamp()).unwrap_or_default();
+                    self.ask(node, Asked::Tell(number), Question::Lagging(self.epoch, number.is_some(), stamp));
                 }
             }
             // There is no arbiter.

@@ -20,11 +20,13 @@ mod hold;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use vefs::change::{Need, Policy};
 use vefs::clock::Clock;
+use vefs::entropy::{Entropy, SystemEntropy};
 use vefs::format::note::Kind;
 use vefs::ids::{Epoch, Lineage, TxnNo};
 use vefs::limits::COUNTER_MAX;
@@ -34,6 +36,7 @@ pub(super) use fail_over::fail_over;
 pub(super) use hold::hold;
 
 use crate::arbiter::lease::{Lessor, Promised, Promises};
+use crate::member::Stamp;
 use crate::node::NodeId;
 
 /// With so many notes nothing is promised about further histories of which no VE is here: a peer that asks about ever more of them fills nothing.
@@ -71,11 +74,19 @@ pub(super) struct Lessors {
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
     known: Mutex<BTreeMap<Lineage, Arc<Mutex<Lessor>>>>,
+    /// What this node says of itself is numbered.
+    process: u64,
+    said: AtomicU64,
 }
 
 impl Lessors {
     pub fn new(store: Arc<Store>, clock: Arc<dyn Clock>) -> Lessors {
-        Lessors { store, clock, known: Mutex::default() }
+        Lessors { store, clock, known: Mutex::default(), process: SystemEntropy.next_u64(), said: AtomicU64::new(0) }
+    }
+
+    /// For the next thing that this node says.
+    pub fn stamp(&self) -> Stamp {
+        Stamp { process: self.process, number: self.said.fetch_add(1, Ordering::SeqCst) }
     }
 
     /// Of one history. What is on disk is read when it is asked for first; a promise that may run is taken as given then. `here`: a VE of it is;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aspfs_replica::arbiter::lease::{Action as LeaseAction, Lessee, Whom};
 use aspfs_replica::arbiter::{self, Request};
-use aspfs_replica::member::{No, Question, Reply};
+use aspfs_replica::member::{No, Question, Reply, Stamp};
 use aspfs_replica::promote::{Boot, BootAction, Handed, Switchover, SwitchoverAction, SwitchoverEvent, Who};
 use aspfs_replica::ship::{Event, Sender};
 use aspfs_replica::window::{Event as WindowEvent, State, Verdict, Window};
@@ -421,7 +421,8 @@ impl Seat {
                     ctx.ask_arbiter(Purpose::LeaseArbiter(number), &request);
                 }
                 LeaseAction::Tell(Whom::Replica(n), number) => {
-                    ctx.ask(n, Purpose::Tell(number), Question::Lagging(epoch, number.is_some()));
+                    let stamp = Stamp { process: ctx.run, number: *ctx.numbers };
+                    ctx.ask(n, Purpose::Tell(number), Question::Lagging(epoch, number.is_some(), stamp));
                 }
                 LeaseAction::Tell(Whom::Arbiter, number) => {
                     let request = Request::Lagging { ve, node, epoch, lagging: number.is_some() };

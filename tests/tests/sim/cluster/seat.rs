@@ -253,10 +253,10 @@ impl Seat {
         noted
     }
 
-    /// A person says that a node is off.
-    pub fn over(&mut self, node: NodeId) -> bool {
+    /// A node writes no more, up to this epoch.
+    pub fn over(&mut self, node: NodeId, epoch: Epoch) -> bool {
         let mut disk = Disk(&mut self.promised, self.store.full);
-        self.lessor.over(&mut disk, node).is_ok()
+        self.lessor.over(&mut disk, node, epoch).is_ok()
     }
 
     /// A question or a request for a state arrived.
@@ -315,13 +315,13 @@ impl Seat {
                 let grant = self.lessor.lease(&mut disk, (epoch, node, ttl), highest, ctx.clock);
                 self.granted(ctx, epoch, grant)
             }
-            Question::Lagging(epoch, lagging) => {
+            Question::Lagging(epoch, lagging, stamp) => {
                 let mut disk = Disk(&mut self.promised, self.store.full);
-                let grant = self.lessor.lagging(&mut disk, epoch, node, lagging, highest);
+                let grant = self.lessor.lagging(&mut disk, (epoch, node), (lagging, stamp), highest);
                 self.granted(ctx, epoch, grant)
             }
-            Question::Over => {
-                if self.over(from) {
+            Question::Over(epoch) => {
+                if self.over(node, epoch) {
                     Reply::Done
                 } else {
                     Reply::No(No::Failed)
