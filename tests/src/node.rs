@@ -127,6 +127,11 @@ impl Node {
         Node::with(&[])
     }
 
+    /// What its daemon is given besides, from the next start on.
+    pub fn flags(&mut self) -> &mut Vec<String> {
+        &mut self.flags
+    }
+
     /// A node whose daemon is given these flags besides.
     pub fn with(flags: &[&str]) -> Node {
         let mut node = Node::stopped();

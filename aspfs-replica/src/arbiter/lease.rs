@@ -6,7 +6,8 @@
 //! virtual machine) is not covered.
 //!
 //! Invariants: [`Lessee::may_write`] is asked when an operation completes, so that a process that was stopped for long completes nothing (promise G19);
-//! a [`Lessor`] has a promise and a vote durable before it speaks, and after a restart takes every promise as given just now;
+//! a [`Lessor`] has a promise and a vote durable before it speaks, and after a restart takes every promise as given just now
+//! (where it finds none, since its disk may be a new one, it joins nobody for as long as one could have run);
 //! it joins one candidate in an epoch.
 //!
 //! How many: of n required replicas a candidate needs a majority, so a primary needs `n - n/2` of them, itself counted where it is one (it does

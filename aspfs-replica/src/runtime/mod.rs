@@ -23,6 +23,7 @@ mod stake;
 mod status;
 mod tail;
 mod talk;
+mod unled;
 mod writers;
 
 #[cfg(test)]
@@ -154,7 +155,7 @@ impl Runtime {
         };
         let lease = terms.or(arbiter.map(|a| Terms::new(a.lease))).filter(|_| writers.fail_over);
         let inner = Arc::new(Inner {
-            lessors: leases::Lessors::new(store.clone(), clock.clone()),
+            lessors: leases::Lessors::new(store.clone(), clock.clone(), terms),
             policies: Mutex::default(),
             requiring: Arc::new(tokio::sync::Semaphore::new(leases::REQUIRED_AT_ONCE)),
             claims: Mutex::default(),

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::block_in_place;
 use vefs::Ve;
-use vefs::change::{Need, Policy, ReplicaOf};
+use vefs::change::{Policy, ReplicaOf};
 use vefs::format::role::RoleKind;
 use vefs::ids::{Epoch, Position, VeId};
 
@@ -198,7 +198,7 @@ impl Inner {
         self.given(ve, &Others { positions: vec![], highest }, insists).await
     }
 
-    fn me(&self) -> NodeId {
+    pub(super) fn me(&self) -> NodeId {
         self.cluster.node()
     }
 
@@ -236,8 +236,8 @@ impl Inner {
     ) -> Result<Position, OperateError> {
         let begun = self.try_to_write(ve, epoch, former);
         if begun.is_err() && !ve.is_writer() {
-            // It follows on.
-            self.refresh(ve)?;
+            // It follows on, with the state that it has now.
+            self.refresh(&self.store.ve(ve.id())?)?;
         }
         begun
     }
@@ -266,48 +266,12 @@ impl Inner {
             true => cannot(format!("VE {}: another node asked for it meanwhile, in a higher epoch", ve.id())),
             false => e.into(),
         })?;
-        ve.unfence();
-        let mut policy = ve.policy()?;
-        self.put_writer(&mut policy, former);
-        ve.set_policy(policy)?;
-        ve.commit()?;
-        self.refresh(ve)?;
+        if let Err(e) = self.lead_anew(ve, former) {
+            ve.fence("it was promoted here, and could not be led");
+            return Err(e.into());
+        }
         tracing::warn!(ve = %ve.id(), epoch = role.epoch.0, txn = %fork.txn, "promoted: this node writes the VE");
         Ok(fork)
-    }
-
-    /// Has the policy name this node as the writer; false where it does. A node that was promoted may have died before it had said so; and replicas may
-    /// be returning from a time in which they named writers.
-    pub(super) fn correct_writer(&self, policy: &mut Policy) -> bool {
-        let me = self.me().0;
-        let mine = policy.replicas.iter().any(|r| r.node == me);
-        let returning = self.terms.is_none() && policy.replicas.iter().any(|r| r.need == Need::Returning);
-        if policy.writer == me && !mine && !returning {
-            return false;
-        }
-        let former = (policy.writer != [0; 16] && policy.writer != me).then_some(NodeId(policy.writer));
-        self.put_writer(policy, former);
-        true
-    }
-
-    /// This node is the writer, and no replica any more; the former primary becomes one, and is needed as this node was.
-    pub(super) fn put_writer(&self, policy: &mut Policy, former: Option<NodeId>) {
-        let me = self.me();
-        let need = match policy.replicas.iter().find(|r| r.node == me.0).map(|r| r.need) {
-            None | Some(Need::Optional) => Need::Optional,
-            // Where replicas name writers, it would have to promise at once, and is away.
-            Some(_) if self.terms.is_some() => Need::Returning,
-            Some(_) => Need::Required,
-        };
-        policy.replicas.retain(|r| r.node != me.0);
-        if let Some(former) = former.filter(|f| !policy.replicas.iter().any(|r| r.node == f.0)) {
-            policy.replicas.push(ReplicaOf { node: former.0, need, bandwidth: 0 });
-        }
-        if self.terms.is_none() {
-            let returning = policy.replicas.iter_mut().filter(|r| r.need == Need::Returning);
-            returning.for_each(|r| r.need = Need::Required);
-        }
-        policy.writer = me.0;
     }
 
     /// The former primary has stepped down in favour of this node. It asks again until it hears the answer: a second time changes nothing.

@@ -1,19 +1,23 @@
 //! A node whose replicas are not there.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use tokio::task::block_in_place;
 use vefs::Ve;
 use vefs::change::{Need, Policy, ReplicaOf};
 use vefs::codec;
 use vefs::format::role::RoleKind;
 use vefs::ids::{Epoch, Position};
+use vefs::ve::Verdict;
 
 use super::{ArbiterSettings, NamedBy, Writers, bed};
 use crate::arbiter::Record;
 use crate::arbiter::etcd::encode64;
 use crate::catchup::Source;
 use crate::local::LocalSource;
+use crate::member::{No, Question, Reply};
 use crate::net::canned;
 use crate::node::NodeId;
 use crate::window::State;
@@ -91,4 +95,67 @@ fn what_comes_while_a_ve_is_handed_over_is_not_lost() {
     assert!(refused.contains("nothing was handed over"), "{refused}");
     assert!(ve.is_writer() && ve.fenced().is_none() && node.runtime.figures(ve.id()).unwrap().led.is_some());
     assert_eq!(ve.policy().unwrap().replicas[0].need, Need::Optional);
+}
+
+/// A node whose VE had been given away, and whose mount lived, was promoted again: until it led the VE, programs wrote without anybody's promise, and what
+/// they wrote counted as exposed nowhere (checks G14, G19).
+#[test]
+fn nobody_writes_before_the_ve_is_led() {
+    let by = NamedBy::Replicas(Duration::from_secs(3));
+    let node = bed::running(&Writers { by, ..Writers::default() });
+    let ve = bed::writer(&node.store, 7);
+    has(&ve, &[(NodeId([2; 16]), Need::Required)]);
+    node.runtime.refresh(&ve).unwrap();
+    let inner = node.runtime.inner().clone();
+    for _ in 0..20 {
+        ve.fence("given away");
+        ve.step_down(RoleKind::Replica, ve.epoch()).unwrap();
+        node.runtime.refresh(&ve).unwrap();
+        let (epoch, done) = (ve.epoch().promoted(), AtomicBool::new(false));
+        let went = std::thread::scope(|scope| {
+            let looks = scope.spawn(|| {
+                let mut went = false;
+                while !done.load(Ordering::SeqCst) {
+                    went |= ve.is_writer() && ve.admit(1) == Verdict::Go;
+                }
+                went
+            });
+            let (inner, ve) = (inner.clone(), ve.clone());
+            let begun =
+                async { tokio::spawn(async move { block_in_place(|| inner.begin_writing(&ve, epoch, None)) }).await };
+            node.runtime.block_on(begun).unwrap().unwrap();
+            done.store(true, Ordering::SeqCst);
+            looks.join().unwrap()
+        });
+        assert!(!went);
+        assert_eq!((ve.fenced(), ve.admit(1)), (None, Verdict::Wait), "nobody has promised anything");
+    }
+}
+
+/// A VE without replicas is led by nobody: whoever is promoted lets its programs go on.
+#[test]
+fn a_ve_without_replicas_goes_on_after_a_promotion() {
+    let node = bed::running(&Writers::default());
+    let ve = bed::writer(&node.store, 7);
+    ve.step_down(RoleKind::Replica, ve.epoch()).unwrap();
+    let (inner, it, epoch) = (node.runtime.inner().clone(), ve.clone(), ve.epoch().promoted());
+    let begun = async { tokio::spawn(async move { block_in_place(|| inner.begin_writing(&it, epoch, None)) }).await };
+    node.runtime.block_on(begun).unwrap().unwrap();
+    assert_eq!((ve.is_writer(), ve.is_followed(), ve.admit(1)), (true, false, Verdict::Go));
+}
+
+/// A node that lost its disk had forgotten its promises, and joined the next candidate while the primary wrote by one of them (checks G18, G19).
+#[test]
+fn a_node_that_knows_of_no_promise_waits_for_those_that_it_may_have_given() {
+    let by = NamedBy::Replicas(Duration::from_secs(60));
+    let node = bed::running(&Writers { by, ..Writers::default() });
+    let (lineage, ve) = (vefs::ids::Lineage([5; 16]), vefs::ids::VeId(5));
+    let ask = |from: u8, question| node.runtime.inner().answer_about_right((NodeId([from; 16]), ve, lineage), question);
+    let refused = ask(3, Question::Join(Epoch(1 << 32)));
+    assert!(matches!(refused, Reply::No(No::NotYet(ms)) if ms > 50_000), "{refused:?}");
+    assert_eq!(
+        ask(2, Question::Lease(Epoch(1), 60_000)),
+        Reply::Done,
+        "the primary's promise is none the later for it"
+    );
 }

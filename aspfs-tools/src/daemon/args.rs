@@ -20,7 +20,8 @@ use super::config::{Config, ConfigError, Settings};
     after_help = "Examples:
   aspfsd --store /var/lib/aspfs
   aspfsd --config /etc/aspfs/aspfsd.toml --log debug
-  aspfsd --store /var/lib/aspfs config > /etc/aspfs/aspfsd.toml"
+  aspfsd --store /var/lib/aspfs config > /etc/aspfs/aspfsd.toml
+  aspfsd --store /var/lib/aspfs --rebuild-metadata"
 )]
 pub struct Cli {
     /// A configuration file (TOML); what the command line says wins
@@ -28,6 +29,10 @@ pub struct Cli {
     pub config: Option<PathBuf>,
     #[command(flatten)]
     settings: Settings,
+    /// Throw the metadata away, make them anew from the last checkpoint and the journals, and start: for metadata that are damaged or lost. Nothing that
+    /// was answered is lost by it, and the former ones stay in STORE/meta.replaced until the next time
+    #[arg(long)]
+    rebuild_metadata: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -60,7 +65,11 @@ impl Cli {
             Some(Command::Config { reference: false }) => {
                 Ok(Asked::Print(settings.over(Settings::defaults()).to_toml()))
             }
-            None => Config::new(settings).map(|config| Asked::Run(Box::new(config))),
+            None => {
+                let mut config = Config::new(settings)?;
+                config.options.rebuild = self.rebuild_metadata;
+                Ok(Asked::Run(Box::new(config)))
+            }
         }
     }
 }

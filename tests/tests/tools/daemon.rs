@@ -233,3 +233,31 @@ fn a_client_can_stop_the_daemon() {
     assert_eq!(node.ended(), 0);
     assert!(!Node::runs(node.holder()));
 }
+
+/// The metadata are damaged: the daemon does not start on them, one that is told to makes them anew, and all that was answered is there (checks G32).
+#[test]
+fn damaged_metadata_are_made_anew_by_who_is_told_to() {
+    let mut node = Node::start();
+    let ve = || vec!["ve", "create", "0000002A", "--quota", "1G"];
+    node.aspfs(&ve()).ok();
+    node.aspfs(&["gc"]).ok();
+    node.aspfs(&["ve", "set", "0000002A", "--quota", "3G"]).ok();
+    node.aspfs(&["ve", "create", "0000002B", "--quota", "2G"]).ok();
+    assert_eq!(node.term(), 0);
+    let meta = node.path("store/meta");
+    std::fs::write(meta.join("CURRENT"), "MANIFEST-999999\n").unwrap();
+    tries(&node, &[]).fails(1, &["MANIFEST-999999"]);
+    let shown = |node: &Node, ve| {
+        let row: serde_json::Value = serde_json::from_str(&node.aspfs(&["--json", "ve", "show", ve]).ok()).unwrap();
+        row["bytes_limit"].as_u64().unwrap() >> 30
+    };
+    let flags = std::mem::replace(node.flags(), vec!["--rebuild-metadata".into()]);
+    node.up();
+    assert_eq!((shown(&node, "0000002A"), shown(&node, "0000002B")), (3, 2));
+    assert_eq!(node.term(), 0);
+    let replaced = std::fs::read_to_string(node.path("store/meta.replaced/CURRENT")).unwrap();
+    assert_eq!(replaced, "MANIFEST-999999\n");
+    *node.flags() = flags;
+    node.up();
+    assert_eq!((shown(&node, "0000002A"), shown(&node, "0000002B")), (3, 2));
+}

@@ -76,10 +76,8 @@ pub struct Plan {
 /// Plans an operation against a view.
 pub fn plan<V: View + ?Sized>(view: &V, ctx: &Context<'_>, op: &Op) -> Result<Plan> {
     let mut d = Draft::new(view, ctx);
-    let frees = matches!(
-        op,
-        Op::Unlink { .. } | Op::Rmdir { .. } | Op::Reap { .. } | Op::Trim { .. } | Op::Removexattr { .. }
-    );
+    let frees =
+        matches!(op, Op::Unlink { .. } | Op::Rmdir { .. } | Op::Reap { .. } | Op::Trim { .. } | Op::Removexattr { .. });
     let (reply, payload) = match op {
         _ if heavy::settle(&mut d, op)? => (Reply::Done, None),
         Op::Create { parent, name, mode, rdev, owner } => {

@@ -43,11 +43,7 @@ pub(super) fn reap<V: View + ?Sized>(d: &mut Draft<'_, V>, ino: InodeNo) -> Resu
             d.then = Then::Again;
             return Ok(Reply::Done);
         }
-        let charged: u64 = extents
-            .iter()
-            .filter(|(_, e)| e.source.is_charged())
-            .map(|(_, e)| e.len)
-            .sum();
+        let charged: u64 = extents.iter().filter(|(_, e)| e.source.is_charged()).map(|(_, e)| e.len).sum();
         d.charge(-(charged as i64));
     }
     d.drop_inode(ino);

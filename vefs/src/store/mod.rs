@@ -128,7 +128,7 @@ impl Store {
         })?;
         let meta_path = path.join("meta");
         if options.rebuild {
-            shared::reset_meta(&meta_path, &path.join("checkpoints"))?;
+            shared::reset_meta(path)?;
         }
         let meta = RocksMeta::open(&meta_path)?;
         let parts = Parts {

@@ -5,13 +5,14 @@
 //! a state that names the bytes; only then files are unlinked.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Store;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ids::Hash;
-use crate::ve::{Collected, Retention};
+use crate::ve::{Collected, Retention, Ve};
 
 /// What a store-wide collection did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,9 +32,10 @@ impl Store {
     pub fn collect_garbage(&self, retention: &Retention) -> Result<Reclaimed> {
         let _collecting = self.collecting.lock();
         let unread = self.open_what_opens()?;
+        let (branches, unread_branches) = self.branches_that_open()?;
+        let unread = unread + unread_branches;
         let mut done = Reclaimed { skipped: unread, ..Reclaimed::default() };
         let mut collected = Vec::new();
-        let branches = self.open_branches()?;
         for ve in self.opened().into_iter().chain(branches) {
             // One VE's trouble is not the others': they get their space back.
             match ve.collect(retention) {
@@ -52,7 +54,14 @@ impl Store {
             }
         }
         // Before objects are looked at: those of a tree that goes, go with it.
-        done.trees = self.collect_trees()?;
+        done.trees = match self.collect_trees() {
+            // What a VE that does not open is made of is not known, maybe.
+            Err(e) if unread > 0 => {
+                tracing::warn!(error = %e, "no base tree is removed");
+                0
+            }
+            collected => collected?,
+        };
         self.shared.meta.persist()?;
         // What is garbage by now is garbage in the checkpoint as well.
         // Files of a VE whose collection broke off may still be named: they stay.
@@ -82,6 +91,27 @@ impl Store {
             }
         }
         Ok(unread)
+    }
+
+    /// The branches that open, and how many do not.
+    fn branches_that_open(&self) -> Result<(Vec<Arc<Ve>>, u64)> {
+        let (mut branches, mut unread) = (Vec::new(), 0);
+        let mut failed = |ve, e: Error| {
+            tracing::warn!(%ve, error = %e, "a branch is not opened for collection: no object is removed");
+            unread += 1;
+        };
+        for ve in self.list()? {
+            for name in self.branch_names(ve).unwrap_or_else(|e| {
+                failed(ve, e);
+                Vec::new()
+            }) {
+                match self.branch(ve, &name) {
+                    Ok(branch) => branches.push(branch),
+                    Err(e) => failed(ve, e),
+                }
+            }
+        }
+        Ok((branches, unread))
     }
 
     /// Seals and coalesces quiet files in every open VE; returns how many files changed, or the first error. Publishes what a quiet VE has unpublished.

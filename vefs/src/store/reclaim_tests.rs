@@ -47,3 +47,35 @@ fn no_object_goes_while_a_ve_does_not_open() {
     let ino = ve.lookup(crate::ids::InodeNo::ROOT, b"f").unwrap().0.ino;
     assert_eq!(ve.read(ino, 0, 1 << 20).unwrap(), vec![7; 1 << 20]);
 }
+
+/// One VE's identity, or a branch of it, cannot be read: the others got none of their space back, since nobody knew which base trees are in use (checks G33).
+#[test]
+fn what_cannot_be_read_of_one_ve_ends_no_collection() {
+    let (store, bad, clock) = bed::in_memory();
+    let good = bed::create_ve(&store, crate::ids::VeId(8));
+    let ino = bed::create(&good, "f");
+    let write = || {
+        for n in 0..20u8 {
+            bed::write(&good, ino, 0, vec![n; 70_000]).unwrap();
+            good.commit().unwrap();
+            clock.advance(Duration::from_secs(10));
+        }
+        good.publish().unwrap();
+    };
+    let collects = || {
+        let before = good.versions().unwrap().len();
+        let retention = Retention { steps: vec![(1, 0)] };
+        let done = store.collect_garbage(&retention).unwrap();
+        (done.skipped, done.trees, done.ves.versions > 0, good.versions().unwrap().len() < before)
+    };
+    write();
+    let branch = crate::store::slots::branch_path(VE, "old");
+    let put = |path: &str| crate::store::files::write_whole(&**store.storage(), path, &[0; 128]).unwrap();
+    put(&branch);
+    assert_eq!(collects(), (1, 0, true, true));
+    write();
+    drop(bad);
+    store.ves.seize(VE).gone();
+    put(&crate::store::identity_path(VE));
+    assert_eq!(collects(), (2, 0, true, true));
+}

@@ -260,23 +260,47 @@ fn newest_checkpoint(dir: &Path) -> Option<(u64, PathBuf)> {
     numbered.max_by_key(|(n, _)| *n)
 }
 
-/// Replaces the metadata by the newest checkpoint's, or by nothing when there is none.
-pub(super) fn reset_meta(meta: &Path, checkpoints: &Path) -> Result<()> {
-    let say = |p: &Path| p.display().to_string();
-    if meta.exists() {
-        std::fs::remove_dir_all(meta).map_err(Error::io("removing metadata", say(meta)))?;
-    }
-    if let Some((_, newest)) = newest_checkpoint(checkpoints) {
-        std::fs::create_dir_all(meta).map_err(Error::io("creating", say(meta)))?;
-        let entries = std::fs::read_dir(&newest).map_err(Error::io("reading checkpoint", say(&newest)))?;
-        for entry in entries {
-            let entry = entry.map_err(Error::io("reading checkpoint", say(&newest)))?;
-            // A copy, not a link: RocksDB appends to some of its files.
-            std::fs::copy(entry.path(), meta.join(entry.file_name()))
-                .map_err(Error::io("copying checkpoint", say(&entry.path())))?;
+/// Where the metadata are that a rebuild replaced, until the next one.
+const REPLACED: &str = "meta.replaced";
+
+/// Replaces a store's metadata by the newest checkpoint's, or by nothing when there is none. The former ones stay beside it: who looks for damage may want
+/// them. At each moment of this the one or the other are whole in their place.
+pub(super) fn reset_meta(root: &Path) -> Result<()> {
+    let (meta, fresh, replaced) = (root.join("meta"), root.join("meta.new"), root.join(REPLACED));
+    for remainder in [&fresh, &replaced] {
+        match std::fs::remove_dir_all(remainder) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(io("removing", remainder)(e)),
+            _ => {}
         }
     }
-    Ok(())
+    std::fs::create_dir(&fresh).map_err(io("creating", &fresh))?;
+    if let Some((_, newest)) = newest_checkpoint(&root.join("checkpoints")) {
+        for entry in std::fs::read_dir(&newest).map_err(io("reading checkpoint", &newest))? {
+            let entry = entry.map_err(io("reading checkpoint", &newest))?;
+            let to = fresh.join(entry.file_name());
+            // A copy, not a link: RocksDB appends to some of its files.
+            std::fs::copy(entry.path(), &to).map_err(io("copying checkpoint", &entry.path()))?;
+            flush(&to)?;
+        }
+    }
+    flush(&fresh)?;
+    if meta.exists() {
+        rustix::fs::renameat_with(rustix::fs::CWD, &fresh, rustix::fs::CWD, &meta, rustix::fs::RenameFlags::EXCHANGE)
+            .map_err(|e| io("exchanging", &meta)(e.into()))?;
+        std::fs::rename(&fresh, &replaced).map_err(io("renaming", &fresh))?;
+    } else {
+        std::fs::rename(&fresh, &meta).map_err(io("renaming", &fresh))?;
+    }
+    flush(root)
+}
+
+fn io(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    Error::io(what, path.display().to_string())
+}
+
+/// Flushes a file or folder.
+fn flush(path: &Path) -> Result<()> {
+    std::fs::File::open(path).and_then(|f| f.sync_all()).map_err(io("flushing", path))
 }
 
 impl Store {
@@ -356,8 +380,7 @@ impl Store {
             std::fs::rename(staging, dir).map_err(Error::io("naming checkpoint", say()))?;
             // The name is taken, whatever fails from here on.
             self.checkpoint_state.lock().number = number;
-            let folder = std::fs::File::open(&self.checkpoints).map_err(Error::io("opening", say()))?;
-            folder.sync_all().map_err(Error::io("flushing", say()))?;
+            flush(&self.checkpoints)?;
             self.remove_old_checkpoints(dir);
         }
         Ok(())

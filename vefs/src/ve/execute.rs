@@ -93,8 +93,7 @@ impl Ve {
         }
         // What has happened in part has no answer yet: it is carried out once more when it is asked for again.
         let unique = if matches!(plan.then, Then::Again | Then::Rest(_)) { 0 } else { request.unique };
-        let envelope =
-            Envelope { unique, memo: (unique != 0).then(|| Memo::from(&plan.reply)), place: None };
+        let envelope = Envelope { unique, memo: (unique != 0).then(|| Memo::from(&plan.reply)), place: None };
         s.hooks.since = request.since;
         let recorded = s.record(&self.shared, Purpose::Operation, plan.changes, plan.payload, envelope);
         s.hooks.since = None;

@@ -328,9 +328,7 @@ fn next_run(extents: &[(u64, Extent)], size: u64, most: usize) -> Option<(u64, u
     for (offset, e) in extents.iter().filter(|(o, e)| o + e.len <= size) {
         let small = matches!(e.source, Source::Payload(_)) && e.len <= COALESCE_MAX / 4;
         match &mut run {
-            Some((start, len, n))
-                if small && *n < most && *start + *len == *offset && *len + e.len <= COALESCE_MAX =>
-            {
+            Some((start, len, n)) if small && *n < most && *start + *len == *offset && *len + e.len <= COALESCE_MAX => {
                 *len += e.len;
                 *n += 1;
             }

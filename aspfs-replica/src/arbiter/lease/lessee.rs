@@ -166,10 +166,10 @@ impl Lessee {
         self.settle();
     }
 
-    /// A replica has everything up to here durably.
+    /// A replica has everything up to here durably, and no more: one that lost its disk says less than before.
     pub fn acked(&mut self, node: NodeId, txn: TxnNo) {
         if let Some(lease) = self.leases.get_mut(&node) {
-            lease.acked = lease.acked.max(txn);
+            lease.acked = txn;
             self.settle();
         }
     }

@@ -59,13 +59,20 @@ pub struct Lessor {
     until: Duration,
     /// The last that a primary said about lagging, in this life of this machine: what is under way from another one has ended with it.
     heard: Option<(Epoch, NodeId, Stamp)>,
+    /// Until then something may have been promised that the disk does not tell of.
+    unknown_until: Duration,
 }
 
 impl Lessor {
     /// With what is on disk. A lease that may run is taken as given now, as nobody knows when it was.
     pub fn new(promised: Promised, now: Duration) -> Lessor {
         let ttl = promised.lease.map_or(Duration::ZERO, |(.., ms)| Duration::from_millis(ms));
-        Lessor { promised, until: now + ttl.min(Terms::TTL_MAX), heard: None }
+        Lessor { promised, until: now + ttl.min(Terms::TTL_MAX), heard: None, unknown_until: Duration::ZERO }
+    }
+
+    /// With nothing on disk, which may be another disk than the one that a promise was noted on: it has ended by then.
+    pub fn blank(until: Duration) -> Lessor {
+        Lessor { unknown_until: until, ..Lessor::new(Promised::default(), Duration::ZERO) }
     }
 
     /// What is on disk.
@@ -127,6 +134,9 @@ impl Lessor {
         }
         if self.runs(now).is_some_and(|other| other != node) {
             return Join::NotYet(self.until - now);
+        }
+        if !again && now < self.unknown_until {
+            return Join::NotYet(self.unknown_until - now);
         }
         let next = Promised { vote: Some((epoch, node)), lease: None, ..self.promised };
         if next != self.promised && store.save(&next).is_err() {

@@ -145,9 +145,7 @@ impl Holding {
         }
         let links = self.led.links.lock().clone();
         for (node, link) in links {
-            if let Some(acked) = link.figures().acked {
-                self.lessee.acked(node, acked.txn);
-            }
+            self.lessee.acked(node, link.figures().acked.map_or(TxnNo(0), |p| p.txn));
         }
         let settled = self.lessee.is_settled();
         let mut state = self.led.lease.state.lock();

@@ -35,7 +35,7 @@ use vefs::{Store, codec};
 pub(super) use fail_over::fail_over;
 pub(super) use hold::hold;
 
-use crate::arbiter::lease::{Lessor, Promised, Promises};
+use crate::arbiter::lease::{Lessor, Promised, Promises, Terms};
 use crate::member::Stamp;
 use crate::node::NodeId;
 
@@ -74,14 +74,25 @@ pub(super) struct Lessors {
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
     known: Mutex<BTreeMap<Lineage, Arc<Mutex<Lessor>>>>,
+    /// When a promise that this node gave before it started has ended.
+    free_from: Duration,
     /// What this node says of itself is numbered.
     process: u64,
     said: AtomicU64,
 }
 
 impl Lessors {
-    pub fn new(store: Arc<Store>, clock: Arc<dyn Clock>) -> Lessors {
-        Lessors { store, clock, known: Mutex::default(), process: SystemEntropy.next_u64(), said: AtomicU64::new(0) }
+    /// `terms`: those of the leases that are promised here.
+    pub fn new(store: Arc<Store>, clock: Arc<dyn Clock>, terms: Option<Terms>) -> Lessors {
+        let free_from = clock.boot() + terms.map_or(Duration::ZERO, |t| t.ttl);
+        Lessors {
+            store,
+            clock,
+            known: Mutex::default(),
+            free_from,
+            process: SystemEntropy.next_u64(),
+            said: AtomicU64::new(0),
+        }
     }
 
     /// For the next thing that this node says.
@@ -97,14 +108,15 @@ impl Lessors {
         }
         // Read without the table's lock. Whoever comes second takes what the first one made, which may have promised since.
         let body = self.store.note(lineage, Kind::Promises).map_err(|e| e.to_string())?;
-        let promised: Promised = match body {
-            Some(body) => codec::decode(&body).map_err(|e| format!("note of promises: {e}"))?,
+        let found: Option<Promised> = match body {
+            Some(body) => Some(codec::decode(&body).map_err(|e| format!("note of promises: {e}"))?),
             None if !here && self.store.notes().map_err(|e| e.to_string())? >= STRANGERS_MAX => {
                 return Err(format!("{STRANGERS_MAX} notes, and no VE of this history here"));
             }
-            None => Promised::default(),
+            None => None,
         };
-        let made = || Arc::new(Mutex::new(Lessor::new(promised, self.clock.boot())));
+        let read = |promised| Lessor::new(promised, self.clock.boot());
+        let made = || Arc::new(Mutex::new(found.map_or_else(|| Lessor::blank(self.free_from), read)));
         let mut known = self.known.lock();
         if known.len() >= KNOWN_MAX {
             // Whoever asks has it for as long as it takes: two that ask at the same time must not be promised by two.

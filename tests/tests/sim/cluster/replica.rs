@@ -420,7 +420,11 @@ impl Seat {
             }
             PromoteAction::Arbiter(request) => ctx.ask_arbiter(Purpose::PromotionArbiter, &request),
             PromoteAction::Record(old) => {
-                events.push_back(if self.over(old, Epoch(vefs::limits::COUNTER_MAX)) { Event::Recorded } else { Event::Failed });
+                events.push_back(if self.over(old, Epoch(vefs::limits::COUNTER_MAX)) {
+                    Event::Recorded
+                } else {
+                    Event::Failed
+                });
             }
             PromoteAction::Verify => events.push_back(Event::Verified(self.store.has_objects())),
             PromoteAction::WriteRole(epoch, fork) => {
