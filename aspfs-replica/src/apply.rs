@@ -177,6 +177,7 @@ impl Receiver {
         self.raise(follower, envelope.epoch)?;
         self.disconnected();
         follower.release();
+        follower.forget_parts();
         self.session = Session::new(self.ve, envelope.session, now);
         self.session.incoming(envelope, &Message::Hello(*hello), now);
         if std::mem::replace(&mut self.epoch, envelope.epoch) != envelope.epoch {

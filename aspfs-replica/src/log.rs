@@ -63,6 +63,8 @@ pub trait Follower {
     fn note_epoch(&mut self, epoch: Epoch) -> Result<(), FollowError>;
     /// Puts a part of a bulk payload aside, behind those that came before. They may be dropped at a restart.
     fn stage(&mut self, chunk: &Chunk) -> Result<(), FollowError>;
+    /// Drops the parts of payloads that did not come whole: they are sent again from the beginning.
+    fn forget_parts(&mut self) {}
     /// Drops everything that is staged.
     fn unstage_all(&mut self);
     /// Which bytes of these hashes and lengths are here, elsewhere. They are proved, and kept until [`Follower::release`].

@@ -234,7 +234,7 @@ fn change(ve: &Ve, ino: InodeNo) {
         Op::Unlink { parent, name: name("c") },
         Op::Rmdir { parent, name: name("b") },
         Op::Reap { ino },
-        Op::Trim { ino },
+        Op::Trim { ino, from: 0 },
     ];
     for op in ops {
         let _ = ve.execute(&op, Request::default());

@@ -210,6 +210,8 @@ pub enum Op {
     Trim {
         /// The file.
         ino: InodeNo,
+        /// What lies before that is looked at last.
+        from: u64,
     },
 }
 

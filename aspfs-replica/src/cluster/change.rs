@@ -172,6 +172,10 @@ impl Cluster {
         let changing = self.changing.lock();
         let now = self.list();
         let adopted = judge(&now, &signed);
+        if matches!(adopted, Adopted::ForkWon | Adopted::ForkLost) {
+            let serial = now.list.serial;
+            tracing::error!(serial, "ALARM: two node lists of one number: the authority was restored from a copy");
+        }
         if !matches!(adopted, Adopted::Newer | Adopted::ForkWon) {
             return Ok(adopted);
         }
@@ -180,7 +184,25 @@ impl Cluster {
         let written = self.folder.write(LIST, &signed.bytes, Secrecy::Open);
         drop(changing);
         self.tell();
+        self.revoke_again(&now.list)?;
         written.map(|()| adopted)
+    }
+
+    /// Where the authority's key is, a list from elsewhere is one that this node has forgotten: it was restored from a copy. Whom it has revoked since
+    /// stays revoked (promise G30).
+    fn revoke_again(&self, former: &NodeList) -> Result<(), ClusterError> {
+        let list = self.list();
+        let back = |n: &&Node| !n.revoked && former.node(n.id).is_some_and(|was| was.revoked);
+        let back: Vec<NodeId> = list.list.nodes.iter().filter(back).map(|n| n.id).collect();
+        if self.authority_key.is_none() || back.is_empty() {
+            return Ok(());
+        }
+        tracing::error!(nodes = ?back, "ALARM: the authority was restored from a copy: nodes that it revoked since are revoked once more");
+        self.change(|_, list, _| {
+            list.nodes.iter_mut().filter(|n| back.contains(&n.id)).for_each(|n| n.revoked = true);
+            Ok(())
+        })?;
+        Ok(())
     }
 
     /// Makes a change of the list: signed, durable, and only then in force.

@@ -87,6 +87,15 @@ impl Folder {
         if bytes.len() > max { Err(ClusterError::Large { path, max }) } else { Ok(Some(bytes)) }
     }
 
+    /// Removes a file, if it is there, durably.
+    pub fn remove(&self, name: &str) -> Result<(), ClusterError> {
+        let path = self.place(name);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.and_then(|()| File::open(&self.path)?.sync_all()).map_err(|e| failed(&path, e)),
+        }
+    }
+
     /// Puts a file there, in place of one that is there, durably.
     pub fn write(&self, name: &str, bytes: &[u8], secrecy: Secrecy) -> Result<(), ClusterError> {
         let (path, new) = (self.place(name), self.place(&format!("{name}.new")));

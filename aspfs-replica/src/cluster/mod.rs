@@ -143,7 +143,14 @@ impl Cluster {
     pub fn join(dir: &Path, bundle: &Bundle, clock: Arc<dyn Clock>) -> Result<Cluster, ClusterError> {
         let folder = Folder::create(dir)?;
         Self::is_free(&folder)?;
+        // Of an `init` that was interrupted: it is the key of no cluster, and not this one's.
+        folder.remove(AUTHORITY_KEY)?;
         Self::settle(folder, &bundle.credentials, &bundle.authority, bundle.list.clone(), None, clock)
+    }
+
+    /// Whether the folder is a member's. One that an interrupted or refused [`Cluster::init`] or [`Cluster::join`] left is not.
+    pub fn is_member(dir: &Path) -> bool {
+        dir.join(NODE).exists()
     }
 
     /// Opens the folder of a member.

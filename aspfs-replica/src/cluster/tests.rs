@@ -375,3 +375,47 @@ fn a_wrong_clock_hides_nothing() {
         assert_eq!(identity(&foreign.credentials), Err(Fault::WrongAuthority), "after {days} days");
     }
 }
+
+/// The authority was restored from a copy, and revoked a node; then it heard a newer list, from before it was restored, and the node was a member again
+/// (checks G30).
+#[test]
+fn whom_a_restored_authority_revoked_stays_revoked() {
+    let bed = Bed::new();
+    let one = bed.init("one");
+    let two = bed.added(&one, "two");
+    let (from, to) = (bed.top.path().join("one"), bed.top.path().join("copy"));
+    std::fs::create_dir(&to).unwrap();
+    for file in std::fs::read_dir(&from).unwrap().flatten() {
+        std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
+    }
+    for n in 0..4 {
+        one.set_addresses("one", &[format!("10.0.0.{n}:7400").parse().unwrap()]).unwrap();
+    }
+    let copy = bed.open("copy").unwrap();
+    copy.revoke("two").unwrap();
+    assert!(copy.list().list.serial < one.list().list.serial);
+    assert_eq!(copy.adopt(&one.list().bytes).unwrap(), Adopted::Newer);
+    assert_eq!(admits(&copy, &two), Err(Fault::Revoked));
+    assert_eq!(copy.list().list.serial, one.list().list.serial + 1);
+    assert_eq!(one.adopt(&copy.list().bytes).unwrap(), Adopted::Newer);
+    assert_eq!(admits(&one, &two), Err(Fault::Revoked));
+}
+
+/// Who joined with a clock that was wrong was told so, and when the clock was right that it was in a cluster already (checks G30). The key that an interrupted
+/// `init` left is no authority's.
+#[test]
+fn a_folder_that_holds_no_member_is_used_again() {
+    let bed = Bed::new();
+    let one = bed.init("one");
+    let bundle = one.add_node(&"two".parse().unwrap(), &[]).unwrap();
+    let folder = bed.top.path().join("two");
+    bed.clock.advance(DAY * 365 * 100);
+    assert!(bed.join("two", &bundle).is_err());
+    assert!(folder.exists() && !Cluster::is_member(&folder));
+    std::fs::copy(bed.top.path().join("one").join(AUTHORITY_KEY), folder.join(AUTHORITY_KEY)).unwrap();
+    let other = Bed::new();
+    let two = Cluster::join(&folder, &bundle, other.clock()).unwrap();
+    assert!(Cluster::is_member(&folder) && !two.has_authority());
+    drop(two);
+    assert!(!Cluster::open(&folder, other.clock()).unwrap().has_authority());
+}

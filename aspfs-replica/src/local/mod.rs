@@ -156,6 +156,10 @@ impl Follower for VeFollower {
         Ok(())
     }
 
+    fn forget_parts(&mut self) {
+        self.parts.clear();
+    }
+
     fn unstage_all(&mut self) {
         self.parts.clear();
         self.ve.unstage_all();

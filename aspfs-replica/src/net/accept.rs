@@ -170,6 +170,9 @@ async fn serve_request<H: Handler>(
     let answers = AnswerWriter::new(link.clone(), send);
     // Unread until there is a turn for it: the network holds it back.
     let Ok(_turn) = link.requests.clone().acquire_owned().await else { return };
+    if link.stands().is_err() {
+        return;
+    }
     match timeout(patience, request::take(&link, recv)).await {
         Ok(Ok(request)) => handler.request(link.peer, request, answers).await,
         Ok(Err(e)) => {

@@ -90,16 +90,42 @@ impl FrameReader {
         if !self.fill(HEADER_LEN).await? {
             return Ok(None);
         }
+        // What has arrived from a node that was thrown out meanwhile is not read any more.
+        self.link.stands()?;
         let header = wire::header(self.source.unit()).map_err(|e| self.malformed(e))?;
+        // Before anything is kept of it.
+        if wire::is_bulk(header.kind) != self.bulk {
+            return Err(self.malformed(WireError::Stream(header.kind)));
+        }
         self.fill(HEADER_LEN + header.body_len).await?;
         let (envelope, message, used) = wire::decode(self.source.unit()).map_err(|e| self.malformed(e))?;
-        if message.is_bulk() != self.bulk {
-            return Err(self.malformed(WireError::Stream(message.kind())));
-        }
         self.source.clear();
         add(&self.link.traffic.frames_received, 1);
         add(&self.link.traffic.payload_received, used as u64);
         Ok(Some((envelope, message)))
+    }
+
+    /// The first frame of a stream: who it is about, and nothing large, soon. `None` where it is not that.
+    pub async fn first(&mut self) -> Option<(Envelope, Message)> {
+        let patience = self.link.shared.settings.patience;
+        let first = async {
+            if !self.fill(HEADER_LEN).await.ok()? {
+                return None;
+            }
+            let header = wire::header(self.source.unit()).map_err(|e| self.malformed(e)).ok()?;
+            if header.kind != wire::HELLO {
+                self.malformed(WireError::Stream(header.kind));
+                return None;
+            }
+            self.next().await.ok().flatten()
+        };
+        match tokio::time::timeout(patience, first).await {
+            Ok(first) => first,
+            Err(_) => {
+                self.link.shared.counts.count(Refusal::Slow);
+                None
+            }
+        }
     }
 
     async fn fill(&mut self, need: usize) -> Result<bool, NetError> {

@@ -73,6 +73,11 @@ impl Link {
         }
     }
 
+    /// The reason where this side has broken with the peer.
+    pub fn stands(&self) -> Result<(), NetError> {
+        self.refused.get().map_or(Ok(()), |why| Err(NetError::Refused(*why)))
+    }
+
     pub async fn open(&self) -> Result<(SendStream, RecvStream), NetError> {
         self.connection.open_bi().await.map_err(|e| self.explain(e.into()))
     }

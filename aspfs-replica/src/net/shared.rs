@@ -86,6 +86,11 @@ impl Shared {
         Ok(link)
     }
 
+    /// Whether there is a live link with a peer.
+    pub fn is_linked(&self, peer: NodeId) -> bool {
+        self.links.lock().iter().any(|l| l.peer == peer && l.connection.close_reason().is_none())
+    }
+
     /// Breaks with every peer that may not be there any more.
     pub fn review(&self) {
         let links = self.links.lock().clone();

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, ServerConfig, TokioRuntime, TransportConfig};
@@ -29,7 +29,14 @@ const STAGGER: Duration = Duration::from_millis(250);
 const RESOLVED_MAX: usize = 4;
 
 /// What is known of the connection to a peer. Its lock is held while the peer is dialled, so that all who want it wait for one attempt.
-type Slot = Arc<tokio::sync::Mutex<Weak<Link>>>;
+type Slot = Arc<tokio::sync::Mutex<Dialled>>;
+
+#[derive(Default)]
+struct Dialled {
+    link: Weak<Link>,
+    /// When the last attempt ended that reached nobody, and what it tried.
+    failed: Option<(Instant, String)>,
+}
 
 /// Connections of this node with the others of its cluster. Clones are the same transport; it stops when the last one is dropped.
 #[derive(Clone)]
@@ -96,21 +103,43 @@ impl Transport {
         if peer == shared.cluster.node() {
             return Err(NetError::Own);
         }
-        let list = shared.cluster.list();
-        let node = list.list.node(peer).filter(|n| !n.addresses.is_empty() || n.revoked);
-        let node = node.ok_or(NetError::NoAddress(peer))?;
-        if node.revoked {
-            return Err(NetError::Refused(Refusal::Certificate(crate::cluster::Fault::Revoked)));
-        }
         // Only for nodes of the list: there are no more slots than nodes.
+        self.addresses(peer)?;
+        let asked = Instant::now();
         let slot = self.0.dialled.lock().entry(peer).or_default().clone();
         let mut slot = slot.lock().await;
-        if let Some(link) = slot.upgrade().filter(|l| l.connection.close_reason().is_none()) {
+        if let Some(link) = slot.link.upgrade().filter(|l| l.connection.close_reason().is_none()) {
             return Ok(Peer(link));
         }
-        let link = self.dial(peer, &node.addresses).await?;
-        *slot = Arc::downgrade(&link);
+        // The attempt that this call has waited for was its own as well: of a thousand that wait each would take as long.
+        if let Some((_, tries)) = slot.failed.as_ref().filter(|(ended, _)| *ended >= asked) {
+            return Err(NetError::Unreachable { node: peer, tries: tries.clone() });
+        }
+        // Now: they may have changed while this waited.
+        let dialled = self.dial(peer, &self.addresses(peer)?).await;
+        slot.failed = match &dialled {
+            Err(NetError::Unreachable { tries, .. }) => Some((Instant::now(), tries.clone())),
+            _ => None,
+        };
+        let link = dialled?;
+        slot.link = Arc::downgrade(&link);
         Ok(Peer(link))
+    }
+
+    /// Where a node of the list listens.
+    fn addresses(&self, peer: NodeId) -> Result<Vec<Address>, NetError> {
+        let list = self.0.shared.cluster.list();
+        let node = list.list.node(peer).filter(|n| !n.addresses.is_empty() || n.revoked);
+        let node = node.ok_or(NetError::NoAddress(peer))?;
+        match node.revoked {
+            true => Err(NetError::Refused(Refusal::Certificate(crate::cluster::Fault::Revoked))),
+            false => Ok(node.addresses.clone()),
+        }
+    }
+
+    /// Whether there is a connection with a peer, whichever side dialled.
+    pub fn is_linked(&self, peer: NodeId) -> bool {
+        self.0.shared.is_linked(peer)
     }
 
     /// Dials a node, exchanges lists, and makes a link of it.

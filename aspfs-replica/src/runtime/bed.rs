@@ -1,6 +1,6 @@
 //! A store in memory with one VE over an empty tree, for unit tests.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vefs::Ve;
@@ -14,7 +14,7 @@ use vefs::storage::memory::MemStorage;
 use vefs::store::{Options, Parts, Store};
 
 use super::{Runtime, Writers};
-use crate::cluster::Cluster;
+use crate::cluster::{Bundle, Cluster, ClusterError};
 
 /// The lineage of what follows.
 pub const LINEAGE: Lineage = Lineage([3; 16]);
@@ -54,11 +54,20 @@ pub struct Running {
 
 /// A node over an empty store.
 pub fn running(writers: &Writers) -> Running {
-    let dir = tempfile::tempdir().unwrap();
-    let (store, clock) = store();
     let address = "127.0.0.1:7400".parse().unwrap();
     let names = ("test".parse().unwrap(), "one".parse().unwrap());
-    let cluster = Cluster::init(&dir.path().join("cluster"), &names.0, &names.1, &[address], clock.clone()).unwrap();
+    start(writers, |dir, clock| Cluster::init(dir, &names.0, &names.1, &[address], clock))
+}
+
+/// A node that joins the cluster of another one.
+pub fn joining(bundle: &Bundle) -> Running {
+    start(&Writers::default(), |dir, clock| Cluster::join(dir, bundle, clock))
+}
+
+fn start(writers: &Writers, member: impl FnOnce(&Path, Arc<ManualClock>) -> Result<Cluster, ClusterError>) -> Running {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, clock) = store();
+    let cluster = member(&dir.path().join("cluster"), clock.clone()).unwrap();
     let listen = "127.0.0.1:0".parse().unwrap();
     let runtime = Runtime::start(store.clone(), Arc::new(cluster), listen, clock.clone(), writers).unwrap();
     Running { store, clock, runtime, _dir: dir }

@@ -19,6 +19,7 @@ mod repair;
 mod right;
 mod serve;
 mod ship;
+mod spread;
 mod stake;
 mod status;
 mod tail;
@@ -184,11 +185,11 @@ impl Runtime {
         let transport = Transport::start(runtime.handle(), cluster, listen, handler, settings)?;
         let _ = inner.transport.set(transport);
         runtime.spawn(tick(Arc::downgrade(&inner)));
+        spread::start(&inner);
         if let Some(terms) = lease {
             runtime.spawn(leases::fail_over(Arc::downgrade(&inner), terms));
         }
-        let resumed = inner.clone();
-        let inquiring = Arc::downgrade(&inner);
+        let (resumed, inquiring) = (inner.clone(), Arc::downgrade(&inner));
         runtime.spawn(async move {
             let _ = tokio::task::spawn_blocking(move || resumed.resume()).await;
             loop {

@@ -234,8 +234,11 @@ impl Inner {
         epoch: Epoch,
         former: Option<NodeId>,
     ) -> Result<Position, OperateError> {
+        self.stop_following(ve.id());
+        self.lead_later(ve);
         let begun = self.try_to_write(ve, epoch, former);
         if begun.is_err() && !ve.is_writer() {
+            self.lead_nothing(ve);
             // It follows on, with the state that it has now.
             self.refresh(&self.store.ve(ve.id())?)?;
         }
@@ -248,9 +251,6 @@ impl Inner {
         epoch: Epoch,
         former: Option<NodeId>,
     ) -> Result<Position, OperateError> {
-        self.stop_following(ve.id());
-        // Where it wrote before and was fenced.
-        self.stop_leading(ve.id());
         ve.sync()?;
         whole(ve)?;
         let fork = ve.durable_position();

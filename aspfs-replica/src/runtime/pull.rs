@@ -30,6 +30,17 @@ pub(super) struct Pull {
 
 /// After so long without an answer a node is taken for gone.
 const GONE: Duration = Duration::from_secs(20);
+/// A node that says for so long that it is working on an answer is taken for one whose disk stands still. Whoever pulls from it follows nobody.
+const STUCK: Duration = Duration::from_secs(180);
+
+/// What came of waiting.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    Nothing,
+    /// That it is working on it.
+    Working,
+    Something,
+}
 
 impl Pull {
     /// Pulls until the state is in place, or it cannot be had. The VE that is there then.
@@ -37,7 +48,7 @@ impl Pull {
         let mut machine = Puller::new(self.ve, self.lineage, self.have);
         let mut install = LocalInstall::new(self.store.clone(), self.ve, self.epoch, self.branch.clone());
         let mut stream: Option<(u64, Answers)> = None;
-        let (mut silent, mut installed) = (Duration::ZERO, false);
+        let (mut silent, mut stuck, mut installed) = (Duration::ZERO, Duration::ZERO, false);
         loop {
             match block_in_place(|| machine.poll(&mut install, self.clock.boot())) {
                 Action::Ask(number, ask) => {
@@ -55,15 +66,20 @@ impl Pull {
                     }
                 }
                 // Whoever writes now greets, and what has come so far is not lost.
-                Action::Wait(_) if silent > GONE && installed => break,
+                Action::Wait(_) if (silent > GONE || stuck > STUCK) && installed => break,
                 Action::Wait(_) if silent > GONE => {
                     return Err(GiveUp::Store(format!("node {} does not answer", self.from)));
+                }
+                Action::Wait(_) if stuck > STUCK => {
+                    return Err(GiveUp::Store(format!("node {} does not get on with an answer", self.from)));
                 }
                 Action::Wait(until) => {
                     // What is done here in between is no silence of the other node.
                     let began = self.clock.boot();
                     let heard = self.wait(&mut machine, &mut install, &mut stream, until).await;
-                    silent = if heard { Duration::ZERO } else { silent + (self.clock.boot() - began) };
+                    let took = self.clock.boot().saturating_sub(began);
+                    silent = if heard == Heard::Nothing { silent + took } else { Duration::ZERO };
+                    stuck = if heard == Heard::Something { Duration::ZERO } else { stuck + took };
                 }
                 Action::Again => tokio::task::yield_now().await,
                 Action::Installed(position) => {
@@ -77,33 +93,34 @@ impl Pull {
         self.store.ve(self.ve).map_err(|e| GiveUp::Store(e.to_string()))
     }
 
-    /// Waits for the next answer, or a time; whether the other node was heard.
+    /// Waits for the next answer, or a time.
     async fn wait(
         &self,
         machine: &mut Puller,
         install: &mut LocalInstall,
         stream: &mut Option<(u64, Answers)>,
         until: Duration,
-    ) -> bool {
+    ) -> Heard {
         let patience = until.saturating_sub(self.clock.boot());
         let Some((number, answers)) = stream else {
             tokio::time::sleep(patience).await;
-            return false;
+            return Heard::Nothing;
         };
         let number = *number;
         match tokio::time::timeout(patience, answers.next()).await {
             // The machine notices that the time has come.
-            Err(_) => false,
+            Err(_) => Heard::Nothing,
             Ok(Ok(Some(blob))) => match Answer::decode(&blob) {
                 Ok(answer) => {
+                    let heard = if matches!(answer, Answer::Working) { Heard::Working } else { Heard::Something };
                     block_in_place(|| machine.answer(install, number, answer, self.clock.boot()));
-                    true
+                    heard
                 }
                 Err(e) => {
                     tracing::warn!(ve = %self.ve, from = %self.from, error = %e, "an answer that is none");
                     *stream = None;
                     machine.ended(install, number, self.clock.boot());
-                    true
+                    Heard::Something
                 }
             },
             Ok(other) => {
@@ -113,7 +130,7 @@ impl Pull {
                 }
                 *stream = None;
                 machine.ended(install, number, self.clock.boot());
-                ended
+                if ended { Heard::Something } else { Heard::Nothing }
             }
         }
     }

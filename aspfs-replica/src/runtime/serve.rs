@@ -63,7 +63,7 @@ enum Greeted {
 
 impl Inner {
     async fn take_stream(self: &Arc<Self>, from: NodeId, mut writer: FrameWriter, mut reader: FrameReader) {
-        let Ok(Some((envelope, Message::Hello(hello)))) = reader.next().await else { return };
+        let Some((envelope, Message::Hello(hello))) = reader.first().await else { return };
         let Some(ve) = envelope.ve else { return };
         if !self.may_greet(from, ve, hello.position.lineage, envelope.epoch).await {
             self.strangers.count(Word::Hello, from, Some(ve));

@@ -159,3 +159,25 @@ fn a_node_that_knows_of_no_promise_waits_for_those_that_it_may_have_given() {
         "the primary's promise is none the later for it"
     );
 }
+
+/// A node was thrown out where nobody else had a VE in common with: only nodes that shipped or followed dialled each other, and the others went on with
+/// whom they should have turned away, for ever (checks G30).
+#[test]
+fn the_node_list_reaches_nodes_that_share_no_ve() {
+    let one = bed::running(&Writers::default());
+    let list = one.runtime.cluster();
+    let two = bed::joining(&list.add_node(&"two".parse().unwrap(), &[]).unwrap());
+    let reaches = |what: &str| {
+        let begin = Instant::now();
+        while two.runtime.cluster().list() != list.list() {
+            assert!(begin.elapsed() < Duration::from_secs(30), "{what} does not reach it");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    let address = two.runtime.local_addr().unwrap().to_string();
+    list.set_addresses("two", &[address.parse().unwrap()]).unwrap();
+    reaches("its address");
+    list.add_node(&"three".parse().unwrap(), &[]).unwrap();
+    list.revoke("three").unwrap();
+    reaches("a revocation");
+}

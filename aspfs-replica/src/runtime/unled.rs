@@ -31,9 +31,21 @@ impl Watcher for Unled {
 }
 
 impl Inner {
-    /// Leads a VE that this node was given. Until it does, nobody changes it but this.
-    pub(super) fn lead_anew(self: &Arc<Self>, ve: &Arc<Ve>, former: Option<NodeId>) -> vefs::Result<()> {
+    /// Has programs wait until the VE is led, or until [`Inner::lead_nothing`].
+    pub(super) fn lead_later(&self, ve: &Ve) {
+        // Where it wrote before and was fenced.
+        self.stop_leading(ve.id());
         ve.set_watcher(Some(Arc::new(Unled)));
+    }
+
+    /// The VE is not to be led by this node.
+    pub(super) fn lead_nothing(&self, ve: &Ve) {
+        ve.set_watcher(None);
+        ve.wake_writers();
+    }
+
+    /// Leads a VE that this node was given, after [`Inner::lead_later`].
+    pub(super) fn lead_anew(self: &Arc<Self>, ve: &Arc<Ve>, former: Option<NodeId>) -> vefs::Result<()> {
         ve.unfence();
         let mut policy = ve.policy()?;
         self.put_writer(&mut policy, former);
@@ -42,7 +54,7 @@ impl Inner {
         self.refresh(ve)?;
         if !self.led.lock().contains_key(&ve.id()) {
             // It has no replicas.
-            ve.set_watcher(None);
+            self.lead_nothing(ve);
         }
         ve.wake_writers();
         Ok(())

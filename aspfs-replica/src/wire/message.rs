@@ -195,16 +195,24 @@ pub enum Message {
     Held(Vec<bool>),
 }
 
+/// The kind that a stream begins with.
+pub const HELLO: u8 = 1;
+
+/// Whether messages of this kind go on the stream of bulk.
+pub fn is_bulk(kind: u8) -> bool {
+    matches!(kind, 6 | 14)
+}
+
 impl Message {
     /// Whether it goes on the stream of bulk.
     pub fn is_bulk(&self) -> bool {
-        matches!(self, Message::Chunk(_) | Message::BulkPing)
+        is_bulk(self.kind())
     }
 
     /// The number of its kind.
     pub fn kind(&self) -> u8 {
         match self {
-            Message::Hello(_) => 1,
+            Message::Hello(_) => HELLO,
             Message::Welcome(_) => 2,
             Message::Begin(_) => 3,
             Message::Records(_) => 4,

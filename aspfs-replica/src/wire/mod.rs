@@ -15,8 +15,8 @@ use vefs::codec::{self, CodecError};
 use crate::compress::{Unexpandable, compressed, expanded};
 pub use frame::{Envelope, FORMAT, HEADER_LEN, Header, MAGIC};
 pub use message::{
-    AHEAD_MAX, BATCH_TARGET, Begin, CHUNK_MAX, CHUNK_MIN, Chunk, HAVE_MAX, Hello, Message, Refusal, STAGED_MAX,
-    Welcome, WirePayload, WireRecord,
+    AHEAD_MAX, BATCH_TARGET, Begin, CHUNK_MAX, CHUNK_MIN, Chunk, HAVE_MAX, HELLO, Hello, Message, Refusal, STAGED_MAX,
+    Welcome, WirePayload, WireRecord, is_bulk,
 };
 
 /// Why bytes are not a frame.

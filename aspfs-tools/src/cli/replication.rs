@@ -1,13 +1,13 @@
 //! Commands about clusters and replication.
 
-use std::io::Read;
-use std::path::Path;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::cluster_args::{BranchCommand, ClusterCommand, NodeCommand, ReplicaCommand};
 use super::{Failure, Node};
 use crate::control::message::{Done, Id, Request};
-use crate::control::replication::{BranchRow, BundleText, NodeRow, ReplicaRow};
+use crate::control::replication::{BranchRow, BundleText, NodeRow, ReplicaRow, Secret};
 use crate::units::{show_duration, show_size};
 
 const NODE_HEAD: &[&str] = &["NAME", "IDENTITY", "ADDRESSES", "CERTIFICATE UNTIL", ""];
@@ -22,7 +22,7 @@ pub fn cluster(node: &Node<'_>, command: &ClusterCommand) -> Result<(), Failure>
         ClusterCommand::Init { name, node, address } => {
             Request::ClusterInit { name: name.clone(), node: node.clone(), addresses: address.clone() }
         }
-        ClusterCommand::Join { bundle } => Request::ClusterJoin { bundle: read(bundle)? },
+        ClusterCommand::Join { bundle } => Request::ClusterJoin { bundle: Secret(read(bundle)?) },
     };
     let rows: Vec<NodeRow> = node.call(&request)?;
     Ok(node.out.table(&rows, NODE_HEAD, node_line)?)
@@ -40,6 +40,13 @@ fn read(path: &Path) -> Result<String, Failure> {
 }
 
 pub fn nodes(node: &Node<'_>, command: &NodeCommand) -> Result<(), Failure> {
+    // Before anything is asked for: a certificate that cannot be written is lost, and takes the place of one that is in use.
+    let file = match command {
+        NodeCommand::Add { output: Some(path), .. } | NodeCommand::Renew { output: Some(path), .. } => {
+            Some(NewSecret::create(path).map_err(|e| Failure::Write(path.display().to_string(), e))?)
+        }
+        _ => None,
+    };
     let bundle: Option<BundleText> = match command {
         NodeCommand::Add { name, address, .. } => {
             Some(node.call(&Request::NodeAdd { name: name.clone(), addresses: address.clone() })?)
@@ -59,25 +66,46 @@ pub fn nodes(node: &Node<'_>, command: &NodeCommand) -> Result<(), Failure> {
             return Ok(node.out.table(&rows, NODE_HEAD, node_line)?);
         }
     };
-    let (NodeCommand::Add { output, .. } | NodeCommand::Renew { output, .. }) = command else { return Ok(()) };
-    match (bundle, output) {
+    match (bundle, file) {
         (None, _) => Ok(node.out.print(&Done {}, || "this node has a new certificate\n".into())?),
-        (Some(bundle), None) => Ok(node.out.print(&bundle, || bundle.bundle.clone())?),
-        (Some(bundle), Some(path)) => {
-            write_secret(path, &bundle.bundle).map_err(|e| Failure::Write(path.display().to_string(), e))?;
-            let text = format!("bring {} to the node over a safe way: `aspfs cluster join` takes it\n", path.display());
+        (Some(bundle), None) => Ok(node.out.print(&bundle, || bundle.bundle.0.clone())?),
+        (Some(bundle), Some(file)) => {
+            let shown = file.path.display().to_string();
+            file.write(&bundle.bundle.0).map_err(|e| Failure::Write(shown.clone(), e))?;
+            let text = format!("bring {shown} to the node over a safe way: `aspfs cluster join` takes it\n");
             Ok(node.out.print(&Done {}, || text)?)
         }
     }
 }
 
-/// Writes a new file that only its owner can read.
-fn write_secret(path: &Path, text: &str) -> std::io::Result<()> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    let mut file = std::fs::File::options().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
+/// A new file that only its owner can read. It goes again where nothing is written to it.
+struct NewSecret {
+    path: PathBuf,
+    file: std::fs::File,
+    written: bool,
+}
+
+impl NewSecret {
+    fn create(path: &Path) -> std::io::Result<NewSecret> {
+        use std::os::unix::fs::OpenOptionsExt;
+        let file = std::fs::File::options().write(true).create_new(true).mode(0o600).open(path)?;
+        Ok(NewSecret { path: path.to_owned(), file, written: false })
+    }
+
+    fn write(mut self, text: &str) -> std::io::Result<()> {
+        self.file.write_all(text.as_bytes())?;
+        self.file.sync_all()?;
+        self.written = true;
+        Ok(())
+    }
+}
+
+impl Drop for NewSecret {
+    fn drop(&mut self) {
+        if !self.written {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
 }
 
 fn node_line(row: &NodeRow) -> Vec<String> {

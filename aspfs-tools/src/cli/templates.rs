@@ -73,10 +73,12 @@ fn import(node: &Node<'_>, name: &str, path: &Path, options: &Options) -> Result
     client.begin(&Request::TemplateImport { name: name.to_owned(), source: shown })?;
     let bar = bar();
     let mut refused: Option<ClientError> = None;
+    let mut skipped = 0;
     let told = source::read(
         path,
         options,
         &mut |p| {
+            skipped = p.skipped;
             let message = format!("{} entries, {}", p.entries, show_size(p.bytes));
             advance(&bar, p.read.map_or(0, |(done, _)| done), p.read.map(|(_, of)| of), message);
         },
@@ -96,6 +98,11 @@ fn import(node: &Node<'_>, name: &str, path: &Path, options: &Options) -> Result
     advance(&bar, 0, None, "making it durable".into());
     let done: Imported = client.finish(&mut |_| {})?;
     bar.finish_and_clear();
+    if skipped > 0 {
+        eprintln!(
+            "aspfs: what is mounted in {skipped} places of it is not in the template; --cross-mounts takes it in"
+        );
+    }
     Ok(node.out.print(&done, || {
         let t = &done.template;
         let (bytes, new) = (show_size(t.bytes), show_size(done.new_bytes));

@@ -157,7 +157,7 @@ pub enum Request {
     /// Begins a cluster with this node as its first. Answer: list of [`NodeRow`](super::replication::NodeRow).
     ClusterInit { name: String, node: String, addresses: Vec<String> },
     /// Joins a cluster, or takes a new certificate. Answer: as above.
-    ClusterJoin { bundle: String },
+    ClusterJoin { bundle: super::replication::Secret },
     /// Adds a node. Answer: [`BundleText`](super::replication::BundleText).
     NodeAdd { name: String, addresses: Vec<String> },
     /// All nodes. Answer: list of [`NodeRow`](super::replication::NodeRow).

@@ -31,11 +31,22 @@ pub struct NodeRow {
     pub expires: String,
 }
 
+/// Text that holds a key: it is shown to nobody who shows what contains it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "({} secret bytes)", self.0.len())
+    }
+}
+
 /// What a node joins with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BundleText {
     /// The text. It holds the node's key.
-    pub bundle: String,
+    pub bundle: Secret,
 }
 
 /// A replicated VE, with one of its replicas where it is written here.
@@ -140,4 +151,19 @@ pub struct BranchRow {
     pub txn: u64,
     pub epoch: u64,
     pub time: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::message::Request;
+
+    /// With `--log debug` each request is logged: a node's key went into the journal with it.
+    #[test]
+    fn keys_are_shown_to_nobody() {
+        let bundle = || Secret("PRIVATE KEY".into());
+        let shown = format!("{:?} {:?}", Request::ClusterJoin { bundle: bundle() }, BundleText { bundle: bundle() });
+        assert!(!shown.contains("PRIVATE") && shown.contains("11 secret bytes"), "{shown}");
+        assert_eq!(serde_json::to_string(&BundleText { bundle: bundle() }).unwrap(), r#"{"bundle":"PRIVATE KEY"}"#);
+    }
 }

@@ -215,11 +215,21 @@ fn text(daemon: &Daemon) -> String {
     let mut out = render(&rows);
     if let Ok(runtime) = daemon.replication() {
         render_strangers(&mut out, &runtime.strangers().all());
+        render_certificates(&mut out, &runtime.cluster().list().list.nodes);
         let name = "aspfs_scrub_repaired_total";
         let help = "Damaged things that were repaired with the bytes of another node";
         let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {}", runtime.repaired());
     }
     out
+}
+
+/// When each node's certificate ends: with it the node is heard by no other one.
+fn render_certificates(out: &mut String, nodes: &[aspfs_replica::cluster::Node]) {
+    let name = "aspfs_node_certificate_end_timestamp_seconds";
+    let _ = writeln!(out, "# HELP {name} Until when a node's certificate is good\n# TYPE {name} gauge");
+    for node in nodes.iter().filter(|n| !n.revoked) {
+        let _ = writeln!(out, "{name}{{node=\"{}\"}} {}", node.name, node.not_after());
+    }
 }
 
 /// How often peers were turned away (promise G30).

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use aspfs_replica::cluster::{Address, Bundle, Cluster, ClusterError};
+use aspfs_replica::cluster::{Address, Bundle, Cluster, ClusterError, NodeList};
 use aspfs_replica::node::NodeId;
 use aspfs_replica::runtime::{Beyond, NamedBy, OperateError, Runtime, Writers};
 use vefs::Ve;
@@ -15,7 +15,7 @@ use super::refuse::{Answer, about, refusal};
 use super::{Daemon, DaemonError};
 use crate::control::message::{Change, Id, Why};
 use crate::control::replication::{
-    AtWindow, BranchRow, BundleText, NodeRow, PromotedRow, ReplicaRow, StakeRow, StakesRow,
+    AtWindow, BranchRow, BundleText, NodeRow, PromotedRow, ReplicaRow, Secret, StakeRow, StakesRow,
 };
 use crate::units::show_time;
 
@@ -35,6 +35,14 @@ fn in_cluster(e: ClusterError) -> crate::control::message::Refusal {
     refusal(kind, e.to_string())
 }
 
+/// The replica that is meant by a name or an identity. One that was revoked, or is in the list no more, can be removed all the same.
+fn replica_named(policy: &Policy, list: &NodeList, which: &str) -> Option<NodeId> {
+    let nodes = || policy.replicas.iter().map(|r| NodeId(r.node));
+    let named = |id: &NodeId, revoked| list.node(*id).is_some_and(|n| n.name.as_str() == which && n.revoked == revoked);
+    let found = nodes().find(|id| id.to_string() == which);
+    found.or_else(|| nodes().find(|id| named(id, false))).or_else(|| nodes().find(|id| named(id, true)))
+}
+
 impl From<OperateError> for crate::control::message::Refusal {
     fn from(e: OperateError) -> Self {
         match e {
@@ -52,7 +60,7 @@ impl Daemon {
     /// Goes on with replication where this node is in a cluster.
     pub fn resume_replication(&self) -> Result<(), DaemonError> {
         let folder = self.cluster_folder();
-        if !folder.exists() {
+        if !Cluster::is_member(&folder) {
             return Ok(());
         }
         let fail = |why: String| DaemonError::Replication { path: folder.clone(), why };
@@ -67,7 +75,11 @@ impl Daemon {
             Some(listen) => *listen,
             None => {
                 let port = own.as_ref().and_then(|a| a.as_str().rsplit_once(':')?.1.parse().ok()).unwrap_or(PORT);
-                SocketAddr::from(([0, 0, 0, 0], port))
+                // An address of IPv6 is in brackets; a socket that listens on all of IPv6 takes IPv4, too.
+                match own.is_some_and(|a| a.as_str().starts_with('[')) {
+                    true => SocketAddr::from(([0u16; 8], port)),
+                    false => SocketAddr::from(([0, 0, 0, 0], port)),
+                }
             }
         };
         let naming = &self.config.naming;
@@ -98,16 +110,15 @@ impl Daemon {
 
     /// Replication; refused where this node is in no cluster.
     pub fn replication(&self) -> Answer<Arc<Runtime>> {
-        self.replication.lock().clone().ok_or_else(|| {
-            refusal(
-                Why::NotFound,
-                "this node is in no cluster: `aspfs cluster init` begins one, `aspfs cluster join` joins one",
-            )
-        })
+        let why = || match Cluster::is_member(&self.cluster_folder()) {
+            true => "this node is in a cluster, and replication did not start: the daemon's log says why",
+            false => "this node is in no cluster: `aspfs cluster init` begins one, `aspfs cluster join` joins one",
+        };
+        self.replication.lock().clone().ok_or_else(|| refusal(Why::NotFound, why()))
     }
 
     fn no_cluster_yet(&self) -> Answer<()> {
-        match self.cluster_folder().exists() {
+        match Cluster::is_member(&self.cluster_folder()) {
             true => Err(refusal(
                 Why::Exists,
                 format!("this node is in a cluster already ({})", self.cluster_folder().display()),
@@ -142,7 +153,7 @@ impl Daemon {
     pub fn node_add(&self, name: &str, addresses: &[String]) -> Answer<BundleText> {
         let runtime = self.replication()?;
         let bundle = runtime.cluster().add_node(&word(name)?, &parse_addresses(addresses)?).map_err(in_cluster)?;
-        Ok(BundleText { bundle: bundle.to_text() })
+        Ok(BundleText { bundle: Secret(bundle.to_text()) })
     }
 
     pub fn node_renew(&self, node: &str) -> Answer<Option<BundleText>> {
@@ -152,7 +163,7 @@ impl Daemon {
             cluster.renew_own().map_err(in_cluster)?;
             return Ok(None);
         }
-        Ok(Some(BundleText { bundle: cluster.renew(node).map_err(in_cluster)?.to_text() }))
+        Ok(Some(BundleText { bundle: Secret(cluster.renew(node).map_err(in_cluster)?.to_text()) }))
     }
 
     pub fn node_revoke(&self, node: &str) -> Answer<Vec<NodeRow>> {
@@ -223,11 +234,13 @@ impl Daemon {
     pub fn replica_remove(&self, id: Id, node: &str, is_off: bool) -> Answer<()> {
         let runtime = self.replication()?;
         let ve = self.ve(id.0)?;
-        let node = self.node_of(&runtime, node)?;
         let policy = ve.policy().map_err(about(format!("VE {id}")))?;
-        if !policy.replicas.iter().any(|r| r.node == node.0) {
+        let found = replica_named(&policy, &runtime.cluster().list().list, node);
+        let Some(node) = found else {
+            // A name that nobody has is told from a node that is none of its replicas.
+            let node = self.node_of(&runtime, node)?;
             return Err(refusal(Why::NotFound, format!("{} is no replica of VE {id}", Self::name_of(&runtime, node))));
-        }
+        };
         Ok(runtime.remove_replica(&ve, node, is_off)?)
     }
 

@@ -207,7 +207,7 @@ fn replicated(session: &mut Session<'_>, daemon: &Daemon, request: Request) -> A
         Request::ClusterInit { name, node, addresses } => {
             session.answer(&daemon.cluster_init(&name, &node, &addresses)?)
         }
-        Request::ClusterJoin { bundle } => session.answer(&daemon.cluster_join(&bundle)?),
+        Request::ClusterJoin { bundle } => session.answer(&daemon.cluster_join(&bundle.0)?),
         Request::NodeAdd { name, addresses } => session.answer(&daemon.node_add(&name, &addresses)?),
         Request::NodeList {} => session.answer(&daemon.nodes()?),
         Request::NodeRevoke { node } => session.answer(&daemon.node_revoke(&node)?),

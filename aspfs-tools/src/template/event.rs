@@ -13,6 +13,15 @@ pub const DATA_MAX: usize = 1 << 20;
 /// Most bytes of an encoded event.
 pub const EVENT_MAX: usize = DATA_MAX + 1024;
 
+/// The largest number of a device: 12 bits of major and 20 of minor number, as `st_rdev` has them. Linux knows no others (`MKDEV`,
+/// include/linux/kdev_t.h), and FUSE has no more bits for them.
+pub const DEVICE_MAX: u64 = u32::MAX as u64;
+
+/// The number of a device as `st_rdev` has it; `None` for one over [`DEVICE_MAX`].
+pub fn device(major: u32, minor: u32) -> Option<u64> {
+    Some(rustix::fs::makedev(major, minor)).filter(|number| *number <= DEVICE_MAX)
+}
+
 /// Owner, permissions and time of an inode. There is one time, that of the last change of content: it is what archives keep, and the
 /// others say when something was copied. All four times of the inode in the tree are this one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -45,7 +54,7 @@ pub enum What {
     Fifo,
     /// A socket.
     Socket,
-    /// A character device and its number, as `st_rdev` has it.
+    /// A character device and its number, as `st_rdev` has it, at most [`DEVICE_MAX`].
     CharDevice(u64),
     /// A block device and its number.
     BlockDevice(u64),
@@ -154,6 +163,14 @@ impl Event {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// Numbers are in the low 32 bits of `st_rdev` exactly as long as Linux has such devices.
+    #[test]
+    fn devices_have_twelve_and_twenty_bits() {
+        assert_eq!(device(0xfff, 0xf_ffff), Some(DEVICE_MAX));
+        assert_eq!(device(1, 3), Some(0x103));
+        assert_eq!([device(0x1000, 0), device(0, 0x10_0000), device(u32::MAX, u32::MAX)], [None; 3]);
+    }
 
     #[test]
     fn the_largest_event_fits() {

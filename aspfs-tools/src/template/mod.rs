@@ -7,3 +7,4 @@
 pub mod event;
 pub mod sink;
 pub mod source;
+mod space;

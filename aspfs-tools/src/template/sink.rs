@@ -13,15 +13,14 @@ use vefs::limits::{FILE_SIZE_MAX, XATTR_NAME_MAX};
 use vefs::object::{ObjectError, Pin};
 use vefs::types::{Kind, mode};
 
-use super::event::{DATA_MAX, Event, Meta, What};
+use super::event::{DATA_MAX, DEVICE_MAX, Event, Meta, What};
 use super::source::keeps_xattr;
+use super::space::{Counted, Space};
 
 /// Most inodes of one import.
 pub const INODES_MAX: usize = 16 << 20;
 /// Most bytes of names, link targets and extended attributes of one import: they are held in memory.
 pub const NAMES_MAX: usize = 1 << 30;
-/// Free space is looked at each time so many bytes have been written.
-const SPACE_STEP: u64 = 1 << 20;
 
 /// Why an import ends.
 #[derive(Debug, thiserror::Error)]
@@ -83,7 +82,7 @@ pub struct Imported {
 
 /// A tree on its way into a store.
 pub struct Import {
-    store: Arc<Store>,
+    space: Space,
     builder: BaseBuilder,
     /// The inodes by number.
     nodes: Vec<NodeId>,
@@ -92,9 +91,8 @@ pub struct Import {
     file: Option<Open>,
     /// Bytes of names and the like so far.
     held: usize,
-    /// Bytes written, and how many of them have been accounted for.
+    /// Bytes of content so far.
     written: u64,
-    spent: u64,
     state: State,
 }
 
@@ -112,6 +110,7 @@ struct Open {
     pieces: Pieces,
     size: u64,
     sparse: bool,
+    counted: Counted,
 }
 
 impl Import {
@@ -120,17 +119,16 @@ impl Import {
     /// # Errors
     /// The disk is full up to the reserve.
     pub fn begin(store: &Arc<Store>) -> Result<Import, ImportError> {
-        store.spend_space(0)?;
+        let space = Space::begin(store)?;
         let builder = BaseBuilder::new(store.objects().clone());
         Ok(Import {
-            store: store.clone(),
+            space,
             builder,
             nodes: vec![BaseBuilder::ROOT],
             current: Some(BaseBuilder::ROOT),
             file: None,
             held: 0,
             written: 0,
-            spent: 0,
             state: State::Running,
         })
     }
@@ -211,6 +209,9 @@ impl Import {
         self.hold(name.len())?;
         let (dir, kind) = (self.node(parent)?, what.kind());
         let rdev = match what {
+            What::CharDevice(rdev) | What::BlockDevice(rdev) if rdev > DEVICE_MAX => {
+                return Err(ImportError::Event("a device number of more than 12 and 20 bits"));
+            }
             What::CharDevice(rdev) | What::BlockDevice(rdev) => rdev,
             _ => 0,
         };
@@ -226,8 +227,9 @@ impl Import {
                     return Err(ImportError::Event("a file over the limit of sizes"));
                 }
                 let id = self.builder.add_file(dir, name, &attrs, Default::default())?;
-                let pieces = self.builder.begin_content(attrs.mode & 0o111 != 0, sparse);
-                self.file = Some(Open { node: id, pieces, size, sparse });
+                let executable = attrs.mode & 0o111 != 0;
+                let pieces = self.builder.begin_content(executable, sparse);
+                self.file = Some(Open { node: id, pieces, size, sparse, counted: Counted::new(size, executable) });
                 id
             }
             _ => self.builder.add_node(dir, name, &attrs)?,
@@ -260,12 +262,9 @@ impl Import {
         if offset.checked_add(bytes.len() as u64).is_none_or(|end| end > file.size) {
             return Err(ImportError::Event("bytes behind the end of a file"));
         }
+        self.space.bytes(&mut file.counted, offset, bytes.len() as u64)?;
         file.pieces.write(offset, bytes)?;
         self.written += bytes.len() as u64;
-        if self.written - self.spent >= SPACE_STEP {
-            self.store.spend_space(self.written - self.spent)?;
-            self.spent = self.written;
-        }
         Ok(())
     }
 
@@ -284,12 +283,12 @@ impl Import {
     /// Makes the objects and then the tree durable. The tree has no name yet.
     ///
     /// # Errors
-    /// The stream was cut off; what the store fails with.
+    /// The stream was cut off; there is no room for what is written only now; what the store fails with.
     pub fn finish(self) -> Result<Imported, ImportError> {
         if self.state != State::Ended {
             return Err(ImportError::Event("it was cut off"));
         }
-        self.store.spend_space(self.written - self.spent)?;
+        self.space.end(self.nodes.len() as u64, self.held as u64)?;
         let built = self.builder.build()?;
         let (hash, inodes, bytes, new_bytes) = (built.hash, built.inodes, built.bytes, built.new_bytes);
         Ok(Imported { hash, inodes, bytes, new_bytes, pin: built.pin })

@@ -166,7 +166,7 @@ impl Model {
             Op::Removexattr { ino, name } => self.removexattr(*ino, name, now),
             Op::Reap { ino } => self.reap(*ino),
             // Here a file that is cut has nothing beyond its size.
-            Op::Trim { ino } => self.node(*ino).map(|_| Reply::Done),
+            Op::Trim { ino, .. } => self.node(*ino).map(|_| Reply::Done),
         }
     }
 

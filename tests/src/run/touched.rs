@@ -33,6 +33,6 @@ pub fn of(model: &Model, op: &Op, out: &mut Vec<InodeNo>) {
         | Op::Setxattr { ino, .. }
         | Op::Removexattr { ino, .. }
         | Op::Reap { ino }
-        | Op::Trim { ino } => out.push(*ino),
+        | Op::Trim { ino, .. } => out.push(*ino),
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use aspfs_tests::harness::{World, small_options};
 use aspfs_tools::template::event::Event;
 use aspfs_tools::template::sink::{Import, ImportError, Imported};
-use aspfs_tools::template::source::{self, Options, SourceError};
+use aspfs_tools::template::source::{self, Options, Progress, SourceError};
 use vefs::Store;
 use vefs::base::BaseTree;
 use vefs::ids::{Hash, InodeNo};
@@ -19,11 +19,19 @@ pub fn store() -> Arc<Store> {
     World::create(Arc::new(MemStorage::new()), 1, small_options()).unwrap().open().unwrap()
 }
 
+/// Imports a source, every event through its bytes; also the last figures that were told of the reading.
+pub fn import_told(store: &Arc<Store>, path: &Path, options: &Options) -> Result<(Imported, Progress), SourceError> {
+    let mut import = Import::begin(store).unwrap();
+    let mut told = Progress::default();
+    let mut progress = |now: Progress| told = now;
+    source::read(path, options, &mut progress, &mut |event| Ok(import.event(Event::decode(&event.encode())?)?))?;
+    let done = import.finish().map_err(|e| SourceError::Receiver(Box::new(e)))?;
+    Ok((done, told))
+}
+
 /// Imports a source, every event through its bytes.
 pub fn import_with(store: &Arc<Store>, path: &Path, options: &Options) -> Result<Imported, SourceError> {
-    let mut import = Import::begin(store).unwrap();
-    source::read(path, options, &mut |_| {}, &mut |event| Ok(import.event(Event::decode(&event.encode())?)?))?;
-    import.finish().map_err(|e| SourceError::Receiver(Box::new(e)))
+    import_told(store, path, options).map(|(done, _)| done)
 }
 
 /// As [`import_with`], with the usual options.

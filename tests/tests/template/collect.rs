@@ -10,6 +10,8 @@ use aspfs_tools::template::sink::{Import, ImportError};
 use vefs::Store;
 use vefs::change::Settings;
 use vefs::ids::{Hash, VeId};
+use vefs::limits::RESERVE_BYTES;
+use vefs::storage::Storage;
 use vefs::storage::memory::MemStorage;
 use vefs::store::{Options, Reclaimed};
 
@@ -162,4 +164,58 @@ fn a_full_disk_in_the_middle_leaves_only_what_a_collection_removes() {
     store.tick().unwrap();
     let big = feed(&store, tree(2, 250)).unwrap();
     is_whole(&store, big.hash, 2, 250);
+}
+
+/// A store with room for so many bytes above the reserve.
+fn nearly_full(room: u64) -> (Arc<Store>, Arc<MemStorage>) {
+    let options = Options { reserve: RESERVE_BYTES, ..small_options() };
+    let disk = Arc::new(MemStorage::new());
+    let store = World::create(disk.clone(), 1, options).unwrap().open().unwrap();
+    disk.set_capacity(Some(disk.used() + RESERVE_BYTES + room));
+    store.tick().unwrap();
+    (store, disk)
+}
+
+fn file(name: String, size: u64, sparse: bool) -> Event {
+    let meta = Meta { mode: 0o644, ..Meta::default() };
+    Event::Node { parent: 0, name: name.into(), meta, what: What::File { size, sparse } }
+}
+
+/// checks G4: only the bytes that were sent counted as written. Of a file with holes a chunk of 64 KiB is written for one byte, so that a few
+/// kilobytes of events filled the disk through the reserve to its end.
+#[test]
+fn a_chunk_counts_whole_however_few_bytes_of_it_come() {
+    const STRIDE: u64 = 128 << 10;
+    let (store, disk) = nearly_full(16 << 20);
+    let mut import = Import::begin(&store).unwrap();
+    import.event(file("f".into(), 4000 * STRIDE, true)).unwrap();
+    let mut bytes = (0..4000).map(|i| Event::Data { offset: i * STRIDE, bytes: vec![1] });
+    let error = bytes.find_map(|event| import.event(event).err()).expect("a full disk");
+    assert!(matches!(error, ImportError::Store(vefs::Error::NoSpace { .. })), "{error}");
+    let free = disk.free_bytes().unwrap();
+    assert!(free >= RESERVE_BYTES - (4 << 20), "the import left {free} bytes");
+    drop(import);
+    store.tick().unwrap();
+    feed(&store, tree(1, 10)).unwrap();
+}
+
+/// checks G4: small contents wait in a file and are written once more at the end, as packs, and nobody had looked for room for these: the end
+/// of an import took it from the reserve.
+#[test]
+fn the_end_of_an_import_needs_room_for_its_packs() {
+    for (room, fits) in [(12 << 20, false), (24 << 20, true)] {
+        let (store, disk) = nearly_full(room);
+        let mut import = Import::begin(&store).unwrap();
+        for i in 0..200u32 {
+            import.event(file(format!("f{i}"), 40_000, false)).unwrap();
+            import.event(Event::Data { offset: 0, bytes: i.to_le_bytes().repeat(10_000) }).unwrap();
+        }
+        import.event(Event::End).unwrap();
+        match import.finish() {
+            Ok(_) => assert!(fits, "{room}"),
+            Err(ImportError::Store(vefs::Error::NoSpace { .. })) => assert!(!fits, "{room}"),
+            Err(e) => panic!("{e}"),
+        }
+        assert!(disk.free_bytes().unwrap() >= RESERVE_BYTES, "{room}");
+    }
 }

@@ -200,3 +200,51 @@ fn names_are_bounded() {
     let store = store();
     assert!(import_bytes(&store, &long(255)).is_ok());
 }
+
+/// A directory, link, device or FIFO may state a size, of which no bytes follow: so many were skipped, and the members in them were lost.
+#[test]
+fn only_files_have_bytes_whatever_size_others_state() {
+    for kind in b'1'..=b'6' {
+        let mut bytes = archive(&[("t", File(b"1"))]);
+        bytes.truncate(1024);
+        let odd = header(|h| {
+            h.as_mut_bytes()[156] = kind;
+            h.as_old_mut().linkname[0] = b't';
+            h.set_size(700);
+        });
+        bytes.extend_from_slice(&odd[..512]);
+        bytes.extend(archive(&[("next", File(b"2")), ("last", File(b"3"))]));
+        let store = store();
+        let seen = look(&store, import_bytes(&store, &bytes).unwrap());
+        let names: Vec<_> = seen.keys().map(|path| String::from_utf8_lossy(path).into_owned()).collect();
+        assert_eq!(names, ["", "f", "last", "next", "t"], "type {}", char::from(kind));
+    }
+}
+
+/// A device number that could not be read became 0, and one that Linux does not have another one on its way through FUSE's 32 bits.
+#[test]
+fn device_numbers_are_read_or_refused() {
+    let made = |kind: u8, change: &dyn Fn(&mut tar::Header)| {
+        header(|h| {
+            h.as_mut_bytes()[156] = kind;
+            change(h);
+        })
+    };
+    let numbers = |major: u32, minor: u32| {
+        made(b'4', &move |h| {
+            h.set_device_major(major).unwrap();
+            h.set_device_minor(minor).unwrap();
+        })
+    };
+    refused(&made(b'3', &|h| h.as_mut_bytes()[329..337].fill(b'z')), &["\"f\"", "major device number", "read"]);
+    refused(&made(b'4', &|h| h.as_mut_bytes()[337..345].fill(0x80)), &["\"f\"", "minor device number", "read"]);
+    // A header of before 1988 has no such fields.
+    refused(&made(b'4', &|h| h.as_mut_bytes()[257..265].fill(0)), &["device number", "missing"]);
+    refused(&numbers(4096, 0), &["4096:0", "out of range"]);
+    refused(&numbers(0, 1 << 20), &["0:1048576", "out of range"]);
+    let store = store();
+    for (bytes, number) in [(numbers(4095, (1 << 20) - 1), u64::from(u32::MAX)), (made(b'3', &|_| {}), 0)] {
+        let seen = look(&store, import_bytes(&store, &bytes).unwrap());
+        assert_eq!(seen[&b"f"[..]].rdev, number);
+    }
+}

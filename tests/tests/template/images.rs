@@ -160,6 +160,39 @@ fn directories_merge_and_missing_ones_are_made() {
     is(merged(&[&[("a", File(b"1")), (".wh..wh.plnk", Dir(0o700)), (".wh..wh.aufs", File(b""))]]), &[("a", "1")]);
 }
 
+/// The name of a directory ends in a slash, and its last part was taken for the empty one behind that: no whiteout, so that aufs's notes to
+/// itself became directories of the tree, and what such a member hides stayed.
+#[test]
+fn a_whiteout_may_be_a_directory() {
+    let lower: &[_] = &[("a", File(b"1")), ("d", Dir(0o755)), ("d/x", File(b"2"))];
+    let notes = [(".wh..wh.plnk/", Dir(0o700)), (".wh..wh.orph//", Dir(0o700)), ("d/.wh..wh.aufs/", Dir(0o700))];
+    is(merged(&[lower, &notes]), &[("a", "1"), ("d/", ""), ("d/x", "2")]);
+    is(merged(&[lower, &[("d/.wh..wh..opq/", Dir(0o700))]]), &[("a", "1"), ("d/", "")]);
+    is(merged(&[lower, &[(".wh.d/", Dir(0o700))]]), &[("a", "1")]);
+}
+
+/// What layer told of an entry was kept with the inode: a new link to `a` made the layer the owner of `b` as well, which is another name of
+/// the same inode, and the whiteout of `b` left it there.
+#[test]
+fn a_whiteout_hides_one_name_of_several() {
+    let lower: &[_] = &[("a", File(b"1")), ("b", Link("a")), ("d", Dir(0o755)), ("d/e", Link("a"))];
+    let whiteouts: &[_] = &[("c", Link("a")), (".wh.b", File(b"")), ("d/.wh..wh..opq", File(b""))];
+    is(merged(&[lower, whiteouts]), &[("a", "1"), ("c", "1"), ("d/", "")]);
+    // A name that the layer tells of once more is its own.
+    is(merged(&[&lower[..2], &[("b", Link("a")), (".wh.b", File(b"")), (".wh.a", File(b""))]]), &[("b", "1")]);
+}
+
+/// A directory that is made opaque again is not looked through again; what the layer brought in between stays, and the next layer may hide it.
+#[test]
+fn an_opaque_directory_may_be_told_of_again() {
+    let lower: &[_] = &[("d", Dir(0o755)), ("d/x", File(b"old")), ("d/e", Dir(0o755)), ("d/e/y", File(b"old"))];
+    let opaque = ("d/.wh..wh..opq", File(b""));
+    let upper: &[_] = &[opaque, ("d/e/n", File(b"new")), opaque, ("d/z", File(b"new")), opaque, (".wh.d", File(b""))];
+    is(merged(&[lower, upper]), &[("d/", ""), ("d/e/", ""), ("d/e/n", "new"), ("d/z", "new")]);
+    is(merged(&[lower, upper, &[opaque]]), &[("d/", "")]);
+    is(merged(&[lower, upper, &[(".wh.d", File(b""))]]), &[]);
+}
+
 #[test]
 fn an_image_of_a_tree_gives_the_trees_hash() {
     if !is_root() {

@@ -176,16 +176,16 @@ fn verifying_reads_everything_and_finds_damage() {
     assert!(store.template_verify("b", &mut |_, _| true).is_err());
 }
 
-/// A damaged label is told of, and keeps every tree from removal: nobody knows which one it names.
+/// A damaged label is told of, and keeps every tree from removal: nobody knows which one it names. VEs are collected all the same.
 #[test]
-fn a_damaged_label_stops_collections() {
+fn a_damaged_label_keeps_every_tree() {
     let disk = Arc::new(MemStorage::new());
     let mut world = World::create(disk.clone(), 1, small_options()).unwrap();
     let store = world.open().unwrap();
     let root = put(&store, "a", &[("f", "1")]);
     let file = disk.open("templates/a.label").unwrap();
     file.write_at(&[std::io::IoSlice::new(b"?")], 40).unwrap();
-    let error = store.collect_garbage(&Default::default()).unwrap_err().to_string();
-    assert!(error.contains("templates/a.label") && error.contains("checksum"), "{error}");
+    let done = store.collect_garbage(&Default::default()).unwrap();
+    assert_eq!((done.trees, done.skipped), (0, 1));
     assert_eq!(look(&store, root).len(), 2);
 }

@@ -1,9 +1,14 @@
 //! The same tree from every kind of source: as it was, and with the same hash.
 
-use crate::bed::{Seen, import, import_with, look, store};
+use crate::bed::{Seen, import, import_told, look, store};
 use crate::fixture::{ACL, CAPABILITY, FULL, everything, is_root, look_at, pack, tar};
-use aspfs_tools::template::source::Options;
+use aspfs_tools::template::event::Event;
+use aspfs_tools::template::source::{self, Options};
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 fn comparable(mut tree: BTreeMap<Vec<u8>, Seen>) -> BTreeMap<Vec<u8>, Seen> {
     for seen in tree.values_mut() {
@@ -148,40 +153,85 @@ fn importing_again_stores_nothing() {
     assert_eq!(store.storage().list("staging").unwrap(), Vec::<String>::new());
 }
 
-/// A file system that is mounted in the directory is left out, unless it is asked for; its mount point stays.
+/// A hole at the end of a file and the end of one that became shorter meanwhile look the same when data is sought: the template had a file of
+/// the old size with zeros at its end, and nobody was told. Nor was it when bytes were written over that had been read.
+#[test]
+fn a_file_that_changes_while_it_is_read_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("changing");
+    let changes: [(&str, fn(&File)); 3] = [
+        ("shorter", |file: &File| file.set_len(5 << 20).unwrap()),
+        ("written", |file: &File| file.write_all_at(b"x", 0).unwrap()),
+        ("longer", |file: &File| file.set_len(30 << 20).unwrap()),
+    ];
+    for (what, change) in changes {
+        let file = File::create(&path).unwrap();
+        file.set_len(20 << 20).unwrap();
+        file.write_all_at(b"start", 0).unwrap();
+        file.write_all_at(b"middle", 10 << 20).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1000)).unwrap();
+        let told = source::read(dir.path(), &Options::default(), &mut |_| {}, &mut |event| {
+            if matches!(event, Event::Data { .. }) {
+                change(&file);
+            }
+            Ok(())
+        });
+        let error = told.expect_err(what).to_string();
+        assert!(error.contains("/changing") && error.contains("while it was being read"), "{what}: {error}");
+    }
+    assert!(import(&store(), dir.path()).is_ok(), "what nobody changes is read");
+}
+
+/// What is mounted in the directory is left out and counted, unless it is asked for; a mount point that is a directory stays.
 #[test]
 fn mounts_are_crossed_only_when_asked() {
+    let mounts = "mkdir tree/mnt && touch tree/over && mount -t tmpfs tmpfs tree/mnt && echo x > tree/mnt/inside \
+        && mount --bind tree/mnt/inside tree/over";
+    told_in_a_namespace(mounts, "mnt, skipped 2 | mnt mnt/inside over, skipped 0");
+}
+
+/// Mounts were told apart by device as well as by number. The files of an overlayfs have the devices of its layers, other than the directory they
+/// are in: all of them were left out without a word, as if each were mounted there.
+#[test]
+fn files_of_an_overlay_are_no_mounts() {
+    let mounts = "mkdir a b && mount -t tmpfs tmpfs a && mount -t tmpfs tmpfs b && echo 1 > a/f && mkdir b/d \
+        && echo 2 > b/d/g && mount -t overlay overlay -o lowerdir=a:b,xino=off tree";
+    told_in_a_namespace(mounts, "d d/g f, skipped 0 | d d/g f, skipped 0");
+}
+
+/// What the child below tells of the directory `tree` after these commands; where there can be no such mounts, nothing is checked.
+fn told_in_a_namespace(mounts: &str, want: &str) {
     if !is_root() {
         return;
     }
-    if let Err(e) = in_a_namespace() {
-        eprintln!("skipped: no mount namespace of our own: {e}");
+    let dir = tempfile::tempdir().unwrap();
+    match in_a_namespace(dir.path(), mounts) {
+        Ok(told) => assert_eq!(told, want),
+        Err(e) => eprintln!("skipped: no such mounts in a namespace of our own: {e}"),
     }
 }
 
 /// A child in a mount namespace of its own does the work: the test's process mounts nothing.
-fn in_a_namespace() -> std::io::Result<()> {
-    let dir = tempfile::tempdir()?;
-    let (tree, archive) = (dir.path().join("tree"), dir.path().join("mounted"));
-    std::fs::create_dir_all(tree.join("mnt"))?;
+fn in_a_namespace(dir: &Path, mounts: &str) -> std::io::Result<String> {
+    let (tree, told) = (dir.join("tree"), dir.join("told"));
+    std::fs::create_dir_all(&tree)?;
     let script = format!(
-        "mount --make-rprivate / && mount -t tmpfs tmpfs {0}/mnt && echo x > {0}/mnt/inside && exec {1} --exact sources::import_for_mounts --nocapture",
-        tree.display(),
+        "mount --make-rprivate / && cd {} && {mounts} && exec {} --exact sources::import_for_mounts --nocapture",
+        dir.display(),
         std::env::current_exe()?.display()
     );
     let out = std::process::Command::new("unshare")
         .args(["-m", "sh", "-c", &script])
         .env("ASPFS_TEST_TREE", &tree)
-        .env("ASPFS_TEST_OUT", &archive)
+        .env("ASPFS_TEST_OUT", &told)
         .output()?;
     if !out.status.success() {
         return Err(std::io::Error::other(String::from_utf8_lossy(&out.stderr).into_owned()));
     }
-    assert_eq!(std::fs::read_to_string(&archive)?, "mnt | mnt mnt/inside");
-    Ok(())
+    std::fs::read_to_string(&told)
 }
 
-/// The child of the test above; by itself it does nothing.
+/// The child of the tests above; by itself it does nothing.
 #[test]
 fn import_for_mounts() {
     let (Some(tree), Some(out)) = (std::env::var_os("ASPFS_TEST_TREE"), std::env::var_os("ASPFS_TEST_OUT")) else {
@@ -190,9 +240,10 @@ fn import_for_mounts() {
     let store = store();
     let names = |cross_mounts| {
         let options = Options { cross_mounts, ..Options::default() };
-        let done = import_with(&store, tree.as_ref(), &options).unwrap();
+        let (done, told) = import_told(&store, tree.as_ref(), &options).unwrap();
         let paths = look(&store, done.hash).into_keys().filter(|p| !p.is_empty());
-        paths.map(|p| String::from_utf8(p).unwrap()).collect::<Vec<_>>().join(" ")
+        let paths = paths.map(|p| String::from_utf8(p).unwrap()).collect::<Vec<_>>().join(" ");
+        format!("{paths}, skipped {}", told.skipped)
     };
     std::fs::write(out, format!("{} | {}", names(false), names(true))).unwrap();
 }

@@ -56,6 +56,8 @@ fn events_out_of_order_or_bounds_are_refused() {
         (vec![file("f", 3, false), data(1, b"xx")], "not in order"),
         (vec![file("f", 9, true), data(5, b"x"), data(5, b"x")], "not in order"),
         (vec![file("f", u64::MAX, true)], "limit of sizes"),
+        (vec![node(0, "c", What::CharDevice(1 << 32))], "device number"),
+        (vec![node(0, "b", What::BlockDevice(u64::MAX))], "device number"),
         (vec![file("f", 9, true), data(u64::MAX, b"x")], "behind the end"),
         (vec![file("f", 9, true), data(0, b"")], "empty or oversized"),
         (vec![file("f", 1 << 30, true), data(0, &vec![1; DATA_MAX + 1])], "empty or oversized"),
@@ -124,7 +126,8 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         4 => (0u64..200_000, any::<bool>()).prop_map(|(size, sparse)| What::File { size, sparse }),
         1 => Just(What::File { size: u64::MAX / 4, sparse: true }),
         1 => Just(What::Symlink(b"t".to_vec())),
-        1 => any::<u64>().prop_map(What::CharDevice),
+        1 => any::<u32>().prop_map(|number| What::CharDevice(number.into())),
+        1 => any::<u64>().prop_map(What::BlockDevice),
         1 => Just(What::Socket),
     ];
     let meta = (0u32..0o10000, any::<u32>()).prop_map(|(mode, uid)| Meta { mode, uid, ..Meta::default() });

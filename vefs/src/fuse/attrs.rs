@@ -72,6 +72,12 @@ impl Fs {
             kill_priv: wanted.size.is_some(),
         };
         let Found { inode, .. } = self.change_inode(asker, &Op::Setattr { ino: node.ino(), set })?;
+        if wanted.size.is_some()
+            && let Err(why) = self.nodes.lock().before_change(node)
+        {
+            // It was opened in passthrough meanwhile, by what it was before: nobody else is to join that.
+            self.refused(node, why);
+        }
         Ok(self.shown(node, &inode))
     }
 

@@ -101,6 +101,7 @@ impl Fs {
         if self.read_only {
             return Err(Errno::EROFS);
         }
+        self.tree.check().map_err(|e| self.errno(&e))?;
         if asker.again() {
             count(&self.counters.resent, 1);
             if let Some(memo) = self.ve.answered(self.number(asker)) {
@@ -151,7 +152,12 @@ impl Fs {
 
     fn again(&self, memo: Memo) -> Result<Reply, Errno> {
         Ok(match memo {
-            Memo::Inode(ino) => Reply::Inode(ino, self.inode(ino)?),
+            Memo::Inode(ino) => {
+                let inode = self.inode(ino)?;
+                // The daemon was killed between the cut and the trimming: the kernel is to know the file as it stays.
+                let is_cut = inode.flags & Inode::CUT != 0;
+                Reply::Inode(ino, if is_cut { self.ve.trim(ino).map_err(|e| self.errno(&e))? } else { inode })
+            }
             Memo::Written(n) => Reply::Written(n),
             Memo::Done => Reply::Done,
         })

@@ -27,6 +27,8 @@ const MESSAGE_MAX: usize = 1024;
 const FETCHED: usize = 24;
 /// Where in the head the salt lies.
 const SALT: usize = 32;
+/// Where in the head the fork lies: its transaction, and its epoch and 1.
+const FORK: usize = 40;
 /// More slots than a mount can come to need are a sign of damage.
 const SLOTS_MAX: u64 = 4 << 20;
 /// Requests remembered per slot: more than a mount has threads.
@@ -120,6 +122,9 @@ pub struct Exchange {
     pub reply: Vec<u8>,
     /// What tells the mount's requests from those of the VE's other mounts; 0 of a daemon that did not know of it.
     pub salt: u64,
+    /// Where the VE's history forked when this node began to write it, for the time in which the mount was made: transaction and epoch; `None` of a daemon
+    /// that did not know of it.
+    pub fork: Option<(u64, u64)>,
 }
 
 /// What a memfd held when it was taken over.
@@ -167,6 +172,7 @@ impl Kept {
             request: head[64..64 + request].to_vec(),
             reply: head[64 + MESSAGE_MAX..][..reply].to_vec(),
             salt: long(SALT),
+            fork: long(FORK + 8).checked_sub(1).map(|epoch| (long(FORK), epoch)),
         };
         let fetched = long(FETCHED);
         let fetched = (fetched != 0).then(|| Duration::from_nanos(fetched));
@@ -203,6 +209,10 @@ impl Kept {
             head[at..at + 4].copy_from_slice(&v.to_le_bytes());
         }
         head[SALT..SALT + 8].copy_from_slice(&exchange.salt.to_le_bytes());
+        if let Some((txn, epoch)) = exchange.fork {
+            head[FORK..FORK + 8].copy_from_slice(&txn.to_le_bytes());
+            head[FORK + 8..FORK + 16].copy_from_slice(&epoch.saturating_add(1).to_le_bytes());
+        }
         head[64..][..exchange.request.len()].copy_from_slice(&exchange.request);
         head[64 + MESSAGE_MAX..][..exchange.reply.len()].copy_from_slice(&exchange.reply);
         Ok(self.write_at(&head, 0)?)
@@ -256,7 +266,7 @@ mod tests {
         let fd = memfd();
         let Left { kept, exchange, fetched, slots } = Kept::read(fd.try_clone().unwrap()).unwrap();
         assert_eq!((exchange, fetched, slots.len()), (None, None, 0));
-        let exchange = Exchange { request: vec![1; 104], reply: vec![2; 80], salt: u64::MAX - 1 };
+        let exchange = Exchange { request: vec![1; 104], reply: vec![2; 80], salt: u64::MAX - 1, fork: Some((7, 0)) };
         kept.put_exchange(&exchange).unwrap();
         kept.put_fetched(Some(Duration::new(5, 6))).unwrap();
         let slot = Slot {
@@ -287,7 +297,7 @@ mod tests {
         }
         let fd = memfd();
         let kept = Kept::read(fd.try_clone().unwrap()).unwrap().kept;
-        kept.put_exchange(&Exchange { request: vec![1], reply: vec![2], salt: 0 }).unwrap();
+        kept.put_exchange(&Exchange { request: vec![1], reply: vec![2], salt: 0, fork: None }).unwrap();
         pwrite(&fd, &7u32.to_le_bytes(), 8).unwrap();
         assert!(matches!(Kept::read(fd), Err(KeptError::Format(7))));
     }

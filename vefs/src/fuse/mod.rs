@@ -102,7 +102,7 @@ impl Host {
     /// `device` is an open `/dev/fuse` that is mounted, or just being mounted. `kept` is a memfd that lives as long as the mount: empty
     /// the first time; later the mount is taken over from a daemon that must be dead by then.
     pub fn serve(&self, ve: Arc<Ve>, device: OwnedFd, kept: OwnedFd, options: &Options) -> Result<Mounted, ServeError> {
-        session::serve(self, Tree::Live(ve), device, kept, options.read_only)
+        session::serve(self, Tree::live(ve), device, kept, options.read_only)
     }
 
     /// Serves a version on a device, as [`Host::serve`] serves a VE: every change is refused with EROFS. The version is kept for as long as the

@@ -41,7 +41,8 @@ impl World {
     fn new() -> World {
         let fd = rustix::fs::memfd_create("kept", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
         let kept = Kept::read(fd.try_clone().unwrap()).unwrap().kept;
-        kept.put_exchange(&crate::fuse::kept::Exchange { request: vec![1], reply: vec![1], salt: 0 }).unwrap();
+        kept.put_exchange(&crate::fuse::kept::Exchange { request: vec![1], reply: vec![1], salt: 0, fork: None })
+            .unwrap();
         World { fd, nodes: Nodes::new(kept, Vec::new()), kernel: Kernel::default(), request: 0 }
     }
 

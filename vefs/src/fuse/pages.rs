@@ -131,7 +131,7 @@ mod tests {
     fn kept() -> (OwnedFd, Kept) {
         let fd = rustix::fs::memfd_create("kept", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
         let kept = Kept::read(fd.try_clone().unwrap()).unwrap().kept;
-        kept.put_exchange(&Exchange { request: vec![1], reply: vec![2], salt: 0 }).unwrap();
+        kept.put_exchange(&Exchange { request: vec![1], reply: vec![2], salt: 0, fork: None }).unwrap();
         (fd, kept)
     }
 

@@ -36,6 +36,7 @@ use super::tree::Tree;
 use crate::entropy::{Entropy, SystemEntropy};
 use crate::errno::Errno as Posix;
 use crate::error::Error as CoreError;
+use crate::format::role::RoleKind;
 use crate::ids::VeId;
 use crate::lock::Mutex;
 use crate::ve::Ve;
@@ -173,7 +174,7 @@ pub(super) fn serve(
     let request = match &exchange {
         Some(e) => e.request.clone(),
         None => {
-            if let Tree::Live(ve) = &tree {
+            if let Tree::Live(ve, _) = &tree {
                 // Nobody has anything of this VE open: a new mount.
                 ve.forget_answers()?;
                 reap_orphans(ve)?;
@@ -181,6 +182,13 @@ pub(super) fn serve(
             read_init(&device)?
         }
     };
+    let role = ve.role();
+    let fork = Some((role.fork.txn.0, role.fork.epoch.0));
+    if let (Tree::Live(ve, reign), Some(e)) = (&tree, &exchange)
+        && (role.kind != RoleKind::Primary || (e.fork.is_some() && e.fork != fork))
+    {
+        reign.end(ve);
+    }
     let salt = exchange.as_ref().map_or_else(|| SystemEntropy.next_u64(), |e| e.salt);
     let nodes = Nodes::new(kept, slots);
     let device = Arc::new(device);
@@ -212,8 +220,8 @@ pub(super) fn serve(
     let (session, reply) = handshake(fs, &request)?;
     let _ = notifier.set(session.notifier());
     sys::dup_over(device.as_fd(), session.as_fd()).map_err(failed("putting the FUSE device in place"))?;
-    agree(&device, exchange, &kept_again, Exchange { request, reply, salt })?;
-    if let Tree::Live(ve) = &tree {
+    agree(&device, exchange, &kept_again, Exchange { request, reply, salt, fork })?;
+    if let Tree::Live(ve, _) = &tree {
         let waker = Arc::downgrade(&parked);
         ve.set_waker(Some(Box::new(move || waker.upgrade().iter().for_each(Parked::wake))));
     }
@@ -235,11 +243,11 @@ fn run(session: Session<Adapter>, tree: Tree, parked: Arc<Parked>) -> Result<Joi
             }
             Err(e) => tracing::error!(ve = %id, error = %e, "a mount's session ended"),
         }
-        if let Tree::Live(ve) = &tree {
+        if let Tree::Live(ve, _) = &tree {
             ve.set_waker(None);
         }
         parked.close();
-        if let Tree::Live(ve) = &tree
+        if let Tree::Live(ve, _) = &tree
             && let Err(e) = reap_orphans(ve)
         {
             tracing::warn!(ve = %id, error = %e, "erasing orphans");

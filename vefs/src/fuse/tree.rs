@@ -2,7 +2,9 @@
 //! both.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::errno::Errno;
 use crate::error::Result;
 use crate::ids::{Hash, InodeNo};
 use crate::state::key::Entry;
@@ -13,25 +15,67 @@ use crate::ve::{Snapshot, Ve};
 #[derive(Clone)]
 pub enum Tree {
     /// The present state, which changes.
-    Live(Arc<Ve>),
+    Live(Arc<Ve>, Arc<Reign>),
     /// A version: it never changes.
     Version(Arc<Snapshot>),
+}
+
+/// Whether the mount of a VE is of the time in which this node wrote it, and nobody else has since. The kernel keeps names, their absence, attributes and
+/// pages of it for ever; when another node has changed the VE, none of that is true any more, and what programs did by it would destroy what the other node
+/// acknowledged: an append goes to where the file once ended (promises G2, G11).
+pub struct Reign {
+    received: u64,
+    over: AtomicBool,
+}
+
+impl Reign {
+    /// It ended while nobody looked.
+    pub fn end(&self, ve: &Ve) {
+        if !self.over.swap(true, Ordering::SeqCst) {
+            let text = "ALARM: another node has changed a VE that is mounted here: the mount answers EIO from now on, unmount it";
+            tracing::error!(ve = %ve.id(), "{text}");
+        }
+    }
+
+    fn check(&self, ve: &Ve) -> Result<()> {
+        if ve.received() != self.received {
+            self.end(ve);
+        }
+        if self.over.load(Ordering::SeqCst) { Err(Errno::EIO.into()) } else { Ok(()) }
+    }
 }
 
 macro_rules! either {
     ($self:ident, $tree:ident => $call:expr) => {
         match $self {
-            Tree::Live($tree) => $call,
+            Tree::Live($tree, reign) => {
+                reign.check($tree)?;
+                $call
+            }
             Tree::Version($tree) => $call,
         }
     };
 }
 
 impl Tree {
+    /// A VE as it is, for a mount that begins.
+    pub fn live(ve: Arc<Ve>) -> Tree {
+        let reign = Reign { received: ve.received(), over: AtomicBool::new(false) };
+        Tree::Live(ve, Arc::new(reign))
+    }
+
+    /// EIO once another node has changed it.
+    pub fn check(&self) -> Result<()> {
+        match self {
+            Tree::Live(ve, reign) => reign.check(ve),
+            Tree::Version(_) => Ok(()),
+        }
+    }
+
     /// The VE, of which this may be a version.
     pub fn ve(&self) -> &Arc<Ve> {
         match self {
-            Tree::Live(ve) => ve,
+            Tree::Live(ve, _) => ve,
             Tree::Version(version) => version.ve(),
         }
     }
@@ -89,5 +133,33 @@ impl Tree {
     /// The object that is the whole content of a regular file, if there is one.
     pub fn whole_object(&self, ino: InodeNo) -> Result<Option<Hash>> {
         either!(self, tree => tree.whole_object(ino))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+    use crate::meta::MemoryMeta;
+    use crate::storage::memory::MemStorage;
+    use crate::store::bed;
+
+    /// A VE was handed over and its mount stayed: the other node's changes came in under it, while the kernel went on with what it had kept. When the VE came
+    /// back, programs appended to where files had once ended, over what the other node had acknowledged (checks G2, G11).
+    #[test]
+    fn a_mount_ends_with_the_first_change_of_another_node() {
+        let (_from, primary, _) = bed::in_memory();
+        let store = bed::on(Arc::new(MemStorage::new()), Arc::new(MemoryMeta::default()));
+        let follower = bed::create_follower(&store, &primary);
+        while bed::ship(&primary, &follower).unwrap() {}
+        let tree = Tree::live(follower.clone());
+        assert!(tree.inode(InodeNo::ROOT).is_ok() && tree.check().is_ok());
+        bed::create(&primary, "new");
+        primary.commit().unwrap();
+        assert!(bed::ship(&primary, &follower).unwrap());
+        assert!(matches!(tree.inode(InodeNo::ROOT), Err(Error::Posix(Errno::EIO))));
+        assert!(matches!(tree.check(), Err(Error::Posix(Errno::EIO))));
+        let next = Tree::live(follower);
+        assert!(next.lookup(InodeNo::ROOT, b"new").is_ok());
     }
 }

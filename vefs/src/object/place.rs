@@ -194,10 +194,21 @@ fn look(shared: &Shared, hash: Hash) -> Result<Found, ObjectError> {
     }
 }
 
+/// Whether a body lies under the name that looks usable and is not what its name says: the good bytes that have come are not to be given up for it. Read
+/// without the stripe, since it may take long.
+fn has_rotted(shared: &Shared, hash: Hash) -> Result<bool, ObjectError> {
+    match Object::load(&*shared.storage, hash) {
+        Ok(object) => Ok(object.verify().is_err()),
+        Err(ObjectError::Io { path, source }) => Err(ObjectError::Io { path, source }),
+        Err(_) => Ok(false),
+    }
+}
+
 /// Gives staged objects their names. With `over`, an existing object of the same name is replaced, not kept.
 pub(super) fn place(shared: &Arc<Shared>, mut all: Vec<Staged>, over: bool) -> Result<(), ObjectError> {
     flush_bytes(shared, &all)?;
     for staged in &mut all {
+        let over = over || has_rotted(shared, staged.hash)?;
         let _stripe = shared.stripe(staged.hash);
         staged.found = if over { Found::Damaged } else { look(shared, staged.hash)? };
         if staged.found != Found::Intact {
@@ -227,6 +238,10 @@ pub(super) fn place(shared: &Arc<Shared>, mut all: Vec<Staged>, over: bool) -> R
     }
     // Kept ones as well: their names may stem from a process that died before it had flushed them.
     flush_names(shared, &all)?;
+    if all.iter().any(|staged| staged.found == Found::Damaged) {
+        // Another file may lie under a name than the one that somebody has open.
+        shared.repairs.fetch_add(1, Ordering::AcqRel);
+    }
     for staged in &all {
         shared.resurrect(staged.hash);
         if let (Found::Intact, Body::Adopted { path, .. }) = (staged.found, &staged.body) {

@@ -145,6 +145,10 @@ impl Drop for Pin {
             *count -= 1;
             if *count == 0 {
                 marks.pins.remove(&self.hash);
+                // A mark that was made meanwhile was made by somebody who may have looked before this one's reference was written. The next one
+                // who looks marks it again, if it is garbage still.
+                marks.condemned.remove(&self.hash);
+                marks.trees.remove(&self.hash);
             }
         }
     }

@@ -104,9 +104,10 @@ impl ObjectWriter {
         // Pinned before the look: what is seen then stays.
         let pin = objects.pin(sums.root());
         match objects.open(sums.root()) {
-            Ok(_) => return Ok((pin, None)),
+            // One that has rotted is no reason to give these bytes up.
+            Ok(object) if object.verify().is_ok() => return Ok((pin, None)),
             Err(ObjectError::Io { path, source }) => return Err(ObjectError::Io { path, source }),
-            Err(_) => {}
+            _ => {}
         }
         if !self.buffer.is_empty() {
             self.flush(&[])?;

@@ -3,10 +3,10 @@
 //! Whoever applies a record needs some hundred bytes for each extent that it takes away, on every node and again at each start, and a program can
 //! give a file as many extents as bytes: one record that took millions away would cost the other VEs their memory.
 //!
-//! - To punch a hole, reserve or erase may happen in parts; a crash in between leaves a part of it, as on other file systems. Erasing is nothing that
-//!   anybody sees.
+//! - To punch a hole or reserve may happen in parts; a crash in between leaves a part of it, as on other file systems.
 //! - A file is cut at once: the size and the flag [`Inode::CUT`] are one record, for a program may take that for a commit. What is mapped beyond goes
 //!   after it, in parts, and before anything that could show it again: before the next operation on this file's content.
+//! - A removed file is cut, too, which nobody sees, before it is erased.
 
 use super::draft::Draft;
 use super::{Then, content};
@@ -35,36 +35,33 @@ pub(super) fn mark<V: View + ?Sized>(d: &mut Draft<'_, V>, ino: InodeNo) -> Resu
     Ok(())
 }
 
-/// Some of what is mapped beyond the size of a file that was cut goes, from the front. The file is the same afterwards.
-pub(super) fn trim<V: View + ?Sized>(d: &mut Draft<'_, V>, ino: InodeNo) -> Result<Reply> {
+/// Some of what is mapped beyond the size of a file that was cut goes, from `from` on. The file is the same afterwards.
+///
+/// Each part begins where the one before ended, and not at what that has removed: marks of it lie there for a while. The last one begins at the size, since
+/// the file may have been another in between.
+pub(super) fn trim<V: View + ?Sized>(d: &mut Draft<'_, V>, ino: InodeNo, from: u64) -> Result<Reply> {
     let inode = d.get(ino)?.clone();
     if inode.flags & Inode::CUT == 0 {
         return Ok(Reply::Done);
     }
-    match cut(d, ino, inode.size, u64::MAX)? {
-        Some(end) => {
-            content::unmap(d, ino, inode.size, end - inode.size)?;
-            d.then = Then::Again;
-        }
-        None => {
-            content::unmap(d, ino, inode.size, u64::MAX - inode.size)?;
-            d.edit(ino)?.flags &= !Inode::CUT;
-        }
+    let from = from.max(inode.size);
+    let next = cut(d, ino, from, u64::MAX)?;
+    content::unmap(d, ino, from, next.unwrap_or(u64::MAX) - from)?;
+    if next.is_some() || from > inode.size {
+        d.then = Then::Rest(Box::new(Op::Trim { ino, from: next.unwrap_or(inode.size) }));
+    } else {
+        d.edit(ino)?.flags &= !Inode::CUT;
     }
     Ok(Reply::Done)
 }
 
-/// Whether an operation is about the content of a file that was cut: then some of what is mapped beyond its size goes first.
-pub(super) fn settle<V: View + ?Sized>(d: &mut Draft<'_, V>, op: &Op) -> Result<bool> {
+/// What has to happen before an operation: where it is about the content of a file that was cut, what is mapped beyond the size goes.
+pub(super) fn first<V: View + ?Sized>(d: &mut Draft<'_, V>, op: &Op) -> Result<Option<Op>> {
     let ino = match op {
         Op::Write { ino, .. } | Op::Fallocate { ino, .. } | Op::CopyRange { dst: ino, .. } => *ino,
         Op::Setattr { ino, set } if set.size.is_some() => *ino,
-        _ => return Ok(false),
+        _ => return Ok(None),
     };
-    let is_cut = view::inode(d.view, ino)?.is_some_and(|i| i.flags & Inode::CUT != 0);
-    if is_cut {
-        trim(d, ino)?;
-        d.then = Then::Again;
-    }
-    Ok(is_cut)
+    let cut = view::inode(d.view, ino)?.filter(|i| i.flags & Inode::CUT != 0);
+    Ok(cut.map(|inode| Op::Trim { ino, from: inode.size }))
 }

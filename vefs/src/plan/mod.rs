@@ -50,8 +50,8 @@ pub struct Context<'a> {
 pub enum Then {
     /// Nothing: the operation happened.
     Nothing,
-    /// This made room for it: it is to be planned again.
-    Again,
+    /// Nothing was planned: that has to happen first, and then this is planned again.
+    First(Box<Op>),
     /// This was a first part of it, and that is the rest; the answer to that is the operation's.
     Rest(Box<Op>),
     /// The operation happened; [`Op::Trim`] takes away what its file does not need any more.
@@ -76,10 +76,13 @@ pub struct Plan {
 /// Plans an operation against a view.
 pub fn plan<V: View + ?Sized>(view: &V, ctx: &Context<'_>, op: &Op) -> Result<Plan> {
     let mut d = Draft::new(view, ctx);
+    if let Some(first) = heavy::first(&mut d, op)? {
+        let then = Then::First(Box::new(first));
+        return Ok(Plan { changes: vec![], payload: None, reply: Reply::Done, then, frees: true });
+    }
     let frees =
         matches!(op, Op::Unlink { .. } | Op::Rmdir { .. } | Op::Reap { .. } | Op::Trim { .. } | Op::Removexattr { .. });
     let (reply, payload) = match op {
-        _ if heavy::settle(&mut d, op)? => (Reply::Done, None),
         Op::Create { parent, name, mode, rdev, owner } => {
             (create::create(&mut d, *parent, name, *mode, *rdev, owner)?, None)
         }
@@ -88,7 +91,7 @@ pub fn plan<V: View + ?Sized>(view: &V, ctx: &Context<'_>, op: &Op) -> Result<Pl
         Op::Unlink { parent, name } => (remove::unlink(&mut d, *parent, name)?, None),
         Op::Rmdir { parent, name } => (remove::rmdir(&mut d, *parent, name)?, None),
         Op::Reap { ino } => (remove::reap(&mut d, *ino)?, None),
-        Op::Trim { ino } => (heavy::trim(&mut d, *ino)?, None),
+        Op::Trim { ino, from } => (heavy::trim(&mut d, *ino, *from)?, None),
         Op::Rename { parent, name, new_parent, new_name, flags } => {
             (rename::rename(&mut d, (*parent, name), (*new_parent, new_name), *flags)?, None)
         }
@@ -104,7 +107,9 @@ pub fn plan<V: View + ?Sized>(view: &V, ctx: &Context<'_>, op: &Op) -> Result<Pl
     let gives_back = d.bytes_delta() < 0;
     let then = std::mem::replace(&mut d.then, Then::Nothing);
     let changes = d.finish()?;
-    Ok(Plan { changes, payload, reply, then, frees: frees || gives_back })
+    // What was marked is given back right after.
+    let frees = frees || gives_back || matches!(then, Then::Trim(_));
+    Ok(Plan { changes, payload, reply, then, frees })
 }
 
 /// Checks the name of a directory entry: 1 to 255 bytes, no `/`, no NUL, not `.` or `..`.

@@ -1,7 +1,7 @@
 //! Taking names and inodes away: unlink(2), rmdir(2), and erasing an orphan nobody has open any more.
 
 use super::draft::Draft;
-use super::{Then, check_name, content};
+use super::{check_name, heavy};
 use crate::errno::Errno;
 use crate::error::Result;
 use crate::ids::InodeNo;
@@ -38,9 +38,9 @@ pub(super) fn reap<V: View + ?Sized>(d: &mut Draft<'_, V>, ino: InodeNo) -> Resu
     }
     if inode.is_file() && inode.mapped > 0 {
         let (extents, more) = view::some_extents(d.view, ino, &inode, (0, u64::MAX), d.ctx.extents_most)?;
-        if let Some(next) = more.filter(|_| inode.flags & Inode::PRIVATE_MAP != 0) {
-            content::unmap(d, ino, 0, next)?;
-            d.then = Then::Again;
+        if more.is_some() && inode.flags & Inode::PRIVATE_MAP != 0 {
+            d.edit(ino)?.size = 0;
+            heavy::mark(d, ino)?;
             return Ok(Reply::Done);
         }
         let charged: u64 = extents.iter().filter(|(_, e)| e.source.is_charged()).map(|(_, e)| e.len).sum();

@@ -23,7 +23,7 @@ pub struct Reclaimed {
     pub trees: u64,
     /// Bytes of objects removed.
     pub objects: u64,
-    /// VEs that could not be collected: read-only after an error, or damaged. The reason is in the log.
+    /// VEs that could not be collected: read-only after an error, or damaged; and 1 where no base tree could be. The reason is in the log.
     pub skipped: u64,
 }
 
@@ -55,9 +55,10 @@ impl Store {
         }
         // Before objects are looked at: those of a tree that goes, go with it.
         done.trees = match self.collect_trees() {
-            // What a VE that does not open is made of is not known, maybe.
-            Err(e) if unread > 0 => {
-                tracing::warn!(error = %e, "no base tree is removed");
+            // What a VE is made of that cannot be read, or which tree a name is of, is not known.
+            Err(e) if unread > 0 || matches!(e, Error::Damage { .. }) => {
+                tracing::error!(error = %e, "no base tree is removed");
+                done.skipped += u64::from(unread == 0);
                 0
             }
             collected => collected?,

@@ -247,17 +247,27 @@ pub(super) struct CheckpointState {
 
 impl CheckpointState {
     pub(super) fn load(dir: &Path) -> CheckpointState {
-        CheckpointState { number: newest_checkpoint(dir).map_or(0, |(n, _)| n), ..Default::default() }
+        let newest = newest_checkpoint(dir).ok().flatten();
+        CheckpointState { number: newest.map_or(0, |(n, _)| n), ..Default::default() }
     }
 }
 
-fn newest_checkpoint(dir: &Path) -> Option<(u64, PathBuf)> {
-    let entries = std::fs::read_dir(dir).ok()?;
-    let numbered = entries.flatten().filter_map(|e| {
-        let number = e.file_name().to_str()?.parse::<u64>().ok()?;
-        e.path().is_dir().then(|| (number, e.path()))
-    });
-    numbered.max_by_key(|(n, _)| *n)
+fn newest_checkpoint(dir: &Path) -> Result<Option<(u64, PathBuf)>> {
+    let entries = match std::fs::read_dir(dir) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        entries => entries.map_err(io("listing", dir))?,
+    };
+    let mut newest: Option<(u64, PathBuf)> = None;
+    for entry in entries {
+        let entry = entry.map_err(io("listing", dir))?;
+        let number = entry.file_name().to_str().and_then(|name| name.parse::<u64>().ok());
+        let Some(number) = number.filter(|n| entry.path().is_dir() && newest.as_ref().is_none_or(|(m, _)| n > m))
+        else {
+            continue;
+        };
+        newest = Some((number, entry.path()));
+    }
+    Ok(newest)
 }
 
 /// Where the metadata are that a rebuild replaced, until the next one.
@@ -274,7 +284,7 @@ pub(super) fn reset_meta(root: &Path) -> Result<()> {
         }
     }
     std::fs::create_dir(&fresh).map_err(io("creating", &fresh))?;
-    if let Some((_, newest)) = newest_checkpoint(&root.join("checkpoints")) {
+    if let Some((_, newest)) = newest_checkpoint(&root.join("checkpoints"))? {
         for entry in std::fs::read_dir(&newest).map_err(io("reading checkpoint", &newest))? {
             let entry = entry.map_err(io("reading checkpoint", &newest))?;
             let to = fresh.join(entry.file_name());

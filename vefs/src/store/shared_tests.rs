@@ -119,6 +119,6 @@ fn a_stray_file_stops_no_checkpoint() {
     }
     assert!(oldest(&ve) > 0);
     let newest = newest_checkpoint(&folder.path().join("checkpoints")).unwrap();
-    assert_eq!(newest.0, 4);
+    assert_eq!(newest.unwrap().0, 4);
     assert_eq!(std::fs::read_dir(folder.path().join("checkpoints")).unwrap().count(), 2);
 }

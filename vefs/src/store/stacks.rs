@@ -34,7 +34,12 @@ impl Store {
             return Ok(pin);
         }
         let path = stack_path(Stack::key(parts.iter().map(|part| part.root)));
-        if let Some(known) = self.read_stack(&path)? {
+        let known = match self.read_stack(&path) {
+            // It is composed once more, and written over.
+            Err(Error::Damage { .. }) => None,
+            known => known?,
+        };
+        if let Some(known) = known {
             let pin = self.shared.objects.pin(known.root);
             if self.has_tree(known.root)? {
                 return Ok(pin);
@@ -59,7 +64,7 @@ impl Store {
         Ok(Some(stack))
     }
 
-    /// Every stack that was composed and not forgotten, with its file.
+    /// Every stack that was composed and not forgotten, with its file. One that cannot be read is nobody else's trouble: its templates can be composed again.
     pub(super) fn stacks(&self) -> Result<Vec<(String, Stack)>> {
         let names = self.shared.storage.list(FOLDER).map_err(Error::io("listing", FOLDER))?;
         let mut out = Vec::new();
@@ -67,8 +72,11 @@ impl Store {
             // What a crash left of a file that was being written is written over some day.
             let Some(key) = name.strip_suffix(".stack").and_then(Hash::from_hex) else { continue };
             let path = stack_path(key);
-            if let Some(stack) = self.read_stack(&path)? {
-                out.push((path, stack));
+            match self.read_stack(&path) {
+                Ok(Some(stack)) => out.push((path, stack)),
+                Ok(None) => {}
+                Err(e @ Error::Damage { .. }) => tracing::error!(path, error = %e, "a stack cannot be read"),
+                Err(e) => return Err(e),
             }
         }
         Ok(out)

@@ -204,6 +204,18 @@ impl Store {
         if self.shared.is_tight()? { Err(Error::NoSpace { what: "a template" }) } else { Ok(()) }
     }
 
+    /// Makes sure of room above the reserve for so many bytes, which are about to be written without a question in between.
+    ///
+    /// # Errors
+    /// `NoSpace`.
+    pub fn require_space(&self, bytes: u64) -> Result<()> {
+        let free = self.shared.storage.free_bytes().map_err(Error::io("reading free space", "store"))?;
+        match free < bytes.saturating_add(self.shared.options.reserve) {
+            true => Err(Error::NoSpace { what: "a template" }),
+            false => Ok(()),
+        }
+    }
+
     fn read_label(&self, name: &str) -> Result<Option<Template>> {
         let path = label_path(name);
         let Some(bytes) = read_whole(&*self.shared.storage, &path, template::LEN)? else { return Ok(None) };

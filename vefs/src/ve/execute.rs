@@ -56,9 +56,11 @@ impl Ve {
             let (reply, then) = self.step(&op, request, is_rest)?;
             match then {
                 Then::Nothing => return Ok(reply),
-                Then::Again => {}
+                Then::First(first) => _ = self.execute(&first, Request::default())?,
                 Then::Rest(rest) => (op, is_rest) = (Cow::Owned(*rest), true),
-                // The file is cut, whatever becomes of this: what it does not need goes before its content changes again.
+                // It was cut before it goes.
+                Then::Trim(ino) if matches!(*op, Op::Reap { .. }) => _ = self.trim(ino)?,
+                // The file is cut, whatever becomes of this: what it does not need any more goes before its content changes again.
                 Then::Trim(ino) => match self.trim(ino) {
                     Ok(inode) => return Ok(Reply::Inode(ino, inode)),
                     Err(e) => {
@@ -71,13 +73,14 @@ impl Ve {
     }
 
     /// Takes away what a file that was cut does not need. Gives the file as it is then.
-    fn trim(&self, ino: InodeNo) -> Result<Inode> {
-        self.execute(&Op::Trim { ino }, Request::default())?;
+    pub(crate) fn trim(&self, ino: InodeNo) -> Result<Inode> {
+        self.execute(&Op::Trim { ino, from: 0 }, Request::default())?;
         self.inode(ino)
     }
 
     /// Carries out an operation, or a first part of it.
     fn step(&self, op: &Op, request: Request, is_rest: bool) -> Result<(Reply, Then)> {
+        self.make_room();
         let now = self.shared.clock.wall();
         let mut s = self.recording()?;
         let ctx = Context { is_rest, ..s.context(now, self.shared.options.extents_most) };
@@ -88,11 +91,14 @@ impl Ve {
         if !plan.frees {
             s.check_room(&self.shared)?;
         }
-        if let Op::Write { ino, .. } | Op::CopyRange { dst: ino, .. } = op {
-            s.note_write(*ino, self.shared.clock.boot());
+        match (op, &plan.then) {
+            (Op::Write { ino, .. } | Op::CopyRange { dst: ino, .. }, _) => s.note_write(*ino, self.shared.clock.boot()),
+            // If it is not trimmed now, it is when it is tidied.
+            (_, Then::Trim(ino)) => s.note_write(*ino, self.shared.clock.boot()),
+            _ => {}
         }
         // What has happened in part has no answer yet: it is carried out once more when it is asked for again.
-        let unique = if matches!(plan.then, Then::Again | Then::Rest(_)) { 0 } else { request.unique };
+        let unique = if matches!(plan.then, Then::Rest(_)) { 0 } else { request.unique };
         let envelope = Envelope { unique, memo: (unique != 0).then(|| Memo::from(&plan.reply)), place: None };
         s.hooks.since = request.since;
         let recorded = s.record(&self.shared, Purpose::Operation, plan.changes, plan.payload, envelope);
@@ -108,12 +114,14 @@ impl Ve {
         let mut left: BTreeSet<InodeNo> = inos.iter().copied().collect();
         while !left.is_empty() {
             left = self.reap_some(&left)?;
+            left.iter().try_for_each(|ino| self.trim(*ino).map(drop))?;
         }
         Ok(())
     }
 
-    /// Erases orphans, or parts of them; gives those that something is left of.
+    /// Erases orphans. Gives those in many pieces, which were cut instead.
     fn reap_some(&self, inos: &BTreeSet<InodeNo>) -> Result<BTreeSet<InodeNo>> {
+        self.make_room();
         let now = self.shared.clock.wall();
         let mut s = self.recording()?;
         let mut changes = Vec::with_capacity(inos.len() + 1);
@@ -125,8 +133,8 @@ impl Ve {
         for ino in inos.iter().copied() {
             match plan::plan(&s.tables, &s.context(now, most), &Op::Reap { ino }) {
                 Ok(plan) => {
-                    if plan.then == Then::Again {
-                        left.insert(ino);
+                    if let Then::Trim(heavy) = plan.then {
+                        left.insert(heavy);
                     }
                     changes.extend(plan.changes.into_iter().filter(|change| match change {
                         Change::Usage(b, i) => {
@@ -162,7 +170,19 @@ impl Ve {
         Ok(s)
     }
 
-    /// After a record: what has grown too large is sealed, or published.
+    /// Before a record: what has grown far too large is published here and now. Not behind one, where somebody publishes in the background: the operation has
+    /// its answer then, and until it is given others are carried out; of those many the answers are kept, and not of any number (promise G7).
+    fn make_room(&self) {
+        let heavy = self.state.lock().tables.active.weight() >= self.shared.options.overlay_hard;
+        if heavy
+            && self.shared.has_publisher()
+            && let Err(e) = self.relieve(true)
+        {
+            tracing::error!(ve = %self.id, error = %e, "publishing under load");
+        }
+    }
+
+    /// After a record: what has grown too large is sealed, and handed to who publishes.
     fn after(&self, s: MutexGuard<'_, State>) {
         let full = s.open.is_full();
         // While something is being published already, more transactions would help nobody; only memory's limit counts.
@@ -172,15 +192,15 @@ impl Ve {
         drop(s);
         if full || heavy {
             // The operation is done, whatever becomes of this.
-            let done = if heavy { self.relieve() } else { self.seal() };
+            let done = if heavy { self.relieve(false) } else { self.seal() };
             if let Err(e) = done {
                 tracing::error!(ve = %self.id, error = %e, "sealing under load");
             }
         }
     }
 
-    /// The overlay has grown: seals, freezes, and sees to it that it is published.
-    pub(crate) fn relieve(&self) -> Result<()> {
+    /// The overlay has grown: seals, freezes, and sees to it that it is published; with `wait`, or where nobody else does it, before this returns.
+    pub(crate) fn relieve(&self, wait: bool) -> Result<()> {
         self.make_hashes();
         let mut s = self.state.lock();
         s.seal(&self.shared)?;
@@ -190,7 +210,7 @@ impl Ve {
         if frozen && self.shared.wake_publisher(self.id) {
             return Ok(());
         }
-        if hard || !self.shared.has_publisher() {
+        if (hard && wait) || !self.shared.has_publisher() {
             self.publish()?;
         }
         Ok(())

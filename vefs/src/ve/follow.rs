@@ -12,6 +12,7 @@
 //! it are no versions, so nobody can ask for them. Which payloads those are is found here from the bodies, not believed.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use super::commit::chain_hash;
 use super::envelope::Envelope;
@@ -97,7 +98,7 @@ impl Ve {
             s.tables.active.weight() >= self.shared.options.overlay_soft
         };
         if heavy {
-            self.relieve()?;
+            self.relieve(true)?;
         }
         Ok(())
     }
@@ -176,6 +177,11 @@ impl Ve {
         Ok(pins)
     }
 
+    /// How many transactions of another node were taken since this was opened: whoever keeps something of the state asks.
+    pub(crate) fn received(&self) -> u64 {
+        self.received.load(Ordering::SeqCst)
+    }
+
     /// Journals and applies what was proved, under the lock.
     fn take(&self, s: &mut State, txn: &FeedTxn, proved: Proved) -> Result<()> {
         let number = txn.position.txn;
@@ -196,6 +202,7 @@ impl Ve {
             }
         }
         let begun = (s.journal.position(), s.head.chain);
+        self.received.fetch_add(1, Ordering::SeqCst);
         s.open = Open::after(s.head.chain, s.head.txn);
         for ((record, body), place) in txn.records.iter().zip(&proved.bodies).zip(proved.places) {
             if let Err(e) = self.take_record(s, txn, record, body, place) {

@@ -38,6 +38,8 @@ const RUNS_MAX: usize = crate::limits::CHANGES_MAX / 2;
 
 /// Extents of a file that are looked at in one go, and so the most that a file may have to be sealed: the record takes them all away.
 const SEEN_MAX: usize = 128 << 10;
+/// Extents among which runs to be coalesced are looked for in one go.
+const COALESCE_SEEN: usize = 4096;
 
 /// A file as somebody saw it.
 #[derive(PartialEq, Eq)]
@@ -45,6 +47,8 @@ pub(super) struct Seen {
     pub inode: Inode,
     /// Where it was looked at from.
     from: u64,
+    /// How many extents were looked at, at most.
+    most: usize,
     extents: Extents,
     /// Where the next extent begins, if there are more.
     next: Option<u64>,
@@ -72,19 +76,19 @@ impl State {
     }
 
     /// A regular file with a name and a map of its own.
-    fn see(&self, ino: InodeNo, from: u64) -> Result<Option<Seen>> {
+    fn see(&self, ino: InodeNo, from: u64, most: usize) -> Result<Option<Seen>> {
         let Some(inode) = view::inode(&self.tables, ino)? else { return Ok(None) };
         if !inode.is_file() || inode.nlink == 0 || inode.flags & Inode::PRIVATE_MAP == 0 || inode.mode & mode::IFMT == 0
         {
             return Ok(None);
         }
-        let (extents, next) = view::some_extents(&self.tables, ino, &inode, (from, u64::MAX), SEEN_MAX)?;
-        Ok(Some(Seen { inode, from, extents, next }))
+        let (extents, next) = view::some_extents(&self.tables, ino, &inode, (from, u64::MAX), most)?;
+        Ok(Some(Seen { inode, from, most, extents, next }))
     }
 
     fn is_as_seen(&self, ino: InodeNo, seen: &Seen) -> Result<bool> {
         let was = &seen.inode;
-        Ok(self.see(ino, seen.from)?.is_some_and(|now| {
+        Ok(self.see(ino, seen.from, seen.most)?.is_some_and(|now| {
             // The time, too: extents that were replaced and came back, by copy_file_range(2), say nothing of what was read in between.
             let is = &now.inode;
             (is.size, is.flags, is.ctime) == (was.size, was.flags, was.ctime)
@@ -135,6 +139,9 @@ impl Ve {
 
     fn tidy(&self, ino: InodeNo) -> Result<bool> {
         let Some(seen) = self.see(ino)? else { return Ok(false) };
+        if seen.inode.flags & Inode::CUT != 0 {
+            return self.trim(ino).map(|_| true);
+        }
         if seen.is_sealable() {
             return self.seal_file(ino);
         }
@@ -151,7 +158,7 @@ impl Ve {
 
     /// A regular file with a name and a map of its own.
     pub(super) fn see(&self, ino: InodeNo) -> Result<Option<Seen>> {
-        self.state.lock().see(ino, 0)
+        self.state.lock().see(ino, 0, SEEN_MAX)
     }
 
     /// Makes a file's body an object, so that equal files of all VEs are one. False when too little of it is the file's own, or when the file was
@@ -253,7 +260,7 @@ impl Ve {
     fn coalesce_some(&self, ino: InodeNo) -> Result<usize> {
         let (mut runs, mut from) = (0, 0);
         while runs < COALESCE_RUNS {
-            let Some(seen) = self.state.lock().see(ino, from)? else { break };
+            let Some(seen) = self.state.lock().see(ino, from, COALESCE_SEEN)? else { break };
             let most = self.shared.options.extents_most;
             let Some((offset, len)) = next_run(&seen.extents, seen.inode.size, most) else {
                 match seen.next {

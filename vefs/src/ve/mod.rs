@@ -74,6 +74,8 @@ pub struct Ve {
     pub(crate) watch: watch::Watch,
     /// Objects that wait for the record that names them, where this node follows.
     ahead: ahead::Ahead,
+    /// Transactions that were taken from another node, since this was opened.
+    received: std::sync::atomic::AtomicU64,
 }
 
 /// What the lock protects.

@@ -82,9 +82,9 @@ pub(super) struct Lessors {
 }
 
 impl Lessors {
-    /// `terms`: those of the leases that are promised here.
+    /// `terms`: those of leases, where they are promised here at all. A promise may have been one of any length.
     pub fn new(store: Arc<Store>, clock: Arc<dyn Clock>, terms: Option<Terms>) -> Lessors {
-        let free_from = clock.boot() + terms.map_or(Duration::ZERO, |t| t.ttl);
+        let free_from = clock.boot() + terms.map_or(Duration::ZERO, |_| Terms::TTL_MAX);
         Lessors {
             store,
             clock,

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use vefs::clock::Timestamp;
 use vefs::types::Kind;
 
-use super::super::event::{DATA_MAX, Event, Meta, What};
+use super::super::event::{DATA_MAX, Event, Meta, What, device};
 use super::{Options, Out, Result, SourceError, io_at, keeps_xattr};
 
 /// A directory being read.
@@ -29,7 +29,7 @@ struct Walk<'a, 'b> {
     out: &'a mut Out<'b>,
     options: &'a Options,
     /// The mount that the source is on.
-    mount: (u64, u64),
+    mount: Mount,
     /// Inodes with several names, by device and number.
     linked: HashMap<(u64, u64), u32>,
     /// Number of the next inode.
@@ -66,6 +66,9 @@ impl Walk<'_, '_> {
         let stat = look(&fd, &path)?;
         let kind = Kind::of_mode(stat.stx_mode.into());
         let foreign = mount_of(&stat) != self.mount && !self.options.cross_mounts;
+        if foreign {
+            self.out.skip();
+        }
         if foreign && kind != Some(Kind::Directory) {
             // A file that is mounted over another: what is below cannot be seen.
             return Ok(None);
@@ -87,20 +90,19 @@ impl Walk<'_, '_> {
             Some(Kind::Symlink) => What::Symlink(target(&fd, &path)?),
             Some(Kind::Fifo) => What::Fifo,
             Some(Kind::Socket) => What::Socket,
-            Some(Kind::CharDevice) => What::CharDevice(fs::makedev(stat.stx_rdev_major, stat.stx_rdev_minor)),
-            Some(Kind::BlockDevice) => What::BlockDevice(fs::makedev(stat.stx_rdev_major, stat.stx_rdev_minor)),
+            Some(Kind::CharDevice) => What::CharDevice(device_of(&stat, &path)?),
+            Some(Kind::BlockDevice) => What::BlockDevice(device_of(&stat, &path)?),
             None => return Err(io_at("looking at", &path)(io::Error::other("a kind of file that is not known"))),
         };
         let node = self.next;
         self.next += 1;
-        let size = stat.stx_size;
         self.out.event(Event::Node { parent: level.node, name: name.to_bytes().to_vec(), meta: meta(&stat), what })?;
         if several {
             self.linked.insert(id, node);
         }
         self.xattrs(&fd, &path)?;
         if let Some(file) = file {
-            self.content(&file, &path, size)?;
+            self.content(&file, &path, &stat)?;
         }
         if kind != Some(Kind::Directory) || foreign {
             return Ok(None);
@@ -131,25 +133,28 @@ impl Walk<'_, '_> {
         Ok(())
     }
 
-    /// Tells of a file's bytes, range by range.
-    fn content(&mut self, file: &OwnedFd, path: &Path, size: u64) -> Result<()> {
+    /// Tells of a file's bytes, range by range. The file must be at the end what it `was` at the beginning: to lseek(2) a hole at the end
+    /// looks like the end of a file that became shorter, and bytes that change behind the reader show nowhere else.
+    fn content(&mut self, file: &OwnedFd, path: &Path, was: &Statx) -> Result<()> {
         let failed = |e: Errno| io_at("reading", path)(e.into());
+        let size = was.stx_size;
         let mut at = 0;
         while at < size {
             let start = match fs::seek(file, SeekFrom::Data(at)) {
                 // Nothing but a hole is left.
-                Err(Errno::NXIO) => return Ok(()),
+                Err(Errno::NXIO) => break,
                 Err(Errno::INVAL) => at,
                 other => other.map_err(failed)?,
             };
             let end = match fs::seek(file, SeekFrom::Hole(start)) {
                 Err(Errno::INVAL) => size,
+                Err(Errno::NXIO) => return Err(changed(path)),
                 other => other.map_err(failed)?,
             };
             self.range(file, path, start, end.min(size))?;
             at = end.max(start + 1);
         }
-        Ok(())
+        if same_bytes(was, &look(file, path)?) { Ok(()) } else { Err(changed(path)) }
     }
 
     fn range(&mut self, file: &OwnedFd, path: &Path, start: u64, end: u64) -> Result<()> {
@@ -181,13 +186,39 @@ fn look(fd: &OwnedFd, path: &Path) -> Result<Statx> {
     fs::statx(fd, c"", AtFlags::EMPTY_PATH, mask).map_err(|e| io_at("looking at", path)(e.into()))
 }
 
-/// What tells mounts apart: the mount's number where the kernel gives it, else the device.
-fn mount_of(stat: &Statx) -> (u64, u64) {
-    let device = u64::from(stat.stx_dev_major) << 32 | u64::from(stat.stx_dev_minor);
+/// What tells mounts apart: the mount's number where the kernel gives it, else the device. Never both: files of one overlayfs, or of the
+/// subvolumes of one btrfs, have different devices.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mount {
+    Number(u64),
+    Device(u64),
+}
+
+fn mount_of(stat: &Statx) -> Mount {
     match StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::MNT_ID) {
-        true => (stat.stx_mnt_id, device),
-        false => (0, device),
+        true => Mount::Number(stat.stx_mnt_id),
+        false => Mount::Device(u64::from(stat.stx_dev_major) << 32 | u64::from(stat.stx_dev_minor)),
     }
+}
+
+/// The number of a device.
+fn device_of(stat: &Statx, path: &Path) -> Result<u64> {
+    let (major, minor) = (stat.stx_rdev_major, stat.stx_rdev_minor);
+    let odd = || io::Error::other(format!("its device number {major}:{minor} has more than 12 and 20 bits"));
+    device(major, minor).ok_or_else(|| io_at("looking at", path)(odd()))
+}
+
+/// Whether nothing was written to a file between two looks, and it has the same length.
+fn same_bytes(was: &Statx, is: &Statx) -> bool {
+    let seen = |stat: &Statx| {
+        let times = [stat.stx_mtime, stat.stx_ctime].map(|time| (time.tv_sec, time.tv_nsec));
+        (stat.stx_size, times)
+    };
+    seen(was) == seen(is)
+}
+
+fn changed(path: &Path) -> SourceError {
+    io_at("reading", path)(io::Error::other("it changed while it was being read"))
 }
 
 fn meta(stat: &Statx) -> Meta {

@@ -17,7 +17,8 @@ use super::event::Event;
 /// How a source is to be read.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Go into file systems that are mounted in a directory. Else their mount points are told of as empty directories.
+    /// Go into file systems that are mounted in a directory. Else their mount points are told of as empty directories, and files that are
+    /// mounted over others are left out; [`Progress::skipped`] counts both.
     pub cross_mounts: bool,
     /// Which image of several, by its name, digest (or the digest's beginning), or platform (`linux/amd64`).
     pub image: Option<String>,
@@ -30,6 +31,8 @@ pub struct Progress {
     pub entries: u64,
     /// Bytes of content told of.
     pub bytes: u64,
+    /// Entries that are on other mounts: what is in or below them is left out.
+    pub skipped: u64,
     /// Bytes read of the source, and how many there are, where that is known beforehand.
     pub read: Option<(u64, u64)>,
 }
@@ -126,6 +129,11 @@ impl Out<'_> {
     fn tell(&mut self) {
         self.told = (self.now.entries, self.now.bytes);
         (self.progress)(self.now);
+    }
+
+    /// Takes note of an entry that is on another mount.
+    fn skip(&mut self) {
+        self.now.skipped += 1;
     }
 
     /// Takes note of how much of the source has been read.

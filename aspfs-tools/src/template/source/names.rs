@@ -36,12 +36,21 @@ impl From<Refused> for NameError {
 
 type NameResult<T> = std::result::Result<T, NameError>;
 
+/// What a name in a directory stands for.
+#[derive(Clone, Copy)]
+struct Child {
+    node: u32,
+    /// The layer that told of this name last. A layer that tells of another name of the inode leaves this one with its own.
+    layer: u32,
+}
+
 struct Entry {
     /// Entries of a directory; `None` for anything else.
-    children: Option<BTreeMap<Box<[u8]>, u32>>,
+    children: Option<BTreeMap<Box<[u8]>, Child>>,
     symlink: bool,
-    /// The layer that told of it last.
-    layer: u32,
+    /// Of a directory, the layer that made it or hid all of earlier ones in it. While that layer is read nothing else comes to be hidden in
+    /// it, so that nobody looks for it again.
+    clean: u32,
 }
 
 /// All names so far.
@@ -67,7 +76,7 @@ pub(super) fn parts(path: &[u8]) -> std::result::Result<Vec<&[u8]>, Refused> {
 
 impl Names {
     pub fn new() -> Names {
-        let root = Entry { children: Some(BTreeMap::new()), symlink: false, layer: 0 };
+        let root = Entry { children: Some(BTreeMap::new()), symlink: false, clean: 0 };
         Names { entries: vec![root], layer: 0 }
     }
 
@@ -76,8 +85,12 @@ impl Names {
         self.layer += 1;
     }
 
-    fn child(&self, dir: u32, name: &[u8]) -> Option<u32> {
+    fn told(&self, dir: u32, name: &[u8]) -> Option<Child> {
         self.entries[dir as usize].children.as_ref()?.get(name).copied()
+    }
+
+    fn child(&self, dir: u32, name: &[u8]) -> Option<u32> {
+        self.told(dir, name).map(|child| child.node)
     }
 
     fn is_dir(&self, node: u32) -> bool {
@@ -114,15 +127,16 @@ impl Names {
         let number = u32::try_from(self.entries.len()).map_err(|_| full())?;
         let children = matches!(what, What::Directory).then(BTreeMap::new);
         let symlink = matches!(what, What::Symlink(_));
-        self.entries.push(Entry { children, symlink, layer: self.layer });
+        self.entries.push(Entry { children, symlink, clean: self.layer });
         self.name(parent, name, number);
         out.event(Event::Node { parent, name: name.to_vec(), meta, what })?;
         Ok(number)
     }
 
+    /// The present layer tells of a name.
     fn name(&mut self, parent: u32, name: &[u8], node: u32) {
         if let Some(children) = &mut self.entries[parent as usize].children {
-            children.insert(name.into(), node);
+            children.insert(name.into(), Child { node, layer: self.layer });
         }
     }
 
@@ -145,7 +159,7 @@ impl Names {
         let parent = self.parent(out, dirs)?;
         match self.child(parent, name) {
             Some(node) if self.is_dir(node) && what == What::Directory => {
-                self.entries[node as usize].layer = self.layer;
+                self.name(parent, name, node);
                 Ok(out.event(Event::Meta { node, meta })?)
             }
             found => {
@@ -172,14 +186,13 @@ impl Names {
         let parent = self.parent(out, dirs)?;
         match self.child(parent, name) {
             Some(found) if found == to => {
-                self.entries[to as usize].layer = self.layer;
+                self.name(parent, name, to);
                 return Ok(());
             }
             Some(_) => self.remove(out, parent, name)?,
             None => {}
         }
         self.name(parent, name, to);
-        self.entries[to as usize].layer = self.layer;
         Ok(out.event(Event::Link { parent, name: name.to_vec(), to })?)
     }
 
@@ -188,9 +201,9 @@ impl Names {
         let parts = parts(path)?;
         if let Some((name, dirs)) = parts.split_last()
             && let Some(parent) = self.find(dirs)
-            && let Some(node) = self.child(parent, name)
+            && let Some(child) = self.told(parent, name)
         {
-            self.hide_entry(out, parent, name, node)?;
+            self.hide_entry(out, parent, name, child)?;
         }
         Ok(())
     }
@@ -199,34 +212,66 @@ impl Names {
     pub fn hide_below(&mut self, out: &mut Out<'_>, path: &[u8]) -> NameResult<()> {
         let parts = parts(path)?;
         if let Some(dir) = self.find(&parts) {
-            for (name, node) in self.list(dir) {
-                self.hide_entry(out, dir, &name, node)?;
+            for (name, child) in self.clean(dir) {
+                self.hide_entry(out, dir, &name, child)?;
             }
         }
         Ok(())
     }
 
-    fn list(&self, dir: u32) -> Vec<(Box<[u8]>, u32)> {
-        let children = self.entries[dir as usize].children.iter().flatten();
-        children.map(|(name, node)| (name.clone(), *node)).collect()
+    /// What is in a directory, to be hidden by the caller: nothing, if that was done in this layer already.
+    fn clean(&mut self, dir: u32) -> Vec<(Box<[u8]>, Child)> {
+        let entry = &mut self.entries[dir as usize];
+        if entry.clean == self.layer {
+            return Vec::new();
+        }
+        entry.clean = self.layer;
+        entry.children.iter().flatten().map(|(name, child)| (name.clone(), *child)).collect()
     }
 
-    /// Whether this layer has told of an entry, or of anything below it.
-    fn hide_entry(&mut self, out: &mut Out<'_>, parent: u32, name: &[u8], node: u32) -> Result<()> {
+    /// Hides an entry and all below it, but for what this layer has told of and the directories that this is in.
+    fn hide_entry(&mut self, out: &mut Out<'_>, parent: u32, name: &[u8], child: Child) -> Result<()> {
         // Depth first, without recursion: a tree may be as deep as its maker likes.
-        let mut stack = vec![(parent, Box::<[u8]>::from(name), node, false)];
-        while let Some((parent, name, node, seen)) = stack.pop() {
-            if self.is_dir(node) && !seen {
-                stack.push((parent, name, node, true));
-                stack.extend(self.list(node).into_iter().map(|(name, child)| (node, name, child, false)));
+        let mut stack = vec![(parent, Box::<[u8]>::from(name), child, false)];
+        while let Some((parent, name, child, seen)) = stack.pop() {
+            if self.is_dir(child.node) && !seen {
+                stack.push((parent, name, child, true));
+                let below = self.clean(child.node);
+                stack.extend(below.into_iter().map(|(name, inner)| (child.node, name, inner, false)));
                 continue;
             }
-            let entry = &self.entries[node as usize];
-            let is_empty = entry.children.as_ref().is_none_or(BTreeMap::is_empty);
-            if entry.layer < self.layer && is_empty {
+            let is_empty = self.entries[child.node as usize].children.as_ref().is_none_or(BTreeMap::is_empty);
+            if child.layer < self.layer && is_empty {
                 self.remove(out, parent, &name)?;
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Progress;
+    use super::*;
+
+    /// Every repeated `.wh..wh..opq` listed the whole directory, so that a small layer of many names and as many of these kept the import
+    /// busy for hours.
+    #[test]
+    fn a_directory_is_looked_through_once_in_a_layer() {
+        let mut out = Out { emit: &mut |_| Ok(()), progress: &mut |_| {}, now: Progress::default(), told: (0, 0) };
+        let mut names = Names::new();
+        let mut layer = |names: &mut Names, path: &[u8]| {
+            names.next_layer();
+            assert!(names.put(&mut out, path, Meta::default(), What::Fifo).is_ok());
+            assert!(names.hide_below(&mut out, b"d").is_ok());
+        };
+        layer(&mut names, b"d/below/old");
+        layer(&mut names, b"d/below/new");
+        let dir = names.child(0, b"d").unwrap();
+        let below = names.child(dir, b"below").unwrap();
+        assert!(names.child(below, b"old").is_none() && names.child(below, b"new").is_some());
+        assert!(names.clean(dir).is_empty() && names.clean(below).is_empty(), "nothing is left to be hidden");
+        names.next_layer();
+        assert_eq!((names.clean(dir).len(), names.clean(below).len()), (1, 1), "the next layer may hide it all");
     }
 }

@@ -9,7 +9,7 @@ use tar::Header;
 use vefs::clock::Timestamp;
 use vefs::limits::FILE_SIZE_MAX;
 
-use super::super::super::event::{DATA_MAX, Meta, What};
+use super::super::super::event::{DATA_MAX, Meta, What, device};
 use super::super::{SourceError, keeps_xattr, shown};
 use super::acl;
 use super::pax::{self, Pax};
@@ -188,22 +188,18 @@ impl<R: Read> Members<R> {
         self.left = padded(size)?;
         self.map = Map::default();
         let meta = meta(header, &pax).map_err(|e| refuse(&e))?;
-        let device = || {
-            let number = |n: io::Result<Option<u32>>| n.ok().flatten().unwrap_or(0);
-            rustix::fs::makedev(number(header.device_major()), number(header.device_minor()))
-        };
         let kind = header.as_bytes()[156];
+        if matches!(kind, b'1'..=b'6') {
+            // Some archives state a size all the same, a link that of its file; no bytes follow, as Go's archive/tar and libarchive have it.
+            self.left = 0;
+        }
         let what = match kind {
             b'0' | 0 | b'7' if path.ends_with(b"/") => What::Directory,
             b'0' | 0 | b'7' | b'S' => self.file(header, size, &pax).map_err(|e| e.named(&path))?,
-            b'1' => {
-                // Some archives state the size of the file that is linked to; no bytes follow.
-                self.left = 0;
-                return Ok(Member { path, meta, body: Body::Link(link), xattrs: Vec::new() });
-            }
+            b'1' => return Ok(Member { path, meta, body: Body::Link(link), xattrs: Vec::new() }),
             b'2' => What::Symlink(link),
-            b'3' => What::CharDevice(device()),
-            b'4' => What::BlockDevice(device()),
+            b'3' => What::CharDevice(device_number(header).map_err(|e| refuse(&e))?),
+            b'4' => What::BlockDevice(device_number(header).map_err(|e| refuse(&e))?),
             b'5' | b'D' => What::Directory,
             b'6' => What::Fifo,
             b'M' => return Err(refuse("it is the rest of a member in another volume")),
@@ -291,6 +287,20 @@ fn meta(header: &Header, pax: &Pax) -> Result<Meta, String> {
     };
     let mode = header.mode().map_err(|_| "its permissions are not a number")? & 0o7777;
     Ok(Meta { mode, uid: id(b"uid", header.uid())?, gid: id(b"gid", header.gid())?, mtime })
+}
+
+/// The number of the device that a header is of. A field that was left empty says 0.
+fn device_number(header: &Header) -> Result<u64, String> {
+    let is_empty = |at: usize| header.as_bytes()[at..at + 8].iter().all(|b| matches!(b, 0 | b' '));
+    let number = |what: &str, at: usize, field: io::Result<Option<u32>>| match field {
+        Ok(Some(number)) => Ok(number),
+        Err(_) if is_empty(at) => Ok(0),
+        _ => Err(format!("its {what} device number is missing or cannot be read")),
+    };
+    let major = number("major", 329, header.device_major())?;
+    let minor = number("minor", 337, header.device_minor())?;
+    let far = || format!("its device number {major}:{minor} is out of range: 4095:1048575 is the last");
+    device(major, minor).ok_or_else(far)
 }
 
 /// The extended attributes that a member has in its extended header, the last of each name.

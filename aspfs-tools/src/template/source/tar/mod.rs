@@ -104,7 +104,11 @@ impl Archive<'_> {
     }
 
     /// Carries out a whiteout, if that is what the path is (OCI image specification, "Whiteouts").
-    fn whiteout(&mut self, path: &[u8], out: &mut Out<'_>) -> Option<Result<(), NameError>> {
+    fn whiteout(&mut self, mut path: &[u8], out: &mut Out<'_>) -> Option<Result<(), NameError>> {
+        // The names of directories end in a slash.
+        while let Some(rest) = path.strip_suffix(b"/") {
+            path = rest;
+        }
         let at = path.iter().rposition(|b| *b == b'/').map_or(0, |i| i + 1);
         let (dir, name) = path.split_at(at);
         let hidden = name.strip_prefix(b".wh.")?;
