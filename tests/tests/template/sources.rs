@@ -159,7 +159,8 @@ fn importing_again_stores_nothing() {
 fn a_file_that_changes_while_it_is_read_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("changing");
-    let changes: [(&str, fn(&File)); 3] = [
+    type Change = fn(&File);
+    let changes: [(&str, Change); 3] = [
         ("shorter", |file: &File| file.set_len(5 << 20).unwrap()),
         ("written", |file: &File| file.write_all_at(b"x", 0).unwrap()),
         ("longer", |file: &File| file.set_len(30 << 20).unwrap()),

@@ -14,6 +14,7 @@ pub(crate) mod files;
 mod install;
 mod mounted;
 mod notes;
+mod rebuild;
 mod reclaim;
 pub mod scrub;
 mod shared;
@@ -128,7 +129,7 @@ impl Store {
         })?;
         let meta_path = path.join("meta");
         if options.rebuild {
-            shared::reset_meta(path)?;
+            rebuild::reset_meta(path)?;
         }
         let meta = RocksMeta::open(&meta_path)?;
         let parts = Parts {

@@ -141,7 +141,8 @@ fn no_record_takes_away_more_than_so_many_extents() {
 /// does next (checks G1).
 #[test]
 fn a_cut_happens_at_once_and_what_was_cut_off_never_comes_back() {
-    let ways: [&dyn Fn(&Ve, InodeNo); 4] = [
+    type Way<'a> = &'a dyn Fn(&Ve, InodeNo);
+    let ways: [Way; 4] = [
         &|ve, ino| bed::write(ve, ino, 1000, vec![8]).unwrap(),
         &|ve, ino| _ = ve.execute(&set_size(ino, 1001), Request::default()).unwrap(),
         &|ve, ino| {

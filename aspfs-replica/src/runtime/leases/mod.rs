@@ -82,9 +82,9 @@ pub(super) struct Lessors {
 }
 
 impl Lessors {
-    /// `terms`: those of leases, where they are promised here at all. A promise may have been one of any length.
+    /// `terms`: those of leases, where they are promised here at all. What was promised before this started is taken to have been as long.
     pub fn new(store: Arc<Store>, clock: Arc<dyn Clock>, terms: Option<Terms>) -> Lessors {
-        let free_from = clock.boot() + terms.map_or(Duration::ZERO, |_| Terms::TTL_MAX);
+        let free_from = clock.boot() + terms.map_or(Duration::ZERO, |t| t.ttl);
         Lessors {
             store,
             clock,
