@@ -155,8 +155,8 @@ impl Fs {
             Memo::Inode(ino) => {
                 let inode = self.inode(ino)?;
                 // The daemon was killed between the cut and the trimming: the kernel is to know the file as it stays.
-                let is_cut = inode.flags & Inode::CUT != 0;
-                Reply::Inode(ino, if is_cut { self.ve.trim(ino).map_err(|e| self.errno(&e))? } else { inode })
+                let trimmed = (inode.flags & Inode::CUT != 0).then(|| self.ve.trim(ino).ok()).flatten();
+                Reply::Inode(ino, trimmed.unwrap_or(inode))
             }
             Memo::Written(n) => Reply::Written(n),
             Memo::Done => Reply::Done,
