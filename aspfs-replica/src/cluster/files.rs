@@ -87,12 +87,13 @@ impl Folder {
         if bytes.len() > max { Err(ClusterError::Large { path, max }) } else { Ok(Some(bytes)) }
     }
 
-    /// Removes a file, if it is there, durably.
-    pub fn remove(&self, name: &str) -> Result<(), ClusterError> {
+    /// Gives a file, if it is there, another name: `NAME.1`, or the next one that is free. Durable.
+    pub fn set_aside(&self, name: &str) -> Result<(), ClusterError> {
         let path = self.place(name);
-        match fs::remove_file(&path) {
+        let free = (1u32..).map(|n| self.place(&format!("{name}.{n}"))).find(|free| !free.exists());
+        match free.map_or(Ok(()), |free| fs::rename(&path, free)) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed.and_then(|()| File::open(&self.path)?.sync_all()).map_err(|e| failed(&path, e)),
+            renamed => renamed.and_then(|()| File::open(&self.path)?.sync_all()).map_err(|e| failed(&path, e)),
         }
     }
 

@@ -135,6 +135,7 @@ impl Cluster {
         };
         let list = NodeList { cluster: id, name: cluster.clone(), serial: 1, nodes: vec![first] };
         let list = change::sign(&key, list)?;
+        folder.set_aside(AUTHORITY_KEY)?;
         folder.write(AUTHORITY_KEY, bundle::authority_key(&key.to_pkcs8()).as_bytes(), Secrecy::Secret)?;
         Self::settle(folder, &credentials, &certificate, list.bytes, Some(key), clock)
     }
@@ -143,8 +144,6 @@ impl Cluster {
     pub fn join(dir: &Path, bundle: &Bundle, clock: Arc<dyn Clock>) -> Result<Cluster, ClusterError> {
         let folder = Folder::create(dir)?;
         Self::is_free(&folder)?;
-        // Of an `init` that was interrupted: it is the key of no cluster, and not this one's.
-        folder.remove(AUTHORITY_KEY)?;
         Self::settle(folder, &bundle.credentials, &bundle.authority, bundle.list.clone(), None, clock)
     }
 
@@ -207,6 +206,10 @@ impl Cluster {
         parts.authority.check(&credentials.certificate, Role::Listener, now).map_err(faulty)?;
         let own = parts.list.list.standing(parts.identity.node, &parts.identity.fingerprint, seconds(&*clock));
         own.map_err(faulty)?;
+        if parts.authority_key.is_none() {
+            // Of an `init` that was interrupted, or of a cluster whose member this node was: not this one's, and never thrown away.
+            folder.set_aside(AUTHORITY_KEY)?;
+        }
         folder.write(AUTHORITY, bundle::authority(authority).as_bytes(), Secrecy::Open)?;
         folder.write(LIST, &parts.list.bytes, Secrecy::Open)?;
         folder.write(NODE, bundle::credentials(credentials).as_bytes(), Secrecy::Secret)?;

@@ -402,7 +402,7 @@ fn whom_a_restored_authority_revoked_stays_revoked() {
 }
 
 /// Who joined with a clock that was wrong was told so, and when the clock was right that it was in a cluster already (checks G30). The key that an interrupted
-/// `init` left is no authority's.
+/// `init` left is no authority's, and is not thrown away: it may be another cluster's only one.
 #[test]
 fn a_folder_that_holds_no_member_is_used_again() {
     let bed = Bed::new();
@@ -416,6 +416,9 @@ fn a_folder_that_holds_no_member_is_used_again() {
     let other = Bed::new();
     let two = Cluster::join(&folder, &bundle, other.clock()).unwrap();
     assert!(Cluster::is_member(&folder) && !two.has_authority());
+    let key = |dir: &str, name: &str| std::fs::read(bed.top.path().join(dir).join(name)).ok();
+    assert_eq!(key("two", AUTHORITY_KEY), None);
+    assert_eq!(key("two", "authority-key.pem.1"), key("one", AUTHORITY_KEY));
     drop(two);
     assert!(!Cluster::open(&folder, other.clock()).unwrap().has_authority());
 }

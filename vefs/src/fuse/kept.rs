@@ -15,6 +15,7 @@ use std::time::Duration;
 use rustix::fs::fstat;
 use rustix::io::{pread, pwrite};
 
+use crate::format::role::{Role, RoleKind};
 use crate::ids::{Hash, InodeNo};
 
 const MAGIC: &[u8; 8] = b"VEFSKEPT";
@@ -125,6 +126,13 @@ pub struct Exchange {
     /// Where the VE's history forked when this node began to write it, for the time in which the mount was made: transaction and epoch; `None` of a daemon
     /// that did not know of it.
     pub fork: Option<(u64, u64)>,
+}
+
+impl Exchange {
+    /// Whether the node has written the VE all the time since: in the role that it has, no other node has.
+    pub fn is_of(&self, role: &Role) -> bool {
+        role.kind == RoleKind::Primary && self.fork.is_none_or(|fork| fork == (role.fork.txn.0, role.fork.epoch.0))
+    }
 }
 
 /// What a memfd held when it was taken over.
@@ -259,6 +267,23 @@ mod tests {
 
     fn memfd() -> OwnedFd {
         rustix::fs::memfd_create("kept", rustix::fs::MemfdFlags::CLOEXEC).unwrap()
+    }
+
+    /// A mount that is taken over by a daemon that did not see the other node write is of another time all the same.
+    #[test]
+    fn a_mount_is_of_one_time_in_which_its_node_wrote() {
+        let (_store, ve, _) = crate::store::bed::in_memory();
+        let made = |role: &Role| Some((role.fork.txn.0, role.fork.epoch.0));
+        let exchange = |fork| Exchange { request: vec![1], reply: vec![2], salt: 0, fork };
+        let before = exchange(made(&ve.role()));
+        assert!(before.is_of(&ve.role()));
+        crate::store::bed::create(&ve, "file");
+        assert!(before.is_of(&ve.role()));
+        ve.step_down(RoleKind::Replica, ve.epoch()).unwrap();
+        assert!(!before.is_of(&ve.role()) && !exchange(None).is_of(&ve.role()));
+        ve.promote(ve.epoch().promoted()).unwrap();
+        assert!(!before.is_of(&ve.role()) && exchange(made(&ve.role())).is_of(&ve.role()));
+        assert!(exchange(None).is_of(&ve.role()), "of a daemon that did not know of it");
     }
 
     #[test]

@@ -36,7 +36,6 @@ use super::tree::Tree;
 use crate::entropy::{Entropy, SystemEntropy};
 use crate::errno::Errno as Posix;
 use crate::error::Error as CoreError;
-use crate::format::role::RoleKind;
 use crate::ids::VeId;
 use crate::lock::Mutex;
 use crate::ve::Ve;
@@ -184,8 +183,8 @@ pub(super) fn serve(
     };
     let role = ve.role();
     let fork = Some((role.fork.txn.0, role.fork.epoch.0));
-    if let (Tree::Live(ve, reign), Some(e)) = (&tree, &exchange)
-        && (role.kind != RoleKind::Primary || (e.fork.is_some() && e.fork != fork))
+    if let (Tree::Live(ve, reign), Some(before)) = (&tree, &exchange)
+        && !before.is_of(&role)
     {
         reign.end(ve);
     }

@@ -10,7 +10,7 @@
 
 use super::draft::Draft;
 use super::{Then, content};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ids::InodeNo;
 use crate::op::{Op, Reply};
 use crate::state::view::{self, View};
@@ -62,6 +62,10 @@ pub(super) fn first<V: View + ?Sized>(d: &mut Draft<'_, V>, op: &Op) -> Result<O
         Op::Setattr { ino, set } if set.size.is_some() => *ino,
         _ => return Ok(None),
     };
-    let cut = view::inode(d.view, ino)?.filter(|i| i.flags & Inode::CUT != 0);
-    Ok(cut.map(|inode| Op::Trim { ino, from: inode.size }))
+    match d.get(ino) {
+        Ok(inode) => Ok((inode.flags & Inode::CUT != 0).then_some(Op::Trim { ino, from: inode.size })),
+        // The operation says so itself, where it comes to that.
+        Err(Error::Posix(_)) => Ok(None),
+        Err(e) => Err(e),
+    }
 }

@@ -28,6 +28,22 @@ pub(crate) fn wrong(key: &Key, value: &Value) -> Error {
     Error::Damage { what: "metadata", place: format!("{key:?}"), detail: format!("unexpected value {value:?}") }
 }
 
+/// Visits a range of keys whose values are of one kind; `None` of the visitor says that one is of another.
+fn scan_of(
+    view: &(impl View + ?Sized),
+    (from, to): (&Key, &Key),
+    visit: &mut dyn FnMut(&Key, &Value) -> Option<Scan>,
+) -> Result<()> {
+    let mut bad = None;
+    view.scan(from, to, &mut |key, value| {
+        visit(key, value).unwrap_or_else(|| {
+            bad = Some(wrong(key, value));
+            Scan::Stop
+        })
+    })?;
+    bad.map_or(Ok(()), Err)
+}
+
 /// An inode's attributes.
 pub fn inode(view: &(impl View + ?Sized), ino: InodeNo) -> Result<Option<Inode>> {
     let key = Key::inode(ino);
@@ -70,16 +86,11 @@ pub fn entries(
     after: u64,
     visit: &mut dyn FnMut(u64, &Entry) -> Scan,
 ) -> Result<()> {
-    let mut bad = None;
-    let from = Key::cookie(dir, after.saturating_add(1));
-    view.scan(&from, &Key::cookie(InodeNo(dir.0 + 1), 0), &mut |key, value| match value {
-        Value::Entry(e) => visit(key.number(), e),
-        other => {
-            bad = Some(wrong(key, other));
-            Scan::Stop
-        }
-    })?;
-    bad.map_or(Ok(()), Err)
+    let range = (&Key::cookie(dir, after.saturating_add(1)), &Key::cookie(InodeNo(dir.0 + 1), 0));
+    scan_of(view, range, &mut |key, value| match value {
+        Value::Entry(e) => Some(visit(key.number(), e)),
+        _ => None,
+    })
 }
 
 /// Visits a directory's entries from a key of kind dentry on, in byte order of their names. Not for the present state, whose overlays have
@@ -89,15 +100,10 @@ pub fn names(
     from: &Key,
     visit: &mut dyn FnMut(&[u8], Dentry) -> Scan,
 ) -> Result<()> {
-    let mut bad = None;
-    view.scan(from, &Key::dentry(InodeNo(from.ino().0 + 1), &[]), &mut |key, value| match value {
-        Value::Dentry(d) => visit(key.rest(), *d),
-        other => {
-            bad = Some(wrong(key, other));
-            Scan::Stop
-        }
-    })?;
-    bad.map_or(Ok(()), Err)
+    scan_of(view, (from, &Key::dentry(InodeNo(from.ino().0 + 1), &[])), &mut |key, value| match value {
+        Value::Dentry(d) => Some(visit(key.rest(), *d)),
+        _ => None,
+    })
 }
 
 /// Whether a directory has no entries.
@@ -197,13 +203,8 @@ pub fn each_extent(
         return Ok(());
     }
     let Some(next) = from.checked_add(1) else { return Ok(()) };
-    let mut bad = None;
-    view.scan(&Key::extent(ino, next), &Key::extent(ino, to), &mut |key, value| match value {
-        Value::Extent(e) => cut(key.number(), *e),
-        other => {
-            bad = Some(wrong(key, other));
-            Scan::Stop
-        }
-    })?;
-    bad.map_or(Ok(()), Err)
+    scan_of(view, (&Key::extent(ino, next), &Key::extent(ino, to)), &mut |key, value| match value {
+        Value::Extent(e) => Some(cut(key.number(), *e)),
+        _ => None,
+    })
 }

@@ -151,7 +151,7 @@ impl Store {
         distrust::settle(&*parts.storage)?;
         let objects = ObjectStore::new(parts.storage.clone());
         objects.clean_staging()?;
-        let checkpoint_state = shared::CheckpointState::load(&parts.checkpoints);
+        let checkpoint_state = shared::CheckpointState::load(&parts.checkpoints)?;
         let shared =
             Shared::new(block.store, parts.storage, parts.meta, objects, parts.clock, parts.entropy, parts.options);
         let store = Store {

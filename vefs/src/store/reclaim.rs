@@ -97,18 +97,12 @@ impl Store {
     /// The branches that open, and how many do not.
     fn branches_that_open(&self) -> Result<(Vec<Arc<Ve>>, u64)> {
         let (mut branches, mut unread) = (Vec::new(), 0);
-        let mut failed = |ve, e: Error| {
-            tracing::warn!(%ve, error = %e, "a branch is not opened for collection: no object is removed");
-            unread += 1;
-        };
-        for ve in self.list()? {
-            for name in self.branch_names(ve).unwrap_or_else(|e| {
-                failed(ve, e);
-                Vec::new()
-            }) {
-                match self.branch(ve, &name) {
-                    Ok(branch) => branches.push(branch),
-                    Err(e) => failed(ve, e),
+        for (ve, branch) in self.try_branches()? {
+            match branch {
+                Ok(branch) => branches.push(branch),
+                Err(e) => {
+                    tracing::warn!(%ve, error = %e, "a branch is not opened for collection: no object is removed");
+                    unread += 1;
                 }
             }
         }

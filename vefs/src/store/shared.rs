@@ -34,7 +34,7 @@ pub struct Options {
     /// A VE's unpublished state is published in the background from this many bytes of memory, or four times as many bytes of payloads in its
     /// journal, on.
     pub overlay_soft: usize,
-    /// From here on the operation that reaches it publishes itself.
+    /// From here on the operation after the one that reaches it publishes first.
     pub overlay_hard: usize,
     /// Most extents of a file that one record takes away, beyond those that a write covers.
     pub extents_most: usize,
@@ -247,9 +247,9 @@ pub(super) struct CheckpointState {
 }
 
 impl CheckpointState {
-    pub(super) fn load(dir: &Path) -> CheckpointState {
-        let newest = newest_checkpoint(dir).ok().flatten();
-        CheckpointState { number: newest.map_or(0, |(n, _)| n), ..Default::default() }
+    pub(super) fn load(dir: &Path) -> Result<CheckpointState> {
+        let number = newest_checkpoint(dir)?.map_or(0, |(n, _)| n);
+        Ok(CheckpointState { number, ..Default::default() })
     }
 }
 

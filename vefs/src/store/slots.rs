@@ -203,10 +203,16 @@ impl Store {
 
     /// Opens every branch of every VE; they are collected and their objects counted like VEs.
     pub(super) fn open_branches(&self) -> Result<Vec<Arc<Ve>>> {
+        self.try_branches()?.into_iter().map(|(_, branch)| branch).collect()
+    }
+
+    /// Every branch of every VE, or why it, or the names of a VE's, cannot be read.
+    pub(super) fn try_branches(&self) -> Result<Vec<(VeId, Result<Arc<Ve>>)>> {
         let mut out = Vec::new();
         for ve in self.list()? {
-            for name in self.branch_names(ve)? {
-                out.push(self.branch(ve, &name)?);
+            match self.branch_names(ve) {
+                Ok(names) => out.extend(names.iter().map(|name| (ve, self.branch(ve, name)))),
+                Err(e) => out.push((ve, Err(e))),
             }
         }
         Ok(out)

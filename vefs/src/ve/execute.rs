@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::MutexGuard;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -173,8 +174,8 @@ impl Ve {
     /// Before a record: what has grown far too large is published here and now. Not behind one, where somebody publishes in the background: the operation has
     /// its answer then, and until it is given others are carried out; of those many the answers are kept, and not of any number (promise G7).
     fn make_room(&self) {
-        let heavy = self.state.lock().tables.active.weight() >= self.shared.options.overlay_hard;
-        if heavy
+        if self.crowded.load(Ordering::Relaxed)
+            && self.crowded.swap(false, Ordering::Relaxed)
             && self.shared.has_publisher()
             && let Err(e) = self.relieve(true)
         {
@@ -188,8 +189,12 @@ impl Ve {
         // While something is being published already, more transactions would help nobody; only memory's limit counts.
         let bound =
             if s.tables.frozen.is_none() { self.shared.options.overlay_soft } else { self.shared.options.overlay_hard };
-        let heavy = s.tables.active.weight() >= bound;
+        let weight = s.tables.active.weight();
         drop(s);
+        let heavy = weight >= bound;
+        if weight >= self.shared.options.overlay_hard {
+            self.crowded.store(true, Ordering::Relaxed);
+        }
         if full || heavy {
             // The operation is done, whatever becomes of this.
             let done = if heavy { self.relieve(false) } else { self.seal() };

@@ -149,8 +149,9 @@ impl Ve {
             return Ok(false);
         }
         let runs = self.coalesce_some(ino)?;
-        if runs == COALESCE_RUNS {
-            // The others' turn; then this one's once more.
+        if runs == COALESCE_RUNS && !seen.is_whole() {
+            // The others' turn; then this one's once more, until it can be sealed. Not for every large file: that would copy a whole database for some
+            // pages of it.
             self.state.lock().written_at.entry(ino).or_default();
         }
         Ok(runs > 0)

@@ -68,6 +68,7 @@ impl Ve {
             readers: Mutex::default(),
             watch: Default::default(),
             ahead: Default::default(),
+            crowded: Default::default(),
             received: Default::default(),
         });
         if let Err(e) = ve.finish_open() {

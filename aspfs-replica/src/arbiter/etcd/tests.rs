@@ -18,6 +18,9 @@ struct Server {
     meanwhile: Option<Meanwhile>,
     /// The next answer is lost on its way.
     lose: bool,
+    /// The next transaction that writes is under way for long, and is here then.
+    delay: bool,
+    delayed: Option<Value>,
 }
 
 impl Server {
@@ -73,6 +76,10 @@ impl Http for Fake {
         let writes = body.get("compare").is_some();
         if let Some(meanwhile) = s.meanwhile.take_if(|_| writes) {
             meanwhile(&mut s);
+        }
+        if writes && std::mem::take(&mut s.delay) {
+            s.delayed = Some(body);
+            return Err("no answer in time".into());
         }
         let answer = match path {
             "/v3/kv/txn" => s.txn(&body),
@@ -207,4 +214,21 @@ fn base64_is_that_of_the_rfc() {
     for bad in ["Z", "Zg=", "Z===", "Zg==Zg==", "Z!==", "====", "Zm9\u{e9}"] {
         assert_eq!(decode64(bad), None, "{bad}");
     }
+}
+
+/// "Lags no more" was under way for long; the owner said meanwhile that it may lag, which stood there already, so that nothing was written; then the first
+/// saying arrived, and nobody knew any more that the VE lags (checks G16).
+#[test]
+fn what_is_said_late_about_lagging_is_not_written() {
+    let fake = Fake::default();
+    let mut a = Etcd::new(fake.clone(), "/test");
+    ask(&mut a, propose(A, 0, 5)).unwrap();
+    let lags = |lagging| Request::Lagging { ve: VE, node: A, epoch: Epoch(5), lagging };
+    ask(&mut a, lags(true)).unwrap();
+    fake.0.lock().delay = true;
+    assert!(ask(&mut a, lags(false)).is_err());
+    assert!(matches!(ask(&mut a, lags(true)).unwrap(), Reply::Record(r, _) if r.lagging == Some(A)));
+    let late = fake.0.lock().delayed.take().unwrap();
+    assert_eq!(fake.0.lock().txn(&late), json!({}), "it is compared with what was there before");
+    assert!(matches!(ask(&mut a, Request::Read { ve: VE }).unwrap(), Reply::Record(r, _) if r.lagging == Some(A)));
 }
