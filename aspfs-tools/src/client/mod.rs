@@ -217,6 +217,7 @@ mod tests {
             dir: format!("/srv/some/place/for/mounts/{n}"),
             source: ve(n).to_string(),
             device: (0, n),
+            past: false,
         };
         let status = Status {
             release: "1".into(),

@@ -62,12 +62,15 @@ impl MountError {
     }
 }
 
-/// Mounts a VE or a version at a folder.
+/// Mounts a VE or a version at a folder. A mount that was left there while another node wrote the VE is detached: the daemon ends it.
 pub fn mount(socket: &Path, what: &Named, dir: &Path, options: &Options) -> Result<MountRow, MountError> {
     let point = |why: String| MountError::Point { dir: dir.to_owned(), why };
-    let (place, shown) = open_point(dir).map_err(|e| point(say(e)))?;
+    let (mut place, shown) = open_point(dir).map_err(|e| point(say(e)))?;
     let lines = mountinfo::read().map_err(MountError::Table)?;
-    if mountinfo::at(&lines, &shown).is_some_and(|line| line.kind == "fuse.vefs") {
+    let past = if what.version.is_none() { past(socket, what)? } else { None };
+    let is_past = |line: &&mountinfo::Line| past.iter().any(|row| is_of(line, row));
+    let taken = mountinfo::at(&lines, &shown).filter(|line| line.kind == "fuse.vefs");
+    if taken.is_some_and(|line| !is_past(&line)) {
         return Err(point("busy: a VE is mounted there".into()));
     }
     let mut client = Client::connect(socket)?;
@@ -81,13 +84,32 @@ pub fn mount(socket: &Path, what: &Named, dir: &Path, options: &Options) -> Resu
     let row: MountRow = client.call(&request)?;
     let mount = client.take_fd().ok_or_else(|| point("the daemon sent no mount".into()))?;
     let how = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    if let Err(e) = move_mount(&mount, "", &place, "", how) {
+    let attached = lines.iter().rev().filter(is_past).try_for_each(|line| {
+        // What a mount of the place was is below it when that has gone.
+        unmount(&line.dir, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH)
+    });
+    let attached = attached.and_then(|()| {
+        if taken.is_some() {
+            place = open_point(dir)?.0;
+        }
+        move_mount(&mount, "", &place, "", how)
+    });
+    if let Err(e) = attached {
         // Attached nowhere, it ends with this descriptor; the VE is free again when this returns.
         drop(mount);
         let _ = release(socket, &row, RELEASE_MS);
         return Err(point(say(e)));
     }
     Ok(row)
+}
+
+/// A VE's mount that was left there while another node wrote the VE, if there is one.
+fn past(socket: &Path, what: &Named) -> Result<Option<MountRow>, ClientError> {
+    match Client::connect(socket)?.call::<MountRow>(&Request::Mounted { ve: Id(what.ve), version: None }) {
+        Ok(row) => Ok(Some(row).filter(|row| row.past)),
+        Err(ClientError::Refused(r)) if r.kind == Why::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
 }
 
 /// Opens a folder to mount on, and finds its name without symlinks.
@@ -250,6 +272,7 @@ mod tests {
             dir: "/srv/a".into(),
             source: format!("{ve:08X}"),
             device,
+            past: false,
         };
         let found = |row: &MountRow| lines.iter().filter(|line| is_of(line, row)).count();
         assert_eq!((found(&row(0x2A, (0, 52))), found(&row(0x2B, (0, 52))), found(&row(0x2B, (0, 53)))), (0, 1, 0));

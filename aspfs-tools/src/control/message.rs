@@ -272,6 +272,9 @@ pub struct MountRow {
     pub source: String,
     /// Major and minor number of its device, as in /proc/self/mountinfo.
     pub device: (u32, u32),
+    /// Another node has changed the VE since: whatever is asked of the mount fails (EIO), and the next mount of the VE takes its place.
+    #[serde(default)]
+    pub past: bool,
 }
 
 impl MountRow {

@@ -21,6 +21,8 @@ use crate::control::versions::{Named, Which};
 const READ_AHEAD_KIB: u32 = 1024;
 /// How long somebody who unmounts waits for the helper.
 const REST: Duration = Duration::from_secs(1);
+/// How long a mount that was cut off may take to end.
+const ENDING: Duration = Duration::from_secs(5);
 /// Threads that take mounts over: opening a VE reads and flushes.
 const TAKING_OVER: usize = 4;
 
@@ -77,11 +79,19 @@ impl Daemon {
         }
     }
 
-    /// The right to mount a VE, which only its writer may.
+    /// The right to mount a VE, which only its writer may. A mount that was left there while another node wrote it makes room.
     fn claim_live(&self, ve: VeId) -> Answer<(Target, Claim<'_>)> {
         if !self.ve(ve)?.is_writer() {
             let text = "it follows another node here: mount it there, mount a version of it, or promote this node";
             return Err(refusal(Why::Failed, format!("VE {ve}: {text}")));
+        }
+        if let Some(past) = self.mounts.past(ve) {
+            tracing::warn!(%ve, dir = past.dir, "the mount from before another node wrote this VE is cut off: the VE is mounted anew");
+            let failed = |e| refusal(Why::Failed, format!("VE {ve}: ending its former mount at {}: {e}", past.dir));
+            self.mounts.abort_past(ve).map_err(failed)?;
+            if !self.released(ve, None, ENDING).released {
+                return Err(refusal(Why::Busy, format!("VE {ve}: its former mount at {} does not end", past.dir)));
+            }
         }
         let target = Target::live(ve);
         Ok((target.clone(), self.mounts.claim(target)?))
@@ -210,8 +220,8 @@ impl Daemon {
 }
 
 /// Whether the kernel has given a mount up: it was unmounted everywhere, or its connection aborted.
-pub(super) fn is_dead(device: &OwnedFd) -> bool {
-    let mut fds = [PollFd::from_borrowed_fd(device.as_fd(), PollFlags::empty())];
+pub(super) fn is_dead(device: &impl AsFd) -> bool {
+    let mut fds = [PollFd::new(device, PollFlags::empty())];
     let asked = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
     asked.is_ok() && fds.iter().any(|fd| fd.revents().intersects(PollFlags::ERR | PollFlags::HUP))
 }

@@ -88,7 +88,7 @@ pub(super) enum Slot {
 impl Slot {
     fn row(&self) -> Option<MountRow> {
         match self {
-            Slot::Live(row, ..) => Some(shown(row)),
+            Slot::Live(row, serving, _) => Some(MountRow { past: serving.is_past(), ..shown(row) }),
             Slot::Broken(held, ..) => Some(shown(&held.row)),
             Slot::Claimed | Slot::Alone => None,
         }
@@ -201,9 +201,10 @@ impl Mounts {
         sum
     }
 
-    /// Mounts that cannot be served.
+    /// Mounts that cannot be served, or only with errors.
     pub fn broken(&self) -> Vec<(Id, String)> {
         let why = |(target, slot): (&Target, &Slot)| match (slot, target.label()) {
+            (Slot::Live(_, serving, _), None) if serving.is_past() => Some((Id(target.ve), past::WHY.into())),
             (Slot::Broken(_, why, _), None) => Some((Id(target.ve), format!("its mount is not served: {why}"))),
             (Slot::Broken(_, why, _), Some(label)) => {
                 Some((Id(target.ve), format!("the mount of its version {label} is not served: {why}")))
@@ -379,8 +380,17 @@ fn taken(target: &Target, slot: &Slot) -> Refusal {
 
 pub(super) fn shown(row: &Row) -> MountRow {
     let version = row.version.as_ref().map(|v| v.label.clone());
-    MountRow { ve: Id(VeId(row.ve)), version, dir: row.dir.clone(), source: row.source.clone(), device: row.device }
+    MountRow {
+        ve: Id(VeId(row.ve)),
+        version,
+        dir: row.dir.clone(),
+        source: row.source.clone(),
+        device: row.device,
+        past: false,
+    }
 }
+
+mod past;
 
 #[cfg(test)]
 mod tests;

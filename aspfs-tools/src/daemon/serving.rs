@@ -32,6 +32,16 @@ impl Serving {
         self.mounted.ended()
     }
 
+    /// Whether another node has changed the VE since: it answers nothing but errors.
+    pub fn is_past(&self) -> bool {
+        self.mounted.is_past()
+    }
+
+    /// Whether the kernel has given it up.
+    pub fn is_dead(&self) -> bool {
+        super::mounting::is_dead(&self.mounted.descriptors().0)
+    }
+
     /// The mount's device and kept state, for a new holder.
     pub fn descriptors(&self) -> (BorrowedFd<'_>, BorrowedFd<'_>) {
         self.mounted.descriptors()

@@ -111,8 +111,8 @@ impl Daemon {
             let ve = self.store.ve(row.ve.0).ok()?;
             Some((row.ve, ve.read_only_reason().or_else(|| ve.fenced())?))
         };
-        let mut read_only: Vec<(Id, String)> = mounts.iter().filter_map(why).collect();
-        read_only.extend(self.mounts.broken());
+        let mut read_only = self.mounts.broken();
+        read_only.extend(mounts.iter().filter(|row| !row.past).filter_map(why).collect::<Vec<_>>());
         Ok(Status {
             release: crate::version().into(),
             pid: std::process::id(),

@@ -1,7 +1,9 @@
 //! A node is lost, another one takes over, the first comes back.
 
+use std::io::Write;
+
 use crate::cluster_of;
-use crate::setup::{VE, Writer, boot, records};
+use crate::setup::{Cluster, VE, Writer, boot, records};
 
 /// The primary's daemon is killed under a writer and its link is cut; the replica is promoted. What it has is whole and not older than the
 /// window, the old primary's tail is a branch, and it follows (checks G9, G14, G18, G21, G22).
@@ -94,6 +96,53 @@ fn nothing_is_lost_by_a_hand_over() {
     cluster.wait(0, "a comparison", |rows| rows.iter().any(|r| r.compared_equal.is_some()));
     let rows = cluster.status(0);
     assert!(rows.iter().all(|r| r.compared_equal != Some(false) && r.differences == 0), "{rows:?}");
+}
+
+/// A VE was handed over and came back while its mount stayed where it was. Neither a program that mounts what this node writes again, nor anybody who typed
+/// `aspfs mount`, could do so until somebody had unmounted what was left, which is attached in mount namespaces that nobody sees. What was left answers errors, and
+/// the kernel's names, sizes and pages of before are not those of the next mount (checks G2, G11).
+#[test]
+fn a_mount_that_was_left_makes_room() {
+    let mut cluster = cluster_of!(2);
+    let root = cluster.replicated(&["--window", "10s"]);
+    std::fs::write(root.join("log"), "one\n").unwrap();
+    let mut open = std::fs::File::options().append(true).open(root.join("log")).unwrap();
+    let stays = |open: &mut std::fs::File| open.write_all(b"lost\n").and_then(|()| open.sync_all());
+    let there_and_back = |cluster: &mut Cluster<2>, line: &str| {
+        cluster.nodes[0].aspfs(&["switchover", VE, "node-2"]).ok();
+        let there = cluster.mount(1);
+        let log = std::fs::read_to_string(there.join("log")).unwrap();
+        std::fs::write(there.join("log"), log + line).unwrap();
+        cluster.nodes[1].aspfs(&["umount", VE]).ok();
+        cluster.nodes[1].aspfs(&["switchover", VE, "node-1"]).ok();
+    };
+    there_and_back(&mut cluster, "two\n");
+    assert_eq!(std::fs::read(root.join("log")).unwrap_err().raw_os_error(), Some(libc::EIO));
+    let status = cluster.nodes[0].aspfs(&["--json", "status"]).ok();
+    assert!(status.contains("another node has changed it"), "{status}");
+    // At the same place.
+    assert_eq!(cluster.mount(0), root);
+    assert!(stays(&mut open).is_err(), "a file of the mount that was left can be written");
+    let append = |line: &str| {
+        let mut log = std::fs::File::options().append(true).open(root.join("log")).unwrap();
+        log.write_all(line.as_bytes()).unwrap();
+    };
+    append("three\n");
+    there_and_back(&mut cluster, "four\n");
+    // Nor does it come back with the next daemon.
+    cluster.nodes[0].kill();
+    cluster.nodes[0].up();
+    // At another place: nothing stays at the one before.
+    let dir = cluster.nodes[0].folder("elsewhere");
+    cluster.nodes[0].aspfs(&["mount", VE, dir.to_str().unwrap()]).ok();
+    assert_eq!(std::fs::read_to_string(dir.join("log")).unwrap(), "one\ntwo\nthree\nfour\n");
+    assert_eq!(
+        std::fs::read_dir(&root).unwrap().count(),
+        0,
+        "the place is as it was before anything was mounted there"
+    );
+    cluster.nodes[0].aspfs(&["mount", VE, root.to_str().unwrap()]).fails(1, &["is mounted at", "elsewhere"]);
+    cluster.nodes[0].aspfs(&["umount", VE]).ok();
 }
 
 /// A node that was thrown out of the cluster gets nothing any more (checks G30).

@@ -76,7 +76,10 @@ impl<const N: usize> Cluster<N> {
 
     /// Mounts the VE on a node.
     pub fn mount(&self, node: usize) -> PathBuf {
-        let dir = self.nodes[node].folder("root");
+        let dir = self.nodes[node].path("root");
+        if let Err(e) = std::fs::create_dir(&dir) {
+            assert_eq!(e.kind(), std::io::ErrorKind::AlreadyExists, "{e}");
+        }
         self.nodes[node].aspfs(&["mount", VE, dir.to_str().unwrap()]).ok();
         dir
     }

@@ -152,6 +152,11 @@ impl Mounted {
         self.fs.upgrade().iter().for_each(|fs| fs.pages.ended(fs.ve.boot_time()));
     }
 
+    /// Whether another node has changed the VE since it was mounted: the mount answers EIO, and will for as long as it is there.
+    pub fn is_past(&self) -> bool {
+        self.fs.upgrade().is_some_and(|fs| fs.tree.check().is_err())
+    }
+
     /// What it counted.
     pub fn figures(&self) -> Figures {
         let (parked, waited) = (self.parked.count() as u64, self.parked.total());
