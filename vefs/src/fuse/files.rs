@@ -7,7 +7,8 @@ use super::asker::Asker;
 use super::convert;
 use super::counters::count;
 use super::fs::{Found, Fs};
-use super::nodes::{NodeId, Opened};
+use super::kept::KeptError;
+use super::nodes::{NodeId, Nodes, Opened};
 use crate::errno::Errno;
 use crate::op::{Op, Owner, Reply, SetAttr};
 use crate::types::mode;
@@ -37,7 +38,7 @@ impl Fs {
         drop(nodes);
         let opened = if alone && opened == Opened::Cached { self.writing_opened(flags) } else { opened };
         if truncate && let Err(e) = self.truncate(asker, node, 0) {
-            self.close_file(asker, node, CACHED)?;
+            self.unopen_file(asker, node)?;
             return Err(e);
         }
         let counter = match opened {
@@ -103,8 +104,17 @@ impl Fs {
     /// The last close of an open file.
     pub(super) fn close_file(&self, asker: Asker, node: NodeId, handle: u64) -> Result<(), Errno> {
         let passthrough = handle == PASSTHROUGH;
+        self.closing(node, |nodes| nodes.release(node.ino(), passthrough, asker.unique, &self.registry))
+    }
+
+    /// An open that was counted fails.
+    fn unopen_file(&self, asker: Asker, node: NodeId) -> Result<(), Errno> {
+        self.closing(node, |nodes| nodes.undo(node.ino(), asker.unique, &self.registry))
+    }
+
+    fn closing(&self, node: NodeId, close: impl FnOnce(&mut Nodes) -> Result<(), KeptError>) -> Result<(), Errno> {
         let mut nodes = self.nodes.lock();
-        let done = nodes.release(node.ino(), passthrough, asker.unique, &self.registry);
+        let done = close(&mut nodes);
         let forgotten = !nodes.is_open(node.ino()) && self.reaping.closed(node.ino());
         drop(nodes);
         if forgotten {

@@ -10,9 +10,10 @@
 //!   caller is told ESTALE: the kernel looks the name up again and finds the new node. What had the old one open goes on reading
 //!   the bytes of before; this is a listed deviation, and counted.
 //! - Every count is kept (see [`super::kept`]) before the kernel is answered, with the number of the request, so that a request that
-//!   comes again after a takeover is counted once.
+//!   comes again after a takeover is counted once. So an inode that nobody has open any more stays for as long as a request of its last ones may
+//!   come again: until [`IDLE_MAX`] others were closed since.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::kept::{Kept, KeptError, REMEMBERED, Slot, fresh};
 use crate::ids::{Hash, InodeNo};
@@ -21,7 +22,7 @@ use crate::ids::{Hash, InodeNo};
 const SECOND: u64 = 1 << 63;
 /// Set in the number of a request that the kernel sends again (`FUSE_UNIQUE_RESEND`, linux/fuse.h).
 pub const RESENT: u64 = 1 << 63;
-/// Idle backing files and marks of writing that are kept per mount.
+/// Inodes that nobody has open any more, of which a mount keeps the last requests, the backing file and the mark of writing.
 const IDLE_MAX: usize = 256;
 
 /// What the kernel calls an inode by.
@@ -86,7 +87,28 @@ pub struct Nodes {
     slots: HashMap<InodeNo, (u32, Slot)>,
     free: Vec<u32>,
     next: u32,
-    idle: usize,
+    idle: Idle,
+}
+
+/// The inodes that nobody has open, in the order in which they were closed.
+#[derive(Debug, Default)]
+struct Idle {
+    order: BTreeMap<u64, InodeNo>,
+    at: HashMap<InodeNo, u64>,
+    closed: u64,
+}
+
+impl Idle {
+    fn set(&mut self, ino: InodeNo, is_idle: bool) {
+        if let Some(at) = self.at.remove(&ino) {
+            self.order.remove(&at);
+        }
+        if is_idle {
+            self.closed += 1;
+            self.at.insert(ino, self.closed);
+            self.order.insert(self.closed, ino);
+        }
+    }
 }
 
 impl Nodes {
@@ -95,7 +117,8 @@ impl Nodes {
         let next = slots.iter().map(|(i, _)| i + 1).max().unwrap_or(0);
         let used: std::collections::HashSet<u32> = slots.iter().map(|(i, _)| *i).collect();
         let free = (0..next).filter(|i| !used.contains(i)).collect();
-        let idle = slots.iter().filter(|(_, s)| s.is_idle()).count();
+        let mut idle = Idle::default();
+        slots.iter().filter(|(_, s)| s.is_idle()).for_each(|(_, s)| idle.set(InodeNo(s.ino), true));
         let slots = slots.into_iter().map(|(i, s)| (InodeNo(s.ino), (i, s))).collect();
         Nodes { kept, slots, free, next, idle }
     }
@@ -221,10 +244,31 @@ impl Nodes {
         self.put(slot, kernel)
     }
 
+    /// An open that was counted is not answered after all. Its request may come again, and is another one then.
+    pub fn undo(&mut self, ino: InodeNo, request: u64, kernel: &dyn Backings) -> Result<(), KeptError> {
+        let Some((_, slot)) = self.slots.get(&ino) else { return Ok(()) };
+        let mut slot = slot.clone();
+        let number = request & !RESENT;
+        let Some(at) = slot.requests.iter().position(|r| *r & !1 == number) else { return Ok(()) };
+        let passthrough = slot.requests[at] & 1 != 0;
+        let count = if passthrough { &mut slot.passthrough } else { &mut slot.cached };
+        *count = count.saturating_sub(1);
+        slot.requests[at] = 0;
+        self.put(slot, kernel)
+    }
+
     /// The inode is gone.
     pub fn gone(&mut self, ino: InodeNo, kernel: &dyn Backings) -> Result<(), KeptError> {
         let Some((index, slot)) = self.slots.get(&ino) else { return Ok(()) };
-        self.drop_slot(ino, *index, slot.backing, slot.object, slot.is_idle(), kernel)
+        let (index, backing, object) = (*index, slot.backing, slot.object);
+        self.kept.put_slot(index, &Slot::default())?;
+        self.slots.remove(&ino);
+        self.free.push(index);
+        self.idle.set(ino, false);
+        if backing != 0 {
+            kernel.release(backing, object);
+        }
+        Ok(())
     }
 
     /// The answer that a request of this number got before the daemon was replaced.
@@ -240,49 +284,24 @@ impl Nodes {
 
     fn put(&mut self, slot: Slot, kernel: &dyn Backings) -> Result<(), KeptError> {
         let ino = InodeNo(slot.ino);
-        let (index, was_idle) = match self.slots.get(&ino) {
-            Some((index, old)) => (*index, old.is_idle()),
-            None => (self.free.pop().unwrap_or(self.next), false),
+        let index = match self.slots.get(&ino) {
+            Some((index, _)) => *index,
+            None => self.free.pop().unwrap_or(self.next),
         };
-        let is_idle = slot.is_idle();
-        if is_idle && slot.backing == 0 && !slot.written {
-            return self.drop_slot(ino, index, 0, Hash::default(), was_idle, kernel);
-        }
         self.kept.put_slot(index, &slot)?;
         self.next = self.next.max(index + 1);
-        self.idle = self.idle + usize::from(is_idle) - usize::from(was_idle);
+        self.idle.set(ino, slot.is_idle());
         self.slots.insert(ino, (index, slot));
-        if self.idle > IDLE_MAX {
+        if self.idle.at.len() > IDLE_MAX {
             self.shed(kernel)?;
         }
         Ok(())
     }
 
-    /// Forgets half of the idle slots: what a forgotten one says of writing is a matter of speed only.
+    /// Forgets the half of the idle slots that were closed first: what such a one says of writing is a matter of speed only.
     fn shed(&mut self, kernel: &dyn Backings) -> Result<(), KeptError> {
-        let idle: Vec<InodeNo> =
-            self.slots.iter().filter(|(_, (_, s))| s.is_idle()).map(|(i, _)| *i).take(IDLE_MAX / 2).collect();
+        let idle: Vec<InodeNo> = self.idle.order.values().take(IDLE_MAX / 2).copied().collect();
         idle.into_iter().try_for_each(|ino| self.gone(ino, kernel))
-    }
-
-    fn drop_slot(
-        &mut self,
-        ino: InodeNo,
-        index: u32,
-        backing: u32,
-        object: Hash,
-        was_idle: bool,
-        kernel: &dyn Backings,
-    ) -> Result<(), KeptError> {
-        self.kept.put_slot(index, &Slot::default())?;
-        self.next = self.next.max(index + 1);
-        self.slots.remove(&ino);
-        self.free.push(index);
-        self.idle -= usize::from(was_idle);
-        if backing != 0 {
-            kernel.release(backing, object);
-        }
-        Ok(())
     }
 }
 

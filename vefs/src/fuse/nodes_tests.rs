@@ -156,6 +156,37 @@ fn a_request_that_comes_again_is_counted_once() {
     assert!(w.nodes.is_open(FILE.ino()));
 }
 
+/// The last one who had a file open closed it, somebody else opened it, and the daemon was killed before it had answered the close. The next daemon knew nothing
+/// of that, and counted it against the other open: a file that was removed meanwhile could be erased under whoever read it (checks G7).
+#[test]
+fn a_close_that_comes_again_takes_no_other_open() {
+    let mut w = World::new();
+    let (none, node) = (|| None, NodeId(7));
+    assert!(matches!(w.nodes.open(node, false, 2, none, &w.kernel), Ok(Opened::Cached)));
+    w.nodes.release(node.ino(), false, 4, &w.kernel).unwrap();
+    assert!(matches!(w.nodes.open(node, false, 6, none, &w.kernel), Ok(Opened::Cached)));
+    w.take_over();
+    w.nodes.release(node.ino(), false, 4 | RESENT, &w.kernel).unwrap();
+    assert!(w.nodes.is_open(node.ino()));
+    w.nodes.release(node.ino(), false, 8, &w.kernel).unwrap();
+    assert!(!w.nodes.is_open(node.ino()));
+}
+
+/// An open with O_TRUNC came again, and its truncation failed: closing it was taken for the open's own coming again, and the file counted as open
+/// for as long as it was mounted.
+#[test]
+fn an_open_that_fails_is_not_open_when_it_came_again() {
+    let mut w = World::new();
+    assert!(matches!(w.open(FILE, true), Ok(Opened::Cached)));
+    w.take_over();
+    assert!(matches!(w.again(FILE), Ok(Opened::Cached)));
+    w.nodes.undo(FILE.ino(), w.request | RESENT, &w.kernel).unwrap();
+    assert!(!w.nodes.is_open(FILE.ino()));
+    // Once more: it is opened, and not taken for what failed.
+    assert!(matches!(w.again(FILE), Ok(Opened::Cached)));
+    assert!(w.nodes.is_open(FILE.ino()));
+}
+
 #[test]
 fn what_is_idle_is_bounded_and_backing_files_are_given_back() {
     let mut w = World::new();
