@@ -10,11 +10,12 @@ use tokio::time::timeout;
 
 use super::error::{NetError, close};
 use super::frames::{FrameReader, FrameWriter};
+use super::handshakes::Begun;
 use super::link::Link;
 use super::lists;
 use super::refusal::Refusal;
 use super::request::{self, AnswerWriter};
-use super::shared::{HANDSHAKES, Shared};
+use super::shared::Shared;
 use super::stats::add;
 use super::stream::{BULK, FRAMES, LISTS, REQUEST, Source};
 use super::tls;
@@ -37,23 +38,23 @@ pub trait Handler: Send + Sync + 'static {
 /// Takes connections until the endpoint is closed. `base` has everything of a configuration but what a handshake is checked with.
 pub(super) async fn listen<H: Handler>(shared: Arc<Shared>, handler: Arc<H>, base: ServerConfig) {
     while let Some(incoming) = shared.endpoint.accept().await {
-        let free = shared.handshakes.available_permits();
-        let Ok(permit) = shared.handshakes.clone().try_acquire_owned() else {
-            shared.counts.count(Refusal::Busy);
-            incoming.refuse();
-            continue;
+        let turn = match shared.handshakes.begin(incoming.remote_address().ip(), !incoming.may_retry()) {
+            Begun::Turn(turn) => turn,
+            Begun::Retry => {
+                let _ = incoming.retry();
+                continue;
+            }
+            Begun::Busy => {
+                shared.counts.count(Refusal::Busy);
+                incoming.refuse();
+                continue;
+            }
         };
-        // In a flood an address has to show that it can be answered (RFC 9000, 8.1.2), before anything is kept for it.
-        if free < HANDSHAKES / 2 && incoming.may_retry() {
-            drop(permit);
-            let _ = incoming.retry();
-            continue;
-        }
         let (shared, handler, base) = (shared.clone(), handler.clone(), base.clone());
         tokio::spawn(async move {
             let from = incoming.remote_address();
             let welcomed = welcome(&shared, incoming, base).await;
-            drop(permit);
+            drop(turn);
             match welcomed {
                 Ok(link) => serve(link, handler).await,
                 Err(NetError::Refused(why)) => {

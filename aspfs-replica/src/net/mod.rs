@@ -80,6 +80,7 @@ mod accept;
 pub(crate) mod canned;
 mod error;
 mod frames;
+mod handshakes;
 mod http;
 mod link;
 mod lists;

@@ -11,9 +11,10 @@ use parking_lot::Mutex;
 use quinn::{Connection, Endpoint};
 use rustls::pki_types::CertificateDer;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use vefs::ids::Hash;
 
+use super::handshakes::Handshakes;
 use super::link::Link;
 use super::refusal::{Counts, Refusal};
 use super::settings::Settings;
@@ -22,16 +23,13 @@ use crate::cluster::certificate::fingerprint;
 use crate::cluster::{Cluster, Role};
 use crate::node::NodeId;
 
-/// Handshakes of peers at a time.
-pub(super) const HANDSHAKES: usize = 64;
-
 pub(super) struct Shared {
     pub cluster: Arc<Cluster>,
     pub settings: Settings,
     pub runtime: Handle,
     pub endpoint: Endpoint,
     pub counts: Counts,
-    pub handshakes: Arc<Semaphore>,
+    pub handshakes: Arc<Handshakes>,
     /// Counts changes of the node list.
     pub changes: watch::Sender<u64>,
     links: Mutex<Vec<Arc<Link>>>,
@@ -52,7 +50,7 @@ impl Shared {
             runtime,
             endpoint,
             counts: Counts::default(),
-            handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
+            handshakes: Arc::default(),
             changes: watch::Sender::new(0),
             links: Mutex::default(),
             traffic: Mutex::default(),
