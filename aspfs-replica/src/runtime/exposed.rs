@@ -57,6 +57,8 @@ pub struct Exposed {
     tails: Mutex<BTreeMap<NodeId, Arc<Tail>>>,
     /// Writers wait: the VE is being handed over.
     holding: AtomicBool,
+    /// It is being asked whether another node was promoted.
+    doubting: AtomicBool,
     right: Right,
 }
 
@@ -73,6 +75,7 @@ impl Exposed {
             clock,
             tails: Mutex::default(),
             holding: AtomicBool::new(false),
+            doubting: AtomicBool::new(false),
             right: Right::new(governed),
         });
         ve.set_watcher(Some(exposed.clone()));
@@ -222,6 +225,17 @@ impl Exposed {
         self.wake_writers();
     }
 
+    /// Lets writers wait until it is known who writes, or go on.
+    pub(super) fn doubt(&self, doubting: bool) {
+        self.doubting.store(doubting, Ordering::Release);
+        self.wake_writers();
+    }
+
+    /// Whether writers wait for what somebody is doing with the VE.
+    fn is_held(&self) -> bool {
+        self.holding.load(Ordering::Acquire) || self.doubting.load(Ordering::Acquire)
+    }
+
     /// Time passed.
     pub fn tick(&self) {
         self.with(Window::tick);
@@ -245,7 +259,7 @@ impl Exposed {
 
 impl Watcher for Exposed {
     fn admit(&self, bytes: u64) -> Verdict {
-        if self.holding.load(Ordering::Acquire) || !self.may_write() {
+        if self.is_held() || !self.may_write() {
             return Verdict::Wait;
         }
         match self.with(|w, now| w.admit(bytes, now)) {

@@ -6,9 +6,11 @@
 mod compare;
 mod exposed;
 mod fence;
+mod first;
 mod follow;
 mod govern;
 mod lane;
+mod lead;
 mod leases;
 mod operate;
 mod pace;
@@ -38,9 +40,8 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use vefs::change::Policy;
 use vefs::clock::Clock;
-use vefs::ids::{TxnNo, VeId};
+use vefs::ids::VeId;
 use vefs::{Store, Ve};
 
 use crate::arbiter::lease::Terms;
@@ -95,7 +96,7 @@ pub(crate) struct Inner {
     /// Those that no other node had, and when they were asked.
     repairs: Mutex<BTreeMap<vefs::ids::Hash, Duration>>,
     /// VEs of which a whole state is being pulled.
-    pub pulls: Mutex<std::collections::BTreeSet<VeId>>,
+    pulls: Mutex<BTreeMap<VeId, Arc<pull::Source>>>,
     /// Held by whoever promotes or hands over a VE: one at a time.
     operating: Mutex<BTreeMap<VeId, Arc<tokio::sync::Mutex<()>>>>,
     /// Held by whoever changes which replicas a VE has.
@@ -294,88 +295,6 @@ impl Inner {
         }
     }
 
-    /// Leads, follows or leaves alone, as the VE's role and policy say.
-    pub(crate) fn refresh(self: &Arc<Self>, ve: &Arc<Ve>) -> vefs::Result<()> {
-        let _one = self.refreshing.lock();
-        if !ve.is_writer() {
-            self.stop_leading(ve.id());
-            let following = || Following::new(ve.clone(), self.cluster.node(), self.clock.clone());
-            self.followed.lock().entry(ve.id()).or_insert_with(following);
-            return Ok(());
-        }
-        let mut policy = ve.policy()?;
-        // A replica that was removed has a copy, and may ask the arbiter for the VE: it is not to be had while it is written here.
-        let was_shared = (self.arbitration.is_some() || self.terms.is_some()) && policy.writer != [0; 16];
-        if policy.replicas.is_empty() && !was_shared {
-            self.stop_leading(ve.id());
-            return Ok(());
-        }
-        // Before anything is shipped: the others know by it whom they follow (promise G30).
-        if self.correct_writer(&mut policy) {
-            ve.set_policy(policy.clone())?;
-            ve.commit()?;
-        }
-        let led = self.lead(ve, &policy)?;
-        self.ship(&led, &policy)
-    }
-
-    fn lead(self: &Arc<Self>, ve: &Arc<Ve>, policy: &Policy) -> vefs::Result<Arc<Led>> {
-        if let Some(led) = self.led.lock().get(&ve.id()).filter(|l| Arc::ptr_eq(&l.ve, ve)) {
-            return Ok(led.clone());
-        }
-        // Sessions are told apart by the epoch: the next run of this daemon must have another one, whatever it writes.
-        ve.note_epoch(ve.epoch())?;
-        let governed = self.arbitration.is_some() || self.terms.is_some();
-        let exposed = Exposed::watch(ve, policy, self.clock.clone(), governed);
-        let led = Arc::new(Led { ve: ve.clone(), exposed, links: Mutex::default(), lease: leases::Lease::default() });
-        led.set_lessors(policy);
-        self.led.lock().insert(ve.id(), led.clone());
-        if let Some(arbitration) = self.arbitration.clone() {
-            self.runtime.spawn(govern::govern(Arc::downgrade(self), led.clone(), arbitration));
-        }
-        if let Some(terms) = self.terms {
-            self.runtime.spawn(leases::hold(Arc::downgrade(self), led.clone(), terms));
-        }
-        Ok(led)
-    }
-
-    fn ship(self: &Arc<Self>, led: &Arc<Led>, policy: &Policy) -> vefs::Result<()> {
-        led.set_lessors(policy);
-        let cursors = led.ve.cursors();
-        let mut acked = BTreeMap::new();
-        for (node, cursor, _) in &cursors {
-            if policy.replicas.iter().any(|r| r.node == *node) {
-                acked.extend(cursor.acked.then_some((NodeId(*node), cursor.txn)));
-            } else {
-                led.ve.drop_cursor(*node)?;
-            }
-        }
-        for r in &policy.replicas {
-            if !cursors.iter().any(|(node, ..)| *node == r.node) {
-                // From here on the history stays for it; what it lacks of what was before it gets as a whole state.
-                led.ve.hold_for(r.node, TxnNo(0))?;
-            }
-        }
-        let new = led.exposed.set_policy(policy, &acked);
-        led.links.lock().retain(|node, _| policy.replicas.iter().any(|r| r.node == node.0));
-        for (replica, tail) in new {
-            let link = Arc::new(Link::default());
-            led.links.lock().insert(NodeId(replica.node), link.clone());
-            let shipping = ship::Shipping {
-                ve: led.ve.clone(),
-                exposed: led.exposed.clone(),
-                tail,
-                replica,
-                link,
-                transport: self.transport().clone(),
-                me: self.cluster.node(),
-                clock: self.clock.clone(),
-            };
-            self.runtime.spawn(shipping.run());
-        }
-        Ok(())
-    }
-
     /// What whoever promotes or hands over a VE holds.
     pub(crate) fn operating(&self, ve: VeId) -> Arc<tokio::sync::Mutex<()>> {
         self.operating.lock().entry(ve).or_default().clone()
@@ -384,17 +303,5 @@ impl Inner {
     /// What whoever changes which replicas a VE has holds.
     fn policies(&self, ve: VeId) -> Arc<Mutex<()>> {
         self.policies.lock().entry(ve).or_default().clone()
-    }
-
-    /// Whether a VE is led still, in this very way.
-    fn leads(&self, led: &Arc<Led>) -> bool {
-        self.led.lock().get(&led.ve.id()).is_some_and(|l| Arc::ptr_eq(l, led))
-    }
-
-    /// This node ships a VE no more.
-    pub(crate) fn stop_leading(&self, ve: VeId) {
-        let Some(led) = self.led.lock().remove(&ve) else { return };
-        led.exposed.set_policy(&Policy::default(), &BTreeMap::new());
-        led.ve.set_watcher(None);
     }
 }

@@ -1,5 +1,6 @@
 //! What this node does for others: takes the streams of VEs that it follows, serves whole states, answers questions.
 
+use std::collections::btree_map::Entry;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use super::Inner;
 use super::follow::{Following, Next};
 use super::pace::Pays;
 use super::peers::Word;
-use super::pull::Pull;
+use super::pull::{Pull, Source};
 use super::talk::{Question, Reply};
 use crate::catchup::{Answer, Refused, Serving};
 use crate::local::LocalSource;
@@ -76,9 +77,11 @@ impl Inner {
             }
             Greeted::Refuse(why, epoch) => refuse(&mut writer, &envelope, why, epoch).await,
             Greeted::Busy(at) => {
+                self.source_may_be_past(ve, envelope.epoch);
                 refuse_at(&mut writer, &envelope, Refusal::NotReady, envelope.epoch, at).await;
             }
             Greeted::Absent => {
+                self.source_may_be_past(ve, envelope.epoch);
                 refuse(&mut writer, &envelope, Refusal::NotReady, envelope.epoch).await;
                 let have = Position { lineage: hello.position.lineage, ..Position::default() };
                 self.pull_first(ve, from, envelope.epoch, have);
@@ -153,28 +156,42 @@ impl Inner {
         self.pull(following.ve().id(), from, epoch, have, branch);
     }
 
+    /// A node that writes a VE, or a former one whose disk stands still, may say for long that it is working on its state. Whoever was promoted meanwhile
+    /// greets, and must not wait for that with everything that it writes lacking here (promise G14).
+    fn source_may_be_past(&self, ve: VeId, epoch: Epoch) {
+        if let Some(source) = self.pulls.lock().get(&ve) {
+            source.greeted(epoch);
+        }
+    }
+
     /// Pulls the state of a VE that was not here when its writer greeted. A pull that another greeting had begun may have ended meanwhile: then it is
     /// here, and what it has acknowledged since is not to be replaced by something older (promises G9, G11).
     fn pull_first(self: &Arc<Self>, ve: VeId, from: NodeId, epoch: Epoch, have: Position) {
-        if !self.pulls.lock().insert(ve) {
-            return;
-        }
+        let Some(source) = self.pull_alone(ve, from, epoch) else { return };
         // Asked when no other pull can install it any more.
         if self.store.has_ve(ve) {
             self.pulls.lock().remove(&ve);
             return;
         }
-        self.begin_pull(ve, from, epoch, have, None);
+        self.begin_pull(ve, source, have, None);
+    }
+
+    /// The right to pull a VE, unless that is going on.
+    fn pull_alone(&self, ve: VeId, from: NodeId, epoch: Epoch) -> Option<Arc<Source>> {
+        match self.pulls.lock().entry(ve) {
+            Entry::Occupied(_) => None,
+            Entry::Vacant(place) => Some(place.insert(Arc::new(Source::new(from, epoch))).clone()),
+        }
     }
 
     /// Pulls a whole state in the background, unless that is going on.
     pub(super) fn pull(self: &Arc<Self>, ve: VeId, from: NodeId, epoch: Epoch, have: Position, branch: Option<String>) {
-        if self.pulls.lock().insert(ve) {
-            self.begin_pull(ve, from, epoch, have, branch);
+        if let Some(source) = self.pull_alone(ve, from, epoch) {
+            self.begin_pull(ve, source, have, branch);
         }
     }
 
-    fn begin_pull(self: &Arc<Self>, ve: VeId, from: NodeId, epoch: Epoch, have: Position, branch: Option<String>) {
+    fn begin_pull(self: &Arc<Self>, ve: VeId, source: Arc<Source>, have: Position, branch: Option<String>) {
         let following = self.followed.lock().get(&ve).cloned();
         if let Some(following) = &following {
             following.pulling.store(true, Ordering::Release);
@@ -187,11 +204,10 @@ impl Inner {
             ve,
             lineage: have.lineage,
             have,
-            from,
-            epoch,
+            source,
             branch: branch.clone(),
         };
-        let this = self.clone();
+        let (this, from) = (self.clone(), pull.source.node);
         tracing::info!(%ve, %from, branch, "pulling a whole state");
         self.runtime.spawn(async move {
             match pull.run().await {

@@ -10,10 +10,10 @@ use tokio::time::Instant;
 use vefs::Ve;
 use vefs::change::ReplicaOf;
 use vefs::clock::Clock;
-use vefs::format::role::RoleKind;
 use vefs::ids::{Epoch, Position};
 
 use super::exposed::Exposed;
+use super::fence::superseded;
 use super::lane::Lane;
 use super::pace::{Pace, Pays};
 use super::status::Link;
@@ -88,7 +88,10 @@ impl Shipping {
             self.link.disconnected();
             match ended {
                 Err(Ended::Superseded(epoch)) => {
-                    block_in_place(|| self.superseded(epoch));
+                    // A node that is no replica any more has no say (promise G30).
+                    if self.is_wanted() {
+                        block_in_place(|| superseded(&self.ve, &self.exposed, epoch));
+                    }
                     return;
                 }
                 Err(e) => {
@@ -99,20 +102,6 @@ impl Shipping {
                 Ok(()) => {}
             }
             tokio::time::sleep(AGAIN).await;
-        }
-    }
-
-    /// This node writes the VE no more: another one was promoted (promises G18, G20).
-    fn superseded(&self, epoch: Epoch) {
-        // It may have greeted this node already, and then this node follows it. A node that is no replica any more has no say (promise G30).
-        if !self.ve.is_writer() || !self.is_wanted() {
-            return;
-        }
-        tracing::error!(ve = %self.ve.id(), epoch = epoch.0, "ALARM: another node was promoted: this one writes the VE no more");
-        self.exposed.set_fenced(true);
-        self.ve.fence("another node took it over");
-        if let Err(e) = self.ve.step_down(RoleKind::Superseded, epoch) {
-            tracing::error!(ve = %self.ve.id(), error = %e, "writing down that the VE was taken over");
         }
     }
 

@@ -51,7 +51,7 @@ impl Inner {
         self.put_writer(&mut policy, former);
         ve.set_policy(policy)?;
         ve.commit()?;
-        self.refresh(ve)?;
+        self.refresh_given(ve)?;
         if !self.led.lock().contains_key(&ve.id()) {
             // It has no replicas.
             self.lead_nothing(ve);

@@ -5,6 +5,7 @@
 mod alike;
 mod cancelled;
 mod compared;
+mod first;
 mod follow;
 mod install;
 mod leases;
@@ -14,4 +15,5 @@ mod nodes;
 mod pair;
 mod strangers;
 mod stretches;
+mod stuck;
 mod twice;
