@@ -128,23 +128,30 @@ impl Database {
         Ok(line.trim().parse()?)
     }
 
-    /// Ends it; bytes that its commits wrote.
-    fn end(self) -> Result<u64> {
-        let wrote = self.wrote()?.saturating_sub(self.before);
+    /// Bytes that its commits wrote since this was asked last.
+    fn since(&mut self) -> Result<u64> {
+        let wrote = self.wrote()?;
+        Ok(wrote.saturating_sub(std::mem::replace(&mut self.before, wrote)))
+    }
+
+    fn end(self) -> Result<()> {
         let Database { mut child, to, .. } = self;
         drop(to);
         child.wait()?;
-        Ok(wrote)
+        Ok(())
     }
 }
 
+/// A part of a load, which goes on where the one before it ended.
 struct Load<'a> {
     root: &'a Path,
-    until: Instant,
     begun: Instant,
+    /// How long the parts before took by their clocks, and how long this one is.
+    before: Duration,
+    length: Duration,
     written: AtomicU64,
     noise: AtomicU64,
-    made: Made,
+    made: &'a Made,
 }
 
 /// What is written, made before: to make it takes more of a processor than to write it, and whoever is timed would wait for that.
@@ -163,42 +170,53 @@ impl Made {
     }
 }
 
-/// Loads a folder for so many seconds once it is told to go, and prints the totals.
+/// Loads a folder, for as many milliseconds as each line that it is told has, in all at most so many seconds; prints the totals of each such part. Its
+/// files and its database are the same in all of them.
 pub fn child(root: &Path, seconds: u64) -> Result<()> {
-    let database = Database::open(&root.join("db"))?;
+    let mut database = Database::open(&root.join("db"))?;
     let made = Made::new(seconds, u64::from(std::process::id()) << 32);
     println!("ready");
-    let mut line = String::new();
-    std::io::stdin().read_line(&mut line)?;
-    let begun = Instant::now();
-    let until = begun + Duration::from_secs(seconds);
-    let load = Load { root, until, begun, written: AtomicU64::new(0), noise: AtomicU64::new(0), made };
-    let busy = std::thread::scope(|scope| -> Result<[f64; 4]> {
-        let append = scope.spawn(|| load.append());
-        let unpack = scope.spawn(|| load.unpack());
-        let (stamps, commits) = load.stamp(database)?;
-        let join = |thread: std::thread::ScopedJoinHandle<'_, Result<Duration>>| {
-            thread.join().map_err(|_| anyhow::anyhow!("a writer panicked"))?
-        };
-        Ok([stamps, commits, join(append)?, join(unpack)?].map(|busy| busy.as_secs_f64()))
-    })?;
-    let (written, noise) = (load.written.load(Ordering::Relaxed), load.noise.load(Ordering::Relaxed));
-    let commits = seconds * 100 / TURN;
-    let seconds = begun.elapsed().as_secs_f64();
-    let [a, b, c, d] = busy;
-    println!("{written} {noise} {seconds} {commits} {a} {b} {c} {d}");
-    Ok(())
+    let mut before = Duration::ZERO;
+    for line in std::io::stdin().lines() {
+        let length = Duration::from_millis(line?.trim().parse().context("milliseconds")?);
+        let begun = Instant::now();
+        let (written, noise) = Default::default();
+        let load = Load { root, begun, before, length, written, noise, made: &made };
+        println!("{}", load.run(&mut database)?);
+        before += length;
+    }
+    database.end()
 }
 
 impl Load<'_> {
+    /// The totals, as [`Totals::parse`] reads them.
+    fn run(&self, database: &mut Database) -> Result<String> {
+        let (busy, commits) = std::thread::scope(|scope| -> Result<([f64; 4], u64)> {
+            let append = scope.spawn(|| self.append());
+            let unpack = scope.spawn(|| self.unpack());
+            let (stamps, committing, commits) = self.stamp(database)?;
+            let join = |thread: std::thread::ScopedJoinHandle<'_, Result<Duration>>| {
+                thread.join().map_err(|_| anyhow::anyhow!("a writer panicked"))?
+            };
+            let busy = [stamps, committing, join(append)?, join(unpack)?];
+            Ok((busy.map(|busy| busy.as_secs_f64()), commits))
+        })?;
+        let seconds = self.begun.elapsed().as_secs_f64();
+        self.written.fetch_add(database.since()?, Ordering::Relaxed);
+        let (written, noise) = (self.written.load(Ordering::Relaxed), self.noise.load(Ordering::Relaxed));
+        let [a, b, c, d] = busy;
+        Ok(format!("{written} {noise} {seconds} {commits} {a} {b} {c} {d}"))
+    }
+
     /// Does something every so many milliseconds, by the clock: what was late is made up for. So each load does the same, however long it takes.
     fn every(&self, millis: u64, mut work: impl FnMut(u64) -> Result<()>) -> Result<()> {
-        for n in 0.. {
-            let at = self.begun + Duration::from_millis(millis * n);
-            if at >= self.until {
+        let first = (self.before.as_millis() as u64).div_ceil(millis);
+        for n in first.. {
+            let at = Duration::from_millis(millis * n).saturating_sub(self.before);
+            if at >= self.length {
                 break;
             }
-            std::thread::sleep(at.saturating_duration_since(Instant::now()));
+            std::thread::sleep((self.begun + at).saturating_duration_since(Instant::now()));
             work(n)?;
         }
         Ok(())
@@ -209,11 +227,11 @@ impl Load<'_> {
         self.noise.fetch_add(noise as u64, Ordering::Relaxed);
     }
 
-    /// Stamps, and commits after every fifth stamp; the time of both.
-    fn stamp(&self, mut database: Database) -> Result<(Duration, Duration)> {
+    /// Stamps, and commits after every fifth stamp; the time of both, and how many commits there were.
+    fn stamp(&self, database: &mut Database) -> Result<(Duration, Duration, u64)> {
         let mut all = File::options().create(true).append(true).open(self.root.join("stamps"))?;
-        let newest = File::create(self.root.join("now"))?;
-        let (mut stamping, mut committing) = (Duration::ZERO, Duration::ZERO);
+        let newest = File::options().create(true).truncate(false).write(true).open(self.root.join("now"))?;
+        let (mut stamping, mut committing, mut commits) = (Duration::ZERO, Duration::ZERO, 0);
         self.every(10, |n| {
             let n = n + 1;
             let begun = Instant::now();
@@ -226,11 +244,11 @@ impl Load<'_> {
                 let begun = Instant::now();
                 database.commit(n / TURN)?;
                 committing += begun.elapsed();
+                commits += 1;
             }
             Ok(())
         })?;
-        self.written.fetch_add(database.end()?, Ordering::Relaxed);
-        Ok((stamping, committing))
+        Ok((stamping, committing, commits))
     }
 
     fn append(&self) -> Result<Duration> {

@@ -12,7 +12,7 @@ use super::Asked;
 use super::copies::Followed;
 use super::mix::blend;
 use super::nodes::Nodes;
-use super::trial::{self, Trials};
+use super::trial::{self, Loading, Trial, Trials};
 use crate::outcome::{Figure, Goal, Outcome};
 
 /// The settings of a followed VE: a window that the load does not meet.
@@ -21,13 +21,14 @@ const SETTINGS: [&str; 4] = ["--quota", "100G", "--window", "30s"];
 /// How long a place is left alone after copies were watched: files that were quiet for ten seconds become objects, which must not be a part of what is
 /// timed next.
 const SETTLED: Duration = Duration::from_secs(15);
-/// Pairs of short trials in a round, without and with a replica. One machine does the same thing half as fast in one minute as in the next: what is
-/// compared must be near in time, and often.
-const PAIRS: usize = 6;
-/// A trial of a pair takes so much less than one whose copies are watched.
-const SHORTER: u64 = 5;
+/// Pairs of parts in a round, without and with a replica, and how long each part is. One machine does the same thing half as fast in one minute as in the
+/// next: what is compared must be near in time, and often.
+const PAIRS: usize = 16;
+const PART: Duration = Duration::from_secs(2);
+/// The pause before each part: what was written before has arrived by then.
+const PAUSE: Duration = Duration::from_secs(1);
 
-/// Trials without and with a replica, in turns, of which every second pair begins with the other one; trials whose copies are watched; and bytes on
+/// Parts without and with a replica, in turns, of which every second pair begins with the other one; trials whose copies are watched; and bytes on
 /// the link per byte written in those.
 pub fn trials(asked: &Asked<'_>, folder: &Path) -> Result<(Trials, Vec<f64>)> {
     let nodes = Nodes::start(asked.undo, &asked.programs, folder)?;
@@ -38,15 +39,8 @@ pub fn trials(asked: &Asked<'_>, folder: &Path) -> Result<(Trials, Vec<f64>)> {
         let lonely = nodes.one.mount(&alone.to_string(), &format!("alone-{round}"))?;
         nodes.replicated(followed, &SETTINGS)?;
         let root = nodes.one.mount(&followed.to_string(), &format!("followed-{round}"))?;
-        for pair in 0..asked.ground.size(PAIRS, 1) {
-            for with in [pair % 2 == 1, pair.is_multiple_of(2)] {
-                let (root, list) = if with { (&root, &mut trials.with) } else { (&lonely, &mut trials.without) };
-                let place = root.join(format!("pair-{pair}"));
-                std::fs::create_dir(&place)?;
-                list.push(trial::run(asked.undo, &place, None, asked.seconds.div_ceil(SHORTER), folder)?);
-                nodes.one.drained(followed)?;
-            }
-        }
+        pairs(asked, [&lonely, &root], &mut trials)?;
+        nodes.one.drained(followed)?;
         settle(asked);
         let before = nodes.travelled()?;
         let copies = Followed { node: &nodes.two, ve: followed };
@@ -60,6 +54,28 @@ pub fn trials(asked: &Asked<'_>, folder: &Path) -> Result<(Trials, Vec<f64>)> {
         }
     }
     Ok((trials, travelled))
+}
+
+/// The load on a VE that nobody follows and on one that is followed, in turns.
+fn pairs(asked: &Asked<'_>, [lonely, followed]: [&Path; 2], trials: &mut Trials) -> Result<()> {
+    let (mark, pairs) = (asked.undo.mark(), asked.ground.size(PAIRS, 2));
+    let prepare = |root: &Path| {
+        let place = root.join("pairs");
+        std::fs::create_dir(&place)?;
+        Loading::prepare(asked.undo, &place, (PART * pairs as u32).as_secs())
+    };
+    let (mut without, mut with) = (prepare(lonely)?, prepare(followed)?);
+    for pair in 0..pairs {
+        for is_with in [pair % 2 == 1, pair.is_multiple_of(2)] {
+            let (loading, list) =
+                if is_with { (&mut with, &mut trials.with) } else { (&mut without, &mut trials.without) };
+            std::thread::sleep(PAUSE);
+            list.push(Trial { totals: loading.part(PART)?, ..Trial::default() });
+        }
+    }
+    drop((without, with));
+    asked.undo.back_to(mark);
+    Ok(())
 }
 
 fn settle(asked: &Asked<'_>) {

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -45,33 +45,55 @@ pub struct Trials {
     pub watched: Vec<Trial>,
 }
 
+/// A load that is there, and does nothing between its parts.
+pub struct Loading {
+    to: ChildStdin,
+    from: BufReader<ChildStdout>,
+}
+
+impl Loading {
+    /// Prepares one for a folder, whose parts take at most so many seconds.
+    pub fn prepare(undo: &Undo, root: &Path, seconds: u64) -> Result<Loading> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg(load::CHILD).arg(root).arg(seconds.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().context("the load")?;
+        let (to, from) = (child.stdin.take(), child.stdout.take());
+        undo.kill(child);
+        let mut loading = Loading { to: to.context("a pipe")?, from: BufReader::new(from.context("a pipe")?) };
+        let said = loading.line()?;
+        anyhow::ensure!(said.trim() == "ready", "the load said {said:?}");
+        Ok(loading)
+    }
+
+    fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        self.from.read_line(&mut line)?;
+        Ok(line)
+    }
+
+    /// Does a part of it.
+    pub fn part(&mut self, length: Duration) -> Result<Totals> {
+        writeln!(self.to, "{}", length.as_millis())?;
+        Totals::parse(&self.line()?)
+    }
+}
+
 /// Runs the load in a folder.
 pub fn run(undo: &Undo, root: &Path, copies: Option<&dyn Copies>, seconds: u64, scratch: &Path) -> Result<Trial> {
     let mark = undo.mark();
-    let mut command = Command::new(std::env::current_exe()?);
-    command.arg(load::CHILD).arg(root).arg(seconds.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = command.spawn().context("the load")?;
-    let (to, from) = (child.stdin.take(), child.stdout.take());
-    undo.kill(child);
-    let (mut to, mut from) = (to.context("a pipe")?, BufReader::new(from.context("a pipe")?));
-    let mut line = String::new();
-    from.read_line(&mut line)?;
-    anyhow::ensure!(line.trim() == "ready", "the load said {line:?}");
+    let mut loading = Loading::prepare(undo, root, seconds)?;
     // What was prepared arrives first.
     std::thread::sleep(Duration::from_secs(2));
-    writeln!(to, "go")?;
     let over = AtomicBool::new(false);
     let trial = std::thread::scope(|scope| -> Result<Trial> {
         let over = &over;
         let ages = scope.spawn(move || copies.map_or_else(Vec::new, |copies| look(copies, over)));
         let judged = scope.spawn(move || copies.map_or_else(|| Ok(Judged::default()), |c| judges(c, over, scratch)));
-        line.clear();
-        let told = from.read_line(&mut line);
+        let totals = loading.part(Duration::from_secs(seconds));
         over.store(true, Ordering::Relaxed);
         let ages = ages.join().map_err(|_| anyhow::anyhow!("a reader panicked"))?;
         let judged = judged.join().map_err(|_| anyhow::anyhow!("a judge panicked"))??;
-        told?;
-        Ok(Trial { totals: Totals::parse(&line)?, ages, judged: judged.ages, wrong: judged.wrong })
+        Ok(Trial { totals: totals?, ages, judged: judged.ages, wrong: judged.wrong })
     });
     undo.back_to(mark);
     trial
@@ -169,23 +191,20 @@ pub fn tell_writer(out: &mut Outcome, place: &str, trials: &Trials, goal: Option
         let each = trials.iter().map(|t| t.totals.busy[1] / t.totals.commits * 1e3).collect();
         out.figures.push(Figure::info(format!("{place}: {what}"), "ms", each));
     }
-    let pairs = || trials.iter().zip(without);
-    let seconds = pairs().map(|(t, w)| t.totals.seconds / w.totals.seconds).collect::<Vec<_>>();
-    let busy = pairs().map(|(t, w)| t.totals.busy.iter().sum::<f64>() / w.totals.busy.iter().sum::<f64>()).collect();
-    out.figures.push(Figure::info(
-        format!("{place}: the whole load takes, with replication / without"),
-        "ratio",
-        seconds,
-    ));
-    let goal = goal.map(Goal::AtMost);
-    out.figures.push(Figure {
-        what: format!("{place}: the writer's calls take, with / without"),
-        unit: "ratio",
-        goal,
-        values: busy,
-    });
+    let pairs = || trials.iter().zip(without).map(|(t, w)| (&t.totals, &w.totals));
+    let seconds = pairs().map(|(t, w)| t.seconds / w.seconds).collect::<Vec<_>>();
+    let what = format!("{place}: the whole load takes, with replication / without");
+    out.figures.push(Figure::info(what, "ratio", seconds));
+    let busy = pairs().map(|(t, w)| t.busy.iter().sum::<f64>() / w.busy.iter().sum::<f64>()).collect();
+    let (what, goal) = (format!("{place}: the writer's calls take, with / without"), goal.map(Goal::AtMost));
+    out.figures.push(Figure { what, unit: "ratio", goal, values: busy });
+    let sum = |trials: &[Trial]| trials.iter().flat_map(|t| t.totals.busy).sum::<f64>();
+    let what = format!("{place}: all of them together");
+    out.figures.push(Figure::info(what, "ratio", vec![sum(trials) / sum(without)]));
     for (i, name) in ["a stamp", "a commit", "an append", "unpacking a tree"].into_iter().enumerate() {
-        let part = pairs().map(|(t, w)| t.totals.busy[i] / w.totals.busy[i].max(1e-9)).collect();
+        // Not every part unpacks something.
+        let both = pairs().filter(|(t, w)| t.busy[i] > 0.0 && w.busy[i] > 0.0);
+        let part = both.map(|(t, w)| t.busy[i] / w.busy[i]).collect();
         out.figures.push(Figure::info(format!("{place}:   of this, {name}"), "ratio", part));
     }
 }
