@@ -38,7 +38,7 @@ impl Fs {
         drop(nodes);
         let opened = if alone && opened == Opened::Cached { self.writing_opened(flags) } else { opened };
         if truncate && let Err(e) = self.truncate(asker, node, 0) {
-            self.unopen_file(asker, node)?;
+            self.unopen_file(asker, node, CACHED)?;
             return Err(e);
         }
         let counter = match opened {
@@ -94,7 +94,10 @@ impl Fs {
                     return Err(Errno::ESTALE);
                 }
                 let opened = self.open_file(asker, found.node, flags)?;
-                let again = self.lookup(parent, name)?.ok_or(Errno::ENOENT)?;
+                let again = self.lookup(parent, name).and_then(|again| again.ok_or(Errno::ENOENT));
+                // Gone again, it is not open.
+                let handle = if matches!(opened, Opened::Passthrough(_)) { PASSTHROUGH } else { CACHED };
+                let again = again.or_else(|e| self.unopen_file(asker, found.node, handle).and(Err(e)))?;
                 Ok((again, opened))
             }
             Err(e) => Err(e),
@@ -108,8 +111,9 @@ impl Fs {
     }
 
     /// An open that was counted fails.
-    fn unopen_file(&self, asker: Asker, node: NodeId) -> Result<(), Errno> {
-        self.closing(node, |nodes| nodes.undo(node.ino(), asker.unique, &self.registry))
+    fn unopen_file(&self, asker: Asker, node: NodeId, handle: u64) -> Result<(), Errno> {
+        let passthrough = handle == PASSTHROUGH;
+        self.closing(node, |nodes| nodes.undo(node.ino(), passthrough, asker.unique, &self.registry))
     }
 
     fn closing(&self, node: NodeId, close: impl FnOnce(&mut Nodes) -> Result<(), KeptError>) -> Result<(), Errno> {

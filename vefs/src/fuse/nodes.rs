@@ -10,8 +10,8 @@
 //!   caller is told ESTALE: the kernel looks the name up again and finds the new node. What had the old one open goes on reading
 //!   the bytes of before; this is a listed deviation, and counted.
 //! - Every count is kept (see [`super::kept`]) before the kernel is answered, with the number of the request, so that a request that
-//!   comes again after a takeover is counted once. So an inode that nobody has open any more stays for as long as a request of its last ones may
-//!   come again: until [`IDLE_MAX`] others were closed since.
+//!   comes again after a takeover is counted once. So an inode that nobody has open any more stays for as long as one of its last requests may
+//!   come again: until [`RESTING`] others were closed since.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -22,8 +22,10 @@ use crate::ids::{Hash, InodeNo};
 const SECOND: u64 = 1 << 63;
 /// Set in the number of a request that the kernel sends again (`FUSE_UNIQUE_RESEND`, linux/fuse.h).
 pub const RESENT: u64 = 1 << 63;
-/// Inodes that nobody has open any more, of which a mount keeps the last requests, the backing file and the mark of writing.
+/// Idle backing files and marks of writing that are kept per mount.
 const IDLE_MAX: usize = 256;
+/// Inodes that nobody has open and of which nothing else is known whose last requests are kept: many more than are under way at a time.
+const RESTING: usize = 64;
 
 /// What the kernel calls an inode by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -87,27 +89,38 @@ pub struct Nodes {
     slots: HashMap<InodeNo, (u32, Slot)>,
     free: Vec<u32>,
     next: u32,
-    idle: Idle,
+    /// Those that nobody has open, with a backing file or a mark of writing.
+    idle: Closed,
+    /// Those that nobody has open, without.
+    resting: Closed,
 }
 
-/// The inodes that nobody has open, in the order in which they were closed.
+/// Inodes in the order in which they were closed.
 #[derive(Debug, Default)]
-struct Idle {
+struct Closed {
     order: BTreeMap<u64, InodeNo>,
     at: HashMap<InodeNo, u64>,
     closed: u64,
 }
 
-impl Idle {
-    fn set(&mut self, ino: InodeNo, is_idle: bool) {
+impl Closed {
+    fn set(&mut self, ino: InodeNo, is_in: bool) {
         if let Some(at) = self.at.remove(&ino) {
             self.order.remove(&at);
         }
-        if is_idle {
+        if is_in {
             self.closed += 1;
             self.at.insert(ino, self.closed);
             self.order.insert(self.closed, ino);
         }
+    }
+
+    /// The half of so many that were closed first, if there are more.
+    fn surplus(&self, most: usize) -> Vec<InodeNo> {
+        if self.at.len() <= most {
+            return Vec::new();
+        }
+        self.order.values().take(most / 2).copied().collect()
     }
 }
 
@@ -117,10 +130,22 @@ impl Nodes {
         let next = slots.iter().map(|(i, _)| i + 1).max().unwrap_or(0);
         let used: std::collections::HashSet<u32> = slots.iter().map(|(i, _)| *i).collect();
         let free = (0..next).filter(|i| !used.contains(i)).collect();
-        let mut idle = Idle::default();
-        slots.iter().filter(|(_, s)| s.is_idle()).for_each(|(_, s)| idle.set(InodeNo(s.ino), true));
+        // The kernel numbers requests upwards, so the last one tells which slot was closed last.
+        let mut idle: Vec<(u64, InodeNo)> =
+            slots.iter().filter(|(_, s)| s.is_idle()).map(|(_, s)| (s.requests[0], InodeNo(s.ino))).collect();
+        idle.sort_unstable();
         let slots = slots.into_iter().map(|(i, s)| (InodeNo(s.ino), (i, s))).collect();
-        Nodes { kept, slots, free, next, idle }
+        let mut nodes = Nodes { kept, slots, free, next, idle: Closed::default(), resting: Closed::default() };
+        idle.into_iter().for_each(|(_, ino)| nodes.sort(ino));
+        nodes
+    }
+
+    /// Puts an inode among the idle or resting ones, if it is one.
+    fn sort(&mut self, ino: InodeNo) {
+        let slot = self.slots.get(&ino).map(|(_, slot)| slot).filter(|slot| slot.is_idle());
+        let marked = slot.map(|slot| slot.backing != 0 || slot.written);
+        self.idle.set(ino, marked == Some(true));
+        self.resting.set(ino, marked == Some(false));
     }
 
     /// The node id under which the kernel is to know an inode from now on.
@@ -245,15 +270,19 @@ impl Nodes {
     }
 
     /// An open that was counted is not answered after all. Its request may come again, and is another one then.
-    pub fn undo(&mut self, ino: InodeNo, request: u64, kernel: &dyn Backings) -> Result<(), KeptError> {
+    pub fn undo(
+        &mut self,
+        ino: InodeNo,
+        passthrough: bool,
+        request: u64,
+        kernel: &dyn Backings,
+    ) -> Result<(), KeptError> {
         let Some((_, slot)) = self.slots.get(&ino) else { return Ok(()) };
         let mut slot = slot.clone();
-        let number = request & !RESENT;
-        let Some(at) = slot.requests.iter().position(|r| *r & !1 == number) else { return Ok(()) };
-        let passthrough = slot.requests[at] & 1 != 0;
         let count = if passthrough { &mut slot.passthrough } else { &mut slot.cached };
         *count = count.saturating_sub(1);
-        slot.requests[at] = 0;
+        // Others may have come since, and pushed it out.
+        slot.requests.iter_mut().filter(|r| **r & !1 == request & !RESENT).for_each(|r| *r = 0);
         self.put(slot, kernel)
     }
 
@@ -264,7 +293,7 @@ impl Nodes {
         self.kept.put_slot(index, &Slot::default())?;
         self.slots.remove(&ino);
         self.free.push(index);
-        self.idle.set(ino, false);
+        self.sort(ino);
         if backing != 0 {
             kernel.release(backing, object);
         }
@@ -290,18 +319,15 @@ impl Nodes {
         };
         self.kept.put_slot(index, &slot)?;
         self.next = self.next.max(index + 1);
-        self.idle.set(ino, slot.is_idle());
         self.slots.insert(ino, (index, slot));
-        if self.idle.at.len() > IDLE_MAX {
-            self.shed(kernel)?;
-        }
-        Ok(())
+        self.sort(ino);
+        self.shed(kernel)
     }
 
-    /// Forgets the half of the idle slots that were closed first: what such a one says of writing is a matter of speed only.
+    /// Forgets the idle slots that were closed first: what such a one says of writing is a matter of speed only.
     fn shed(&mut self, kernel: &dyn Backings) -> Result<(), KeptError> {
-        let idle: Vec<InodeNo> = self.idle.order.values().take(IDLE_MAX / 2).copied().collect();
-        idle.into_iter().try_for_each(|ino| self.gone(ino, kernel))
+        let surplus = [self.idle.surplus(IDLE_MAX), self.resting.surplus(2 * RESTING)].concat();
+        surplus.into_iter().try_for_each(|ino| self.gone(ino, kernel))
     }
 }
 

@@ -180,11 +180,51 @@ fn an_open_that_fails_is_not_open_when_it_came_again() {
     assert!(matches!(w.open(FILE, true), Ok(Opened::Cached)));
     w.take_over();
     assert!(matches!(w.again(FILE), Ok(Opened::Cached)));
-    w.nodes.undo(FILE.ino(), w.request | RESENT, &w.kernel).unwrap();
+    w.nodes.undo(FILE.ino(), false, w.request | RESENT, &w.kernel).unwrap();
     assert!(!w.nodes.is_open(FILE.ino()));
     // Once more: it is opened, and not taken for what failed.
     assert!(matches!(w.again(FILE), Ok(Opened::Cached)));
     assert!(w.nodes.is_open(FILE.ino()));
+}
+
+/// An open that took so long that others of the same file came and went, and pushed its request out.
+#[test]
+fn an_open_that_fails_late_is_not_open() {
+    let mut w = World::new();
+    assert!(matches!(w.open(FILE, true), Ok(Opened::Cached)));
+    let first = w.request;
+    for _ in 0..crate::fuse::kept::REMEMBERED {
+        assert!(matches!(w.open(FILE, false), Ok(Opened::Cached)));
+        w.release(FILE, false);
+    }
+    w.nodes.undo(FILE.ino(), false, first, &w.kernel).unwrap();
+    assert!(!w.nodes.is_open(FILE.ino()));
+}
+
+/// Reading many files, which leaves nothing to remember, forgets no mark of writing: whoever reads a written file next would read it past the daemon, and
+/// whoever writes it after that would have to move it.
+#[test]
+fn files_that_were_read_displace_no_marks() {
+    let mut w = World::new();
+    assert!(matches!(w.open(FILE, true), Ok(Opened::Cached)));
+    w.release(FILE, false);
+    for n in 100..100 + 4 * IDLE_MAX as u64 {
+        w.request += 2;
+        assert!(matches!(w.nodes.open(NodeId(n), false, w.request, || None, &w.kernel), Ok(Opened::Cached)));
+        w.release(NodeId(n), false);
+    }
+    assert!(w.nodes.slots.len() <= 2 * RESTING + 2, "{}", w.nodes.slots.len());
+    assert!(matches!(w.open(FILE, false), Ok(Opened::Cached)), "it was written once");
+    // The last ones that were closed stay over a takeover, however many come after it.
+    w.take_over();
+    let last = NodeId(99 + 4 * IDLE_MAX as u64);
+    assert!(w.nodes.slots.contains_key(&last.ino()));
+    for n in 5000..5000 + RESTING as u64 {
+        w.request += 2;
+        assert!(matches!(w.nodes.open(NodeId(n), false, w.request, || None, &w.kernel), Ok(Opened::Cached)));
+        w.release(NodeId(n), false);
+    }
+    assert!(w.nodes.slots.contains_key(&last.ino()));
 }
 
 #[test]

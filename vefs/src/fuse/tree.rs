@@ -162,4 +162,15 @@ mod tests {
         let next = Tree::live(follower);
         assert!(next.lookup(InodeNo::ROOT, b"new").is_ok());
     }
+
+    /// The node was away, had changes that nobody else had, and its state was replaced by the new writer's: the mount had the state that was put aside, and went
+    /// on as if nothing had happened, also when this node wrote again.
+    #[test]
+    fn a_mount_ends_when_another_state_takes_the_place_of_its_own() {
+        let (_from, ve, _) = bed::in_memory();
+        let tree = Tree::live(ve.clone());
+        assert!(tree.check().is_ok());
+        ve.retire("its history was rewound", ve.epoch()).unwrap();
+        assert!(matches!(tree.inode(InodeNo::ROOT), Err(Error::Posix(Errno::EIO))));
+    }
 }

@@ -47,6 +47,7 @@ impl Store {
             let _publishing = old.publishing.lock();
             old.flush_poisoned()?;
             self.shared.space.release(old.state.lock().inline());
+            old.count_received();
             claim.gone();
         }
         drop(claim);

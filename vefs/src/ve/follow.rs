@@ -177,9 +177,14 @@ impl Ve {
         Ok(pins)
     }
 
-    /// How many transactions of another node were taken since this was opened: whoever keeps something of the state asks.
+    /// How often another node's changes were taken since this was opened, or another state took this one's place: whoever keeps something of the state asks.
     pub(crate) fn received(&self) -> u64 {
         self.received.load(Ordering::SeqCst)
+    }
+
+    /// Once more.
+    pub(crate) fn count_received(&self) {
+        self.received.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Journals and applies what was proved, under the lock.
@@ -202,7 +207,7 @@ impl Ve {
             }
         }
         let begun = (s.journal.position(), s.head.chain);
-        self.received.fetch_add(1, Ordering::SeqCst);
+        self.count_received();
         s.open = Open::after(s.head.chain, s.head.txn);
         for ((record, body), place) in txn.records.iter().zip(&proved.bodies).zip(proved.places) {
             if let Err(e) = self.take_record(s, txn, record, body, place) {

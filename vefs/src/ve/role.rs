@@ -172,6 +172,8 @@ impl Ve {
         // It may have been promoted meanwhile; behind this it cannot be.
         s.check_not_above(seen)?;
         s.journal.poison(reason.into());
+        drop(s);
+        self.count_received();
         Ok(())
     }
 
