@@ -70,6 +70,15 @@ impl Totals {
         let [written, noise, seconds, commits, a, b, c, d] = words[..] else { anyhow::bail!("totals: {line:?}") };
         Ok(Totals { written, noise, seconds, commits, busy: [a, b, c, d] })
     }
+
+    /// One more part.
+    pub fn add(&mut self, part: &Totals) {
+        self.written += part.written;
+        self.noise += part.noise;
+        self.seconds += part.seconds;
+        self.commits += part.commits;
+        self.busy.iter_mut().zip(part.busy).for_each(|(sum, part)| *sum += part);
+    }
 }
 
 /// Time since boot, as every process of this machine has it.

@@ -25,10 +25,10 @@ const SETTLED: Duration = Duration::from_secs(15);
 /// next: what is compared must be near in time, and often.
 const PAIRS: usize = 16;
 const PART: Duration = Duration::from_secs(2);
-/// The pause before each part: what was written before has arrived by then.
-const PAUSE: Duration = Duration::from_secs(1);
+/// So many parts have everything that the load has: a tree is unpacked in one of them.
+const WHOLE: usize = 4;
 
-/// Parts without and with a replica, in turns, of which every second pair begins with the other one; trials whose copies are watched; and bytes on
+/// Loads without and with a replica, part by part in turns; trials whose copies are watched; and bytes on
 /// the link per byte written in those.
 pub fn trials(asked: &Asked<'_>, folder: &Path) -> Result<(Trials, Vec<f64>)> {
     let nodes = Nodes::start(asked.undo, &asked.programs, folder)?;
@@ -39,8 +39,7 @@ pub fn trials(asked: &Asked<'_>, folder: &Path) -> Result<(Trials, Vec<f64>)> {
         let lonely = nodes.one.mount(&alone.to_string(), &format!("alone-{round}"))?;
         nodes.replicated(followed, &SETTINGS)?;
         let root = nodes.one.mount(&followed.to_string(), &format!("followed-{round}"))?;
-        pairs(asked, [&lonely, &root], &mut trials)?;
-        nodes.one.drained(followed)?;
+        pairs(asked, &nodes, (&lonely, &root, followed), &mut trials)?;
         settle(asked);
         let before = nodes.travelled()?;
         let copies = Followed { node: &nodes.two, ve: followed };
@@ -56,23 +55,36 @@ pub fn trials(asked: &Asked<'_>, folder: &Path) -> Result<(Trials, Vec<f64>)> {
     Ok((trials, travelled))
 }
 
-/// The load on a VE that nobody follows and on one that is followed, in turns.
-fn pairs(asked: &Asked<'_>, [lonely, followed]: [&Path; 2], trials: &mut Trials) -> Result<()> {
-    let (mark, pairs) = (asked.undo.mark(), asked.ground.size(PAIRS, 2));
+/// The load on a VE that nobody follows and on one that is followed, in turns: what one of them wrote has arrived before the next part begins. Parts that
+/// make a whole load are told together.
+fn pairs(
+    asked: &Asked<'_>,
+    nodes: &Nodes,
+    (lonely, root, followed): (&Path, &Path, VeId),
+    trials: &mut Trials,
+) -> Result<()> {
+    let (mark, pairs) = (asked.undo.mark(), asked.ground.size(PAIRS, WHOLE));
     let prepare = |root: &Path| {
         let place = root.join("pairs");
         std::fs::create_dir(&place)?;
         Loading::prepare(asked.undo, &place, (PART * pairs as u32).as_secs())
     };
-    let (mut without, mut with) = (prepare(lonely)?, prepare(followed)?);
+    let (mut without, mut with) = (prepare(lonely)?, prepare(root)?);
     for pair in 0..pairs {
-        for is_with in [pair % 2 == 1, pair.is_multiple_of(2)] {
+        // Each is the first one as often, of parts in which a tree is unpacked too.
+        let first = (pair + pair / WHOLE) % 2 == 1;
+        for is_with in [first, !first] {
             let (loading, list) =
                 if is_with { (&mut with, &mut trials.with) } else { (&mut without, &mut trials.without) };
-            std::thread::sleep(PAUSE);
-            list.push(Trial { totals: loading.part(PART)?, ..Trial::default() });
+            nodes.one.drained(followed)?;
+            let totals = loading.part(PART)?;
+            match list.last_mut().filter(|_| pair % WHOLE != 0) {
+                Some(whole) => whole.totals.add(&totals),
+                None => list.push(Trial { totals, ..Trial::default() }),
+            }
         }
     }
+    nodes.one.drained(followed)?;
     drop((without, with));
     asked.undo.back_to(mark);
     Ok(())

@@ -202,9 +202,7 @@ pub fn tell_writer(out: &mut Outcome, place: &str, trials: &Trials, goal: Option
     let what = format!("{place}: all of them together");
     out.figures.push(Figure::info(what, "ratio", vec![sum(trials) / sum(without)]));
     for (i, name) in ["a stamp", "a commit", "an append", "unpacking a tree"].into_iter().enumerate() {
-        // Not every part unpacks something.
-        let both = pairs().filter(|(t, w)| t.busy[i] > 0.0 && w.busy[i] > 0.0);
-        let part = both.map(|(t, w)| t.busy[i] / w.busy[i]).collect();
+        let part = pairs().map(|(t, w)| t.busy[i] / w.busy[i].max(1e-9)).collect();
         out.figures.push(Figure::info(format!("{place}:   of this, {name}"), "ratio", part));
     }
 }
