@@ -1,5 +1,5 @@
-//! How many handshakes of peers there are at a time: in all, and with one address, so that whoever has one address and begins handshakes
-//! that never end keeps nobody out but himself.
+//! How many handshakes of peers there are at a time: in all, with one address, and with one network, so that whoever has one of these and begins
+//! handshakes that never end leaves room for others.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -11,6 +11,8 @@ use parking_lot::Mutex;
 const ALL: usize = 64;
 /// With one address.
 const EACH: usize = 16;
+/// With one network of IPv6, of whose addresses everybody in it may take as many as he likes.
+const NETWORK: usize = 32;
 
 /// Those that are under way, by address.
 #[derive(Default)]
@@ -36,10 +38,11 @@ impl Handshakes {
     /// Begins one. `known`: the address has shown that it can be answered. In a flood it must have: anybody can write another's address on
     /// a packet, so half of everything is left to those that did.
     pub fn begin(self: &Arc<Self>, from: IpAddr, known: bool) -> Begun {
-        let from = network(from);
+        let from = from.to_canonical();
         let mut counts = self.0.lock();
-        let (all, each) = (counts.values().sum::<usize>(), counts.get(&from).copied().unwrap_or(0));
-        if all >= ALL || each >= EACH {
+        let sum = |of: &dyn Fn(&IpAddr) -> bool| counts.iter().filter(|(ip, _)| of(ip)).map(|(_, n)| n).sum::<usize>();
+        let (all, each) = (sum(&|_| true), sum(&|ip| *ip == from));
+        if all >= ALL || each >= EACH || sum(&|ip| network(*ip) == network(from)) >= NETWORK {
             return Begun::Busy;
         }
         if !known && (all >= ALL / 2 || each >= EACH / 2) {
@@ -62,10 +65,10 @@ impl Drop for Turn {
     }
 }
 
-/// What one party has: an IPv4 address, or a network of 64 bits, which is the least that anybody gets (RFC 4291, 2.5.4).
+/// What an address belongs to: itself for IPv4, or the 64 bits of its network (RFC 4291, 2.5.4).
 fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(four) => four.into(),
+    match address {
+        IpAddr::V4(_) => address,
         IpAddr::V6(six) => std::net::Ipv6Addr::from_bits(six.to_bits() & (u128::MAX << 64)).into(),
     }
 }
@@ -99,10 +102,9 @@ mod tests {
         assert_eq!(turns(&all, "2001:db8::1", true).0.len(), EACH);
         drop((first, second, other));
         assert!(all.0.lock().is_empty(), "the last ones ended with their turns");
-        let one = turns(&all, "2001:db8::1", true).0;
-        assert!(matches!(all.begin("2001:db8::ffff:0:1".parse().unwrap(), true), Begun::Busy), "the same network");
+        let near: Vec<_> = (1..=3).map(|n| turns(&all, &format!("2001:db8::{n}"), true).0).collect();
+        assert_eq!(near.iter().map(Vec::len).collect::<Vec<_>>(), [EACH, EACH, 0], "the same network");
         assert!(matches!(all.begin("2001:db8:0:1::1".parse().unwrap(), true), Begun::Turn(_)));
-        drop(one);
     }
 
     #[test]

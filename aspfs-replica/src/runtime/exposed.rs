@@ -271,7 +271,9 @@ impl Watcher for Exposed {
     }
 
     fn complete(&self) -> Verdict {
-        if !self.may_write() {
+        // What a daemon before this one carried out was admitted by none: it comes again, and is answered only if this node still writes. One who hands the VE
+        // over waits for what was admitted to be answered, so that goes on.
+        if self.doubting.load(Ordering::Acquire) || !self.may_write() {
             return Verdict::Wait;
         }
         match self.with(|w, now| w.complete(now)) {
@@ -331,5 +333,23 @@ mod tests {
         let second = begun(&with).unwrap();
         assert!(exposed.follows(node) && exposed.follows_by(node, &second));
         assert!(!exposed.follows_by(node, &first), "the stream that was there before ends");
+    }
+
+    /// While it is asked who writes, nothing is let in, and what a daemon before this one carried out is not answered either. Whoever hands the VE over waits for
+    /// what was let in to be answered.
+    #[test]
+    fn whoever_doubts_answers_nothing() {
+        let (store, clock) = bed::store();
+        let ve = bed::writer(&store, 7);
+        let exposed = Exposed::watch(&ve, &Policy::default(), clock, false);
+        let verdicts = || (exposed.admit(1), exposed.complete());
+        assert_eq!(verdicts(), (Verdict::Go, Verdict::Go));
+        exposed.doubt(true);
+        assert_eq!(verdicts(), (Verdict::Wait, Verdict::Wait));
+        exposed.hold(true);
+        exposed.doubt(false);
+        assert_eq!(verdicts(), (Verdict::Wait, Verdict::Go));
+        exposed.hold(false);
+        assert_eq!(verdicts(), (Verdict::Go, Verdict::Go));
     }
 }

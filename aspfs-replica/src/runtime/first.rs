@@ -30,8 +30,8 @@ impl Inner {
         self.runtime.spawn(async move {
             let Some(inner) = inner.upgrade() else { return };
             let higher = inner.higher_epoch(&led, others).await;
-            drop(inner);
-            if let Some(epoch) = higher {
+            // Whoever was promoted may have greeted, and this node follows already.
+            if let Some(epoch) = higher.filter(|_| inner.leads(&led)) {
                 block_in_place(|| superseded(&led.ve, &led.exposed, epoch));
             }
             led.exposed.doubt(false);
@@ -40,7 +40,7 @@ impl Inner {
 
     /// A higher epoch that one of these nodes knows of.
     async fn higher_epoch(self: &Arc<Self>, led: &Led, others: Vec<NodeId>) -> Option<Epoch> {
-        let (ve, lineage, ours) = (led.ve.id(), led.ve.identity().lineage, led.ve.epoch());
+        let (ve, lineage, ours) = (led.ve.id(), led.ve.identity().lineage, block_in_place(|| led.ve.epoch()));
         let mut answers = JoinSet::new();
         for node in others {
             let this = self.clone();

@@ -39,7 +39,7 @@ impl Inner {
             return Ok(());
         }
         // What is shared just now nobody else can have been given.
-        let asks = asks && policy.writer == self.me().0;
+        let asks = asks && policy.writer != [0; 16];
         // Before anything is shipped: the others know by it whom they follow (promise G30).
         if self.correct_writer(&mut policy) {
             ve.set_policy(policy.clone())?;
