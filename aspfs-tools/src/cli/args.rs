@@ -69,7 +69,7 @@ pub enum Command {
   aspfs mount 0000002A@epoch-1.0 /mnt/tail    the end of a branch; BRANCH:TXN: within it
   mount -t fuse.vefs 0000002A /srv/web
   mount -t fuse.vefs 0000002A@-60s /mnt/old
-  in /etc/fstab:  0000002A /srv/web fuse.vefs noauto,x-systemd.requires=aspfsd.service 0 0")]
+  in /etc/fstab:  0000002A /srv/web fuse.vefs noauto,x-systemd.after=aspfsd.service 0 0")]
     Mount(MountArgs),
     /// Unmount a VE or a version
     #[command(after_help = "Examples:
