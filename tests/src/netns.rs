@@ -73,6 +73,12 @@ impl Network {
         ip(&["-n", &self.name(0), "link", "set", &format!("p{host}"), state]).expect("a link to cut");
     }
 
+    /// Takes a host's address away, or gives it back.
+    pub fn set_address(&self, host: usize, there: bool) {
+        let (name, address) = (self.name(host), format!("{}/24", self.address(host)));
+        ip(&["-n", &name, "addr", if there { "add" } else { "del" }, &address, "dev", "eth"]).expect("an address");
+    }
+
     /// What one host sends to another one goes nowhere, or arrives again. The other way nothing changes.
     pub fn set_mute(&self, from: usize, to: usize, mute: bool) {
         let (name, address) = (self.name(from), self.address(to));

@@ -201,48 +201,12 @@ mod tests {
     use super::super::output::Output;
     use super::*;
     use crate::client::Client;
-    use vefs::ids::VeId;
-
-    fn row(n: u32) -> ReplicaRow {
-        ReplicaRow {
-            ve: Id(VeId(n + 1)),
-            role: "primary".into(),
-            state: "protected".into(),
-            exposure_ms: Some(400),
-            window_ms: 30_000,
-            at_window: "degrade".into(),
-            txn: 1 << 40,
-            epoch: 1,
-            node: Some("node-in-the-other-room".into()),
-            required: true,
-            returning: false,
-            replica_state: Some("current".into()),
-            replica_exposure_ms: Some(400),
-            behind_bytes: Some(0),
-            behind_txns: Some(0),
-            rate: 1 << 20,
-            acked_txn: Some(1 << 40),
-            connected: true,
-            reason: None,
-            carried_bytes: 1 << 40,
-            sent_bytes: 1 << 40,
-            breaches: 0,
-            breach_ms: 0,
-            throttle_ms: 0,
-            stall_ms: 0,
-            pulling: false,
-            compared_txn: None,
-            compared_equal: None,
-            differences: 0,
-            lease_ms: None,
-        }
-    }
 
     /// The list was one frame of at most 256 KiB: from some 500 rows on, which 250 VEs with two replicas make, it was refused, and nobody
     /// could see how anything was replicated.
     #[test]
     fn thousands_of_replicas_are_listed() {
-        let rows: Vec<ReplicaRow> = (0..3000).map(row).collect();
+        let rows: Vec<ReplicaRow> = (1..=3000).map(ReplicaRow::sample).collect();
         let heard: Vec<ReplicaRow> = Client::that_hears(rows.clone(), Done {}, |client| {
             client.ask::<_, Done>(&Request::ReplicaStatus { ve: None }).unwrap().0
         });

@@ -68,12 +68,15 @@ pub fn mount(socket: &Path, what: &Named, dir: &Path, options: &Options) -> Resu
     let (mut place, shown) = open_point(dir).map_err(|e| point(say(e)))?;
     let lines = mountinfo::read().map_err(MountError::Table)?;
     let past = if what.version.is_none() { past(socket, what)? } else { None };
-    let is_past = |line: &&mountinfo::Line| past.iter().any(|row| is_of(line, row));
+    let left = Left { lines: &lines, past };
     let taken = mountinfo::at(&lines, &shown).filter(|line| line.kind == "fuse.vefs");
-    if taken.is_some_and(|line| !is_past(&line)) {
-        return Err(point("busy: a VE is mounted there".into()));
+    match taken {
+        Some(line) if !left.is_one(line) => return Err(point("busy: a VE is mounted there".into())),
+        Some(line) if !left.is_alone(line) => {
+            return Err(point("busy: something is mounted below what was left there".into()));
+        }
+        _ => {}
     }
-    let mut client = Client::connect(socket)?;
     let request = Request::Mount {
         ve: Id(what.ve),
         version: what.version.clone(),
@@ -81,14 +84,11 @@ pub fn mount(socket: &Path, what: &Named, dir: &Path, options: &Options) -> Resu
         source: options.source.clone(),
         flags: options.flags.clone(),
     };
-    let row: MountRow = client.call(&request)?;
+    let mut client = Client::connect(socket)?;
+    let row: MountRow = client.call(&request).inspect_err(|_| left.is_gone(socket, what))?;
     let mount = client.take_fd().ok_or_else(|| point("the daemon sent no mount".into()))?;
     let how = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    let attached = lines.iter().rev().filter(is_past).try_for_each(|line| {
-        // What a mount of the place was is below it when that has gone.
-        unmount(&line.dir, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH)
-    });
-    let attached = attached.and_then(|()| {
+    let attached = left.detach().and_then(|()| {
         if taken.is_some() {
             place = open_point(dir)?.0;
         }
@@ -101,6 +101,43 @@ pub fn mount(socket: &Path, what: &Named, dir: &Path, options: &Options) -> Resu
         return Err(point(say(e)));
     }
     Ok(row)
+}
+
+/// Where a mount is attached here that was left while another node wrote its VE.
+struct Left<'a> {
+    lines: &'a [mountinfo::Line],
+    past: Option<MountRow>,
+}
+
+impl Left<'_> {
+    fn is_one(&self, line: &mountinfo::Line) -> bool {
+        self.past.iter().any(|row| is_of(line, row))
+    }
+
+    /// Whether nothing else goes with it when it is detached.
+    fn is_alone(&self, line: &mountinfo::Line) -> bool {
+        let below = |other: &&mountinfo::Line| other.dir.starts_with(&line.dir);
+        self.lines
+            .iter()
+            .filter(below)
+            .all(|other| std::ptr::eq(other, line) || other.dir != line.dir && self.is_one(other))
+            && mountinfo::at(self.lines, &line.dir).is_some_and(|top| std::ptr::eq(top, line))
+    }
+
+    /// Detaches it wherever that takes nothing else along.
+    fn detach(&self) -> Result<(), Errno> {
+        let mut alone = self.lines.iter().rev().filter(|line| self.is_one(line) && self.is_alone(line));
+        alone.try_for_each(|line| unmount(&line.dir, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH))
+    }
+
+    /// The VE is not mounted after all, and the daemon may have ended this before it came to that: then nobody serves it any more.
+    fn is_gone(&self, socket: &Path, what: &Named) {
+        if self.past.is_some()
+            && let Ok(None) = past(socket, what)
+        {
+            let _ = self.detach();
+        }
+    }
 }
 
 /// A VE's mount that was left there while another node wrote the VE, if there is one.
@@ -258,6 +295,28 @@ pub fn remount(dir: &Path, options: &Options) -> Result<(), MountError> {
 mod tests {
     use super::*;
     use vefs::ids::VeId;
+
+    /// A mount that was left was detached by its place: what lay over it went instead, or what was mounted below it as well.
+    #[test]
+    fn what_was_left_is_detached_where_it_is_alone() {
+        let lines = mountinfo::parse(
+            b"40 36 0:52 / /srv/a rw - fuse.vefs 0000002B rw\n41 40 0:60 / /srv/a/data rw - ext4 /dev/sdb rw\n\
+              42 36 0:52 / /srv/b rw - fuse.vefs 0000002B rw\n43 36 0:52 / /srv/c rw - fuse.vefs 0000002B rw\n\
+              44 43 0:61 / /srv/c rw - tmpfs tmpfs rw\n45 36 0:70 / /srv/bb rw - tmpfs tmpfs rw\n",
+        );
+        let past = MountRow {
+            ve: Id(VeId(0x2B)),
+            version: None,
+            dir: "/srv/a".into(),
+            source: "0000002B".into(),
+            device: (0, 52),
+            past: true,
+        };
+        let left = Left { lines: &lines, past: Some(past) };
+        let alone = |line: &&mountinfo::Line| left.is_one(line) && left.is_alone(line);
+        let dirs: Vec<&Path> = lines.iter().filter(alone).map(|line| line.dir.as_path()).collect();
+        assert_eq!(dirs, [Path::new("/srv/b")], "others are below /srv/a and over /srv/c");
+    }
 
     /// The daemon told of a mount that was gone, and the kernel had given its device's number to another VE's mount: `aspfs umount` of the one
     /// unmounted the other.

@@ -100,6 +100,45 @@ pub struct ReplicaRow {
     pub lease_ms: Option<u64>,
 }
 
+#[cfg(test)]
+impl ReplicaRow {
+    /// One of a VE that is written here.
+    pub(crate) fn sample(n: u32) -> ReplicaRow {
+        ReplicaRow {
+            ve: Id(vefs::ids::VeId(n)),
+            role: "primary".into(),
+            state: "protected".into(),
+            exposure_ms: Some(400),
+            window_ms: 30_000,
+            at_window: "degrade".into(),
+            txn: 1 << 40,
+            epoch: 1,
+            node: Some("node-in-the-other-room".into()),
+            required: true,
+            returning: false,
+            replica_state: Some("current".into()),
+            replica_exposure_ms: Some(400),
+            behind_bytes: Some(0),
+            behind_txns: Some(0),
+            rate: 1 << 20,
+            acked_txn: Some(1 << 40),
+            connected: true,
+            reason: None,
+            carried_bytes: 1 << 40,
+            sent_bytes: 1 << 40,
+            breaches: 0,
+            breach_ms: 0,
+            throttle_ms: 0,
+            stall_ms: 0,
+            pulling: false,
+            compared_txn: None,
+            compared_equal: None,
+            differences: 0,
+            lease_ms: None,
+        }
+    }
+}
+
 /// What a promotion would lose.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the names say it")]

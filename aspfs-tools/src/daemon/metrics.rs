@@ -138,18 +138,28 @@ struct Family {
     kind: &'static str,
     help: &'static str,
     value: fn(&ReplicaRow) -> Option<f64>,
-    /// Whether it is about a VE, or about each of its replicas.
-    each: bool,
+    of: Of,
+}
+
+/// What a figure is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Of {
+    /// A VE, on the node that writes it.
+    Ve,
+    /// Each replica of a VE, on the node that writes it.
+    Replica,
+    /// A copy, on the node that has it.
+    Copy,
 }
 
 const fn family(
     name: &'static str,
     kind: &'static str,
     help: &'static str,
-    each: bool,
+    of: Of,
     value: fn(&ReplicaRow) -> Option<f64>,
 ) -> Family {
-    Family { name, kind, help, value, each }
+    Family { name, kind, help, value, of }
 }
 
 const STATES: [&str; 6] = ["protected", "lagging", "stalled", "unprotected", "fenced", "diverged"];
@@ -159,51 +169,62 @@ const FAMILIES: &[Family] = &[
         "aspfs_ve_exposure_seconds",
         "gauge",
         "Age of the oldest change that a required replica lacks; absent: unknown",
-        false,
+        Of::Ve,
         |r| r.exposure_ms.map(seconds),
     ),
     family(
         "aspfs_ve_lease_seconds",
         "gauge",
         "What is left of the lease that replicas or etcd gave; absent: nobody has to",
-        false,
+        Of::Ve,
         |r| r.lease_ms.map(seconds),
     ),
-    family("aspfs_ve_window_seconds", "gauge", "The window of the VE", false, |r| Some(seconds(r.window_ms))),
-    family("aspfs_ve_breaches_total", "counter", "Times that the window was passed", false, |r| {
+    family("aspfs_ve_window_seconds", "gauge", "The window of the VE", Of::Ve, |r| Some(seconds(r.window_ms))),
+    family("aspfs_ve_breaches_total", "counter", "Times that the window was passed", Of::Ve, |r| {
         Some(r.breaches as f64)
     }),
-    family("aspfs_ve_breach_seconds_total", "counter", "Time beyond the window", false, |r| Some(seconds(r.breach_ms))),
-    family("aspfs_ve_throttle_seconds_total", "counter", "Sum of the delays given to writers", false, |r| {
+    family("aspfs_ve_breach_seconds_total", "counter", "Time beyond the window", Of::Ve, |r| {
+        Some(seconds(r.breach_ms))
+    }),
+    family("aspfs_ve_throttle_seconds_total", "counter", "Sum of the delays given to writers", Of::Ve, |r| {
         Some(seconds(r.throttle_ms))
     }),
-    family("aspfs_ve_stall_seconds_total", "counter", "Time in which writers waited", false, |r| {
+    family("aspfs_ve_stall_seconds_total", "counter", "Time in which writers waited", Of::Ve, |r| {
         Some(seconds(r.stall_ms))
     }),
-    family("aspfs_replica_exposure_seconds", "gauge", "As the VE's, of one replica; absent: unknown", true, |r| {
-        r.replica_exposure_ms.map(seconds)
-    }),
-    family("aspfs_replica_lag_bytes", "gauge", "Bytes that a replica lacks; absent: unknown", true, |r| {
+    family(
+        "aspfs_replica_exposure_seconds",
+        "gauge",
+        "As the VE's, of one replica; absent: unknown",
+        Of::Replica,
+        |r| r.replica_exposure_ms.map(seconds),
+    ),
+    family("aspfs_replica_lag_bytes", "gauge", "Bytes that a replica lacks; absent: unknown", Of::Replica, |r| {
         r.behind_bytes.map(|b| b as f64)
     }),
     family(
         "aspfs_replica_lag_transactions",
         "gauge",
         "Transactions that a replica lacks; absent: unknown",
-        true,
+        Of::Replica,
         |r| r.behind_txns.map(|t| t as f64),
     ),
-    family("aspfs_replica_connected", "gauge", "Whether there is a connection", true, |r| {
+    family("aspfs_replica_connected", "gauge", "Whether there is a connection", Of::Replica, |r| {
         Some(f64::from(u8::from(r.connected)))
     }),
     family(
         "aspfs_replica_differences_total",
         "counter",
         "Comparisons of this copy with its primary's that found a difference",
-        true,
-        |r| (r.role == "replica").then_some(r.differences as f64),
+        Of::Copy,
+        |r| Some(r.differences as f64),
     ),
-    family("aspfs_replica_sent_bytes_total", "counter", "Bytes of frames sent", true, |r| Some(r.sent_bytes as f64)),
+    family("aspfs_copy_connected", "gauge", "Whether who writes the VE ships to this copy", Of::Copy, |r| {
+        Some(f64::from(u8::from(r.connected)))
+    }),
+    family("aspfs_replica_sent_bytes_total", "counter", "Bytes of frames sent", Of::Replica, |r| {
+        Some(r.sent_bytes as f64)
+    }),
 ];
 
 fn seconds(ms: u64) -> f64 {
@@ -251,13 +272,19 @@ fn render(rows: &[ReplicaRow]) -> String {
             firsts.push(row);
         }
     }
+    let copies: Vec<&ReplicaRow> = rows.iter().filter(|r| r.role == "replica").collect();
     let mut out = String::new();
     for family in FAMILIES {
         let _ = writeln!(out, "# HELP {} {}\n# TYPE {} {}", family.name, family.help, family.name, family.kind);
-        for row in if family.each { &led } else { &firsts } {
+        let about = match family.of {
+            Of::Ve => &firsts,
+            Of::Replica => &led,
+            Of::Copy => &copies,
+        };
+        for row in about {
             let Some(value) = (family.value)(row) else { continue };
-            let node = match (&row.node, family.each) {
-                (Some(node), true) => format!(",node=\"{node}\""),
+            let node = match &row.node {
+                Some(node) if family.of == Of::Replica => format!(",node=\"{node}\""),
                 _ => String::new(),
             };
             let _ = writeln!(out, "{}{{ve=\"{}\"{node}}} {value}", family.name, row.ve);
@@ -293,6 +320,27 @@ mod tests {
                 std::thread::sleep(Duration::from_millis(100));
             }
         })
+    }
+
+    /// A copy that was found to differ from what it is a copy of was shown by `aspfs replica status` and by no metric: only the rows of VEs that are written
+    /// here were looked at.
+    #[test]
+    fn a_node_that_follows_has_figures_too() {
+        let row = |ve: u32, role: &str| ReplicaRow {
+            role: role.into(),
+            differences: 3,
+            node: Some("node-1".into()),
+            ..ReplicaRow::sample(ve)
+        };
+        let text = render(&[row(0x2A, "primary"), row(0x2B, "replica")]);
+        for line in [
+            "aspfs_replica_differences_total{ve=\"0000002B\"} 3",
+            "aspfs_copy_connected{ve=\"0000002B\"} 1",
+            "aspfs_replica_connected{ve=\"0000002A\",node=\"node-1\"} 1",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line}: {text}");
+        }
+        assert_eq!(text.lines().filter(|l| l.contains("0000002B")).count(), 2, "{text}");
     }
 
     /// Any local user held up everybody else's figures for hours, and the daemon's stop, with a byte every other second: the patience was for one

@@ -23,6 +23,7 @@ mod promoted;
 mod refuse;
 mod replicas;
 mod replication;
+mod resume;
 mod scrub;
 mod server;
 mod serving;
@@ -154,9 +155,7 @@ pub fn run_with(config: Config, prepare: Prepare) -> Result<(), DaemonError> {
     let daemon = Arc::new(daemon);
     // Before any mount is served: from its first moment on a writer has its window. Programs that wait for this daemon matter more than a network
     // that is not there.
-    if let Err(e) = daemon.resume_replication() {
-        tracing::error!(error = %e, "ALARM: VEs are not replicated");
-    }
+    let resumer = resume::begin(&daemon).map_err(|source| DaemonError::Io { what: "starting a thread", source })?;
     daemon.take_over()?;
     let watcher =
         mounts::watch(daemon.clone()).map_err(|source| DaemonError::Io { what: "starting a thread", source })?;
@@ -181,7 +180,7 @@ pub fn run_with(config: Config, prepare: Prepare) -> Result<(), DaemonError> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     daemon.stopping.store(true, Ordering::Release);
     server.stop();
-    drop((watcher, collector, metrics, fetcher, trimmer, scrubber));
+    drop((resumer, watcher, collector, metrics, fetcher, trimmer, scrubber));
     daemon.mounts.stop();
     // Behind the mounts: a writer that waits for its window must not go on because nobody watches it any more.
     let replication = daemon.replication.lock().take();

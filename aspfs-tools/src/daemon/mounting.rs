@@ -89,7 +89,8 @@ impl Daemon {
             tracing::warn!(%ve, dir = past.dir, "the mount from before another node wrote this VE is cut off: the VE is mounted anew");
             let failed = |e| refusal(Why::Failed, format!("VE {ve}: ending its former mount at {}: {e}", past.dir));
             self.mounts.abort_past(ve).map_err(failed)?;
-            if !self.released(ve, None, ENDING).released {
+            // Where somebody else mounts it meanwhile, that is said below.
+            if !self.released(ve, None, ENDING).released && self.mounts.past(ve).is_some() {
                 return Err(refusal(Why::Busy, format!("VE {ve}: its former mount at {} does not end", past.dir)));
             }
         }
@@ -153,9 +154,11 @@ impl Daemon {
         }
         let row = held.row.clone();
         let count = self.mounts.link.count();
-        let spare =
-            held.try_clone().map_err(|source| DaemonError::Io { what: "copying a mount's descriptors", source })?;
-        let slot = match self.serve(held) {
+        let (served, spare) = match held.try_clone() {
+            Ok(spare) => (self.serve(held), spare),
+            Err(e) => (Err(format!("copying its descriptors: {e}")), held),
+        };
+        let slot = match served {
             Ok(serving) => {
                 tracing::info!(%ve, dir = row.dir, "taken over");
                 Slot::Live(row, serving, count)
@@ -167,6 +170,15 @@ impl Daemon {
         };
         self.mounts.insert(ve, slot);
         Ok(())
+    }
+
+    /// Tries to serve what could not be served so far. Whatever asked for it meanwhile has been waiting.
+    pub fn serve_broken(&self) {
+        for held in self.mounts.take_broken() {
+            if let Err(e) = self.take(held) {
+                tracing::error!(error = %e, "serving a mount that was not served");
+            }
+        }
     }
 
     /// Where a VE or a version is mounted, for whoever is going to unmount it: the helper that fetches dirty pages leaves it alone for a while.

@@ -201,19 +201,6 @@ impl Mounts {
         sum
     }
 
-    /// Mounts that cannot be served, or only with errors.
-    pub fn broken(&self) -> Vec<(Id, String)> {
-        let why = |(target, slot): (&Target, &Slot)| match (slot, target.label()) {
-            (Slot::Live(_, serving, _), None) if serving.is_past() => Some((Id(target.ve), past::WHY.into())),
-            (Slot::Broken(_, why, _), None) => Some((Id(target.ve), format!("its mount is not served: {why}"))),
-            (Slot::Broken(_, why, _), Some(label)) => {
-                Some((Id(target.ve), format!("the mount of its version {label} is not served: {why}")))
-            }
-            _ => None,
-        };
-        self.slots.lock().iter().filter_map(why).collect()
-    }
-
     /// Begins no fetch of a VE's dirty pages for a while. Whether one is under way.
     pub(super) fn rest(&self, ve: VeId) -> bool {
         matches!(self.slots.lock().get(&Target::live(ve)), Some(Slot::Live(_, serving, _)) if serving.rest())
@@ -390,6 +377,7 @@ pub(super) fn shown(row: &Row) -> MountRow {
     }
 }
 
+mod broken;
 mod past;
 
 #[cfg(test)]

@@ -85,11 +85,19 @@ impl Daemon {
         let naming = &self.config.naming;
         let on_promotion = naming.on_promotion.clone().map(super::promoted::program);
         let writers = Writers { by: naming.by.clone(), fail_over: naming.fail_over, on_promotion };
-        let runtime = Runtime::start(self.store.clone(), cluster, listen, Arc::new(SystemClock), &writers);
-        let runtime = runtime.map_err(failed)?;
-        tracing::info!(%listen, "replication has started");
-        *self.replication.lock() = Some(Arc::new(runtime));
+        // Whoever joined a cluster and whoever tries again what the start could not do do it once.
+        let mut replication = self.replication.lock();
+        if replication.is_none() {
+            let runtime = Runtime::start(self.store.clone(), cluster, listen, Arc::new(SystemClock), &writers);
+            *replication = Some(Arc::new(runtime.map_err(failed)?));
+            tracing::info!(%listen, "replication has started");
+        }
         Ok(())
+    }
+
+    /// Whether it has started.
+    pub fn replicates(&self) -> bool {
+        self.replication.lock().is_some()
     }
 
     /// Begins to lead a VE that is about to be mounted, if others follow it. Nothing is written that whoever names writers did not allow: where

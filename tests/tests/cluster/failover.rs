@@ -145,6 +145,23 @@ fn a_mount_that_was_left_makes_room() {
     cluster.nodes[0].aspfs(&["umount", VE]).ok();
 }
 
+/// A daemon began before its node had the address on which others are to find it, as at boot: it never replicated anything until somebody started it anew.
+#[test]
+fn an_address_that_comes_late_is_listened_on() {
+    let mut cluster = cluster_of!(2);
+    let root = cluster.replicated(&["--window", "10s"]);
+    cluster.nodes[1].kill();
+    cluster.network.set_address(2, false);
+    let listen = format!("{}:7447", cluster.network.address(2));
+    cluster.nodes[1].flags().extend(["--listen".into(), listen]);
+    cluster.nodes[1].up();
+    cluster.nodes[1].aspfs(&["node", "list"]).fails(1, &["replication did not start"]);
+    std::fs::write(root.join("after"), "after").unwrap();
+    cluster.network.set_address(2, true);
+    cluster.wait(0, "the replica", |rows| rows.iter().all(|r| r.connected && r.behind_txns == Some(0)));
+    assert_eq!(cluster.nodes[1].aspfs(&["cat", VE, "/after"]).ok(), "after");
+}
+
 /// A node that was thrown out of the cluster gets nothing any more (checks G30).
 #[test]
 fn a_revoked_node_gets_nothing() {
