@@ -19,7 +19,7 @@ pub const ACL_ENTRIES_MAX: usize = 1024;
 pub const LINK_MAX: u32 = 65_000;
 /// Largest file size: what a signed 64-bit `off_t` can address, less one 64 KiB chunk so that rounding up never wraps.
 pub const FILE_SIZE_MAX: u64 = (i64::MAX as u64) - (64 << 10);
-/// Largest single write the core accepts; the kernel's own `max_write` is 1 MiB.
+/// Largest single write the core accepts; a mount's requests carry far less ([`crate::fuse::WRITE_MAX`]).
 pub const WRITE_MAX: usize = 16 << 20;
 /// Payloads below this lie inline in the journal; from it on they go straight to an extent file.
 pub const INLINE_MAX: usize = 64 << 10;

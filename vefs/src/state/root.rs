@@ -1,8 +1,8 @@
 //! The state root: one hash for everything a VE's owner can see at a version, equal on every node that has the version (promise
 //! G13), because no place of bytes goes into it. See `docs/format/state-root.md`.
 //!
-//! Three levels, so that two sides that differ find where by exchanging few hashes: the root over buckets of 4096 inode numbers,
-//! a bucket over its inodes, an inode over its keys. Extents count with the hash of their bytes, not with payload ids.
+//! Three levels, so that a large VE's root takes no more memory than a small one's: the root over buckets of 4096 inode numbers, a bucket over its
+//! inodes, an inode over its keys. Extents count with the hash of their bytes, not with payload ids.
 
 use std::collections::BTreeMap;
 
