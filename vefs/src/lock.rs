@@ -4,7 +4,7 @@
 //! sleeps: on a machine with more to run than processors, that hands the processor to others for milliseconds, each time.
 //! As there, a panic of whoever holds the lock does not lock everybody else out.
 
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{MutexGuard, PoisonError, TryLockError};
 
 /// A mutual exclusion.
 #[derive(Debug, Default)]
@@ -20,6 +20,15 @@ impl<T> Mutex<T> {
     pub fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Enters it if nobody is in it now.
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        match self.0.try_lock() {
+            Ok(held) => Some(held),
+            Err(TryLockError::Poisoned(held)) => Some(held.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -32,11 +41,13 @@ mod tests {
         std::thread::scope(|s| {
             let panics = s.spawn(|| {
                 let mut held = lock.lock();
+                assert!(lock.try_lock().is_none());
                 *held = 2;
                 panic!("with the lock held");
             });
             assert!(panics.join().is_err());
         });
         assert_eq!(*lock.lock(), 2);
+        assert_eq!(lock.try_lock().as_deref(), Some(&2));
     }
 }

@@ -3,7 +3,7 @@
 //! Invariants: a file's number is never used twice; after a restart a new file is begun, so that bytes beyond what was flushed are
 //! never written over; a file is removed only when no place names it and a checkpoint knows that.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::IoSlice;
 use std::sync::Arc;
 
@@ -316,13 +316,33 @@ impl ExtentFiles {
         self.durable
     }
 
-    /// Numbers and lengths of the files that nothing is appended to any more.
-    pub fn closed(&self) -> Result<BTreeMap<u64, u64>> {
+    /// The files that nothing is appended to any more at this moment.
+    pub fn closed(&self) -> Closed {
+        let bodies = self.bodies.values().map(|b| b.number);
+        let in_use = self.current.iter().map(|c| c.number).chain(bodies).collect();
+        Closed { ve: self.ve, storage: self.storage.clone(), next_number: self.next_number, in_use }
+    }
+
+    /// A file was removed that nothing names any more.
+    pub fn forget(&mut self, number: u64) {
+        self.open.remove(&number);
+    }
+}
+
+/// Files that nothing is appended to: none of them is begun later, so that they can be looked at without whoever writes meanwhile.
+pub struct Closed {
+    ve: VeId,
+    storage: Arc<dyn Storage>,
+    next_number: u64,
+    in_use: BTreeSet<u64>,
+}
+
+impl Closed {
+    /// Their numbers and lengths. A VE has as many as it has files of some size.
+    pub fn lengths(&self) -> Result<BTreeMap<u64, u64>> {
         let mut out = BTreeMap::new();
-        let in_use = |n: u64| {
-            self.current.as_ref().is_some_and(|c| c.number == n) || self.bodies.values().any(|b| b.number == n)
-        };
-        for number in numbers(&*self.storage, self.ve)?.into_iter().filter(|n| !in_use(*n)) {
+        let is_one = |n: &u64| n & !BODY_BIT < self.next_number && !self.in_use.contains(n);
+        for number in numbers(&*self.storage, self.ve)?.into_iter().filter(is_one) {
             let place = path(self.ve, number);
             let file = self.storage.open(&place).map_err(Error::io("opening extent file", place.clone()))?;
             out.insert(number, file.len().map_err(Error::io("reading extent file", place))?);
@@ -330,9 +350,8 @@ impl ExtentFiles {
         Ok(out)
     }
 
-    /// Removes a file that nothing names any more.
-    pub fn remove(&mut self, number: u64) -> Result<()> {
-        self.open.remove(&number);
+    /// Removes one that nothing names any more.
+    pub fn remove(&self, number: u64) -> Result<()> {
         let place = path(self.ve, number);
         self.storage.remove(&place).map_err(Error::io("removing extent file", place))
     }

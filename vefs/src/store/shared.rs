@@ -257,7 +257,7 @@ impl Store {
     /// Publishes every open VE. All are tried; the first error.
     pub fn publish_all(&self) -> Result<()> {
         let mut failed = Ok(());
-        self.publish_each(&mut |_, e| {
+        self.publish_each(Ve::publish, &mut |_, e| {
             if failed.is_ok() {
                 failed = Err(e);
             }
@@ -265,15 +265,17 @@ impl Store {
         failed
     }
 
-    /// Publishes what can be published. What one VE meets is not the others' trouble: its journal stays as long as it is needed, theirs go on.
-    pub(super) fn publish_what_can_be(&self) {
-        self.publish_each(&mut |ve, e| tracing::error!(ve = %ve.id(), error = %e, "publishing"));
+    /// Publishes what can be published, now if `waits` is not set: the tick of all VEs does not wait for one whose history is being collected. What one VE
+    /// meets is not the others' trouble: its journal stays as long as it is needed, theirs go on.
+    pub(super) fn publish_what_can_be(&self, waits: bool) {
+        let publish = if waits { Ve::publish } else { Ve::publish_if_idle };
+        self.publish_each(publish, &mut |ve, e| tracing::error!(ve = %ve.id(), error = %e, "publishing"));
     }
 
-    fn publish_each(&self, failed: &mut dyn FnMut(&Ve, Error)) {
+    fn publish_each(&self, publish: fn(&Ve) -> Result<()>, failed: &mut dyn FnMut(&Ve, Error)) {
         for ve in self.opened() {
             if ve.read_only_reason().is_none()
-                && let Err(e) = ve.publish()
+                && let Err(e) = publish(&ve)
             {
                 failed(&ve, e);
             }
@@ -299,8 +301,13 @@ impl Store {
     /// (promise G32). Older copies go once the new one is complete. A VE that cannot be published is in it as it was published last, and its
     /// journal stays from there on.
     pub fn checkpoint(&self) -> Result<()> {
+        self.checkpoint_as(true)
+    }
+
+    /// As [`Store::checkpoint`]. Unless it `waits`, a VE whose history is being collected is in it as it was published last, too.
+    pub(super) fn checkpoint_as(&self, waits: bool) -> Result<()> {
         let _checkpointing = self.checkpointing.lock();
-        self.publish_what_can_be();
+        self.publish_what_can_be(waits);
         self.shared.meta.persist()?;
         let mut covered = HashMap::new();
         for ve in self.opened() {

@@ -2,7 +2,7 @@ use std::io::IoSlice;
 
 use super::*;
 use crate::content::Location;
-use crate::ids::InodeNo;
+use crate::ids::{InodeNo, TxnNo};
 use crate::meta::MemoryMeta;
 use crate::storage::memory::MemStorage;
 use crate::store::bed::{self, VE};
@@ -25,6 +25,54 @@ fn read(ve: &Ve, name: &str) -> Vec<u8> {
 
 fn oldest(ve: &Ve) -> u64 {
     ve.state.lock().journal.oldest()
+}
+
+/// The history of one VE was collected for minutes, and the tick of all VEs waited for it as soon as their journals had grown by what makes it publish: nothing
+/// of anybody was sealed or flushed, and followed VEs came to their windows (checks G14).
+#[test]
+fn a_tick_waits_for_no_collection() {
+    let store = Arc::new(bed::on(Arc::new(MemStorage::new()), Arc::new(MemoryMeta::default())));
+    let (collected, other) = (bed::create_ve(&store, VE), bed::create_ve(&store, OTHER));
+    fill(&collected, "much");
+    let collecting = collected.publishing.lock();
+    for checkpoint in [false, true] {
+        fill(&other, if checkpoint { "second" } else { "first" });
+        let before = oldest(&other);
+        {
+            let mut c = store.checkpoint_state.lock();
+            c.since_persist = 1 << 40;
+            c.since_checkpoint = if checkpoint { 1 << 40 } else { 0 };
+        }
+        let (done, ticked) = std::sync::mpsc::channel();
+        let ticking = store.clone();
+        std::thread::spawn(move || done.send(ticking.tick()));
+        ticked.recv_timeout(std::time::Duration::from_secs(30)).expect("it waits for the collection").unwrap();
+        assert!(!other.is_dirty() && oldest(&other) >= before);
+    }
+    assert!(oldest(&other) > 0, "its journal is given back");
+    drop(collecting);
+    assert_eq!(read(&collected, "much").len(), 8 * 60_000);
+}
+
+/// What was frozen before a collection was published after it, with the floor of before: a start took versions that are gone for kept ones, and what differs
+/// from them was answered by an index that no longer had it.
+#[test]
+fn what_was_frozen_before_a_collection_does_not_lower_its_floor() {
+    let (disk, meta) = (Arc::new(MemStorage::new()), Arc::new(MemoryMeta::default()));
+    let store = bed::on(disk.clone(), meta.clone());
+    let ve = bed::create_ve(&store, VE);
+    fill(&ve, "one");
+    ve.publish().unwrap();
+    fill(&ve, "two");
+    {
+        let mut s = ve.state.lock();
+        assert!(s.freeze());
+        s.head.floor = TxnNo(5);
+    }
+    ve.publish_pending().unwrap();
+    drop((ve, store));
+    let store = bed::again(disk, meta);
+    assert_eq!(store.ve(VE).unwrap().state.lock().head.floor, TxnNo(5));
 }
 
 /// One VE with a damaged payload in its journal kept those of all others from being given back, and the node filled up (checks G33). A rebuild has both

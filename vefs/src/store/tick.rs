@@ -38,9 +38,9 @@ impl Store {
             (c.since_persist >= o.persist_bytes, c.since_checkpoint >= o.checkpoint_bytes)
         };
         if checkpoint {
-            self.checkpoint()
+            self.checkpoint_as(false)
         } else if persist {
-            self.publish_what_can_be();
+            self.publish_what_can_be(false);
             self.persist()
         } else {
             Ok(())

@@ -22,7 +22,8 @@ impl Ve {
     /// Forgets dead places, moves what is alive out of mostly dead files, and notes which files are free.
     pub(super) fn clean(&self, marks: &Marks, done: &mut Collected) -> Result<()> {
         // Files begun later are not judged: what they hold may not be published yet.
-        let files = self.state.lock().files.closed()?;
+        let closed = self.state.lock().files.closed();
+        let files = closed.lengths()?;
         let mut places: BTreeMap<u64, Vec<(PayloadId, ExtentPlace)>> = BTreeMap::new();
         let (mut batch, mut dead) = (Batch::default(), Batch::default());
         self.each(Table::Places, &mut |k, v| {
@@ -121,9 +122,14 @@ impl Ve {
         std::mem::take(&mut self.state.lock().garbage)
     }
 
+    /// Their removal holds up nobody who uses the VE: there may be hundreds of thousands.
     pub(crate) fn remove_files(&self, numbers: &[u64]) -> Result<()> {
-        let mut s = self.state.lock();
-        numbers.iter().try_for_each(|n| s.files.remove(*n))
+        let closed = self.state.lock().files.closed();
+        numbers.iter().try_for_each(|n| {
+            let removed = closed.remove(*n);
+            self.state.lock().files.forget(*n);
+            removed
+        })
     }
 }
 

@@ -38,6 +38,20 @@ impl Ve {
     /// without a pause must not keep this from ending.
     pub fn publish(&self) -> Result<()> {
         let _one = self.publishing.lock();
+        self.publish_now()
+    }
+
+    /// As [`Ve::publish`], unless somebody is at it, or collects its history: what a VE's owner made much of takes long then, and others' journals wait for
+    /// whoever calls this.
+    pub(crate) fn publish_if_idle(&self) -> Result<()> {
+        match self.publishing.try_lock() {
+            Some(_one) => self.publish_now(),
+            None => Ok(()),
+        }
+    }
+
+    /// The caller holds `publishing`.
+    fn publish_now(&self) -> Result<()> {
         self.publish_frozen()?;
         self.make_hashes();
         {
@@ -73,9 +87,12 @@ impl Ve {
             base: &self.state.lock().tables.base.clone(),
             fresh_from,
         };
-        // The figure may have been corrected by a garbage collection since the freeze.
-        let history = self.state.lock().head.history;
-        let before = rows::Head { history, ..head };
+        // A garbage collection since the freeze may have corrected the figure, and has forgotten what is below the floor.
+        let (history, floor) = {
+            let s = self.state.lock();
+            (s.head.history, s.head.floor)
+        };
+        let before = rows::Head { history, floor, ..head };
         let (mut batch, after) = publish::rows(&target, &overlay, &moved, before)?;
         batch.put(Table::System, rows::answers(self.slot), codec::encode(&answered.to_row()));
         self.state.lock().cursor_rows(&mut batch);
