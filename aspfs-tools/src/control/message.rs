@@ -248,7 +248,7 @@ pub struct VeRow {
     pub journal_bytes: u64,
     /// Where it is mounted.
     pub mounted: Option<MountRow>,
-    /// What this node does with it: primary, replica or superseded.
+    /// What this node does with it: primary, replica or superseded; damaged: it does not open, `read_only` says why, and its figures are not known.
     pub role: String,
     pub window_ms: u64,
     pub at_window: String,

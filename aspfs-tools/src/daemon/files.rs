@@ -139,6 +139,7 @@ pub fn cat(session: &mut Session<'_>, id: Id, path: &[u8], at: Option<&Which>) -
     })?;
     let mut offset = 0;
     while offset < inode.size {
+        session.may_go_on()?;
         let bytes = version.read(ino, offset, STEP).map_err(about(&shown))?;
         if bytes.is_empty() {
             return Err(refusal(Why::Failed, format!("{shown}: ends at {offset} of {} bytes", inode.size)));

@@ -153,41 +153,53 @@ pub fn run_with(config: Config, prepare: Prepare) -> Result<(), DaemonError> {
     let stopping = AtomicBool::new(false);
     let daemon = Daemon { mounts, host, store, config, prepare, started, replication, comparing, importing, stopping };
     let daemon = Arc::new(daemon);
-    // Before any mount is served: from its first moment on a writer has its window. Programs that wait for this daemon matter more than a network
-    // that is not there.
-    let resumer = resume::begin(&daemon).map_err(|source| DaemonError::Io { what: "starting a thread", source })?;
-    daemon.take_over()?;
-    let watcher =
-        mounts::watch(daemon.clone()).map_err(|source| DaemonError::Io { what: "starting a thread", source })?;
-    let collector =
-        collect::start(daemon.clone()).map_err(|source| DaemonError::Io { what: "starting a thread", source })?;
-    let metrics = daemon.config.metrics.map(|at| metrics::start(daemon.clone(), at)).transpose();
-    let metrics = metrics.map_err(|source| DaemonError::Io { what: "listening for metrics", source })?;
-    let fetcher =
-        pages::start(daemon.clone()).map_err(|source| DaemonError::Io { what: "starting a thread", source })?;
-    let trimmer =
-        memory::start(daemon.clone()).map_err(|source| DaemonError::Io { what: "starting a thread", source })?;
-    let scrubber =
-        scrub::start(daemon.clone()).map_err(|source| DaemonError::Io { what: "starting a thread", source })?;
-    let server = server::start(daemon.clone(), listener)
-        .map_err(|source| DaemonError::Io { what: "starting a thread", source })?;
-    idle::advise();
-    tracing::info!(socket = %daemon.config.socket.display(), "ready");
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-
-    while signals.wait().map_err(io("waiting for a signal"))? == Signal::SIGHUP {}
-    tracing::info!("stopping");
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    let outcome = serve_until_told(&daemon, listener, &signals);
+    // Also when it did not come to that: mounts may be served already.
     daemon.stopping.store(true, Ordering::Release);
-    server.stop();
-    drop((resumer, watcher, collector, metrics, fetcher, trimmer, scrubber));
     daemon.mounts.stop();
     // Behind the mounts: a writer that waits for its window must not go on because nobody watches it any more.
     let replication = daemon.replication.lock().take();
     drop(replication);
     drop(background);
     let store = daemon.config.store.clone();
-    daemon.store.close().map_err(|source| DaemonError::Store { path: store, source })
+    outcome.and(daemon.store.close().map_err(|source| DaemonError::Store { path: store, source }))
+}
+
+/// Serves mounts and clients until a signal comes.
+fn serve_until_told(
+    daemon: &Arc<Daemon>,
+    listener: std::os::unix::net::UnixListener,
+    signals: &SigSet,
+) -> Result<(), DaemonError> {
+    let in_threads = |source| DaemonError::Io { what: "starting a thread", source };
+    let metrics = daemon.config.metrics.map(|at| metrics::start(daemon.clone(), at)).transpose();
+    let metrics = metrics.map_err(|source| DaemonError::Io { what: "listening for metrics", source })?;
+    // Before any mount is served: from its first moment on a writer has its window. Programs that wait for this daemon matter more than a network
+    // that is not there.
+    let resumer = resume::begin(daemon).map_err(in_threads)?;
+    daemon.take_over()?;
+    let watcher = mounts::watch(daemon.clone()).map_err(in_threads)?;
+    let collector = collect::start(daemon.clone()).map_err(in_threads)?;
+    let fetcher = pages::start(daemon.clone()).map_err(in_threads)?;
+    let trimmer = memory::start(daemon.clone()).map_err(in_threads)?;
+    let scrubber = scrub::start(daemon.clone()).map_err(in_threads)?;
+    let server = server::start(daemon.clone(), listener).map_err(in_threads)?;
+    idle::advise();
+    tracing::info!(socket = %daemon.config.socket.display(), "ready");
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+
+    let waited = loop {
+        match signals.wait() {
+            Ok(Signal::SIGHUP) => {}
+            other => break other,
+        }
+    };
+    tracing::info!("stopping");
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    daemon.stopping.store(true, Ordering::Release);
+    server.stop();
+    drop((resumer, watcher, collector, metrics, fetcher, trimmer, scrubber));
+    waited.map(drop).map_err(|e| DaemonError::Io { what: "waiting for a signal", source: e.into() })
 }
 
 /// How long a daemon that was killed may take to end: it has thousands of threads to end first.

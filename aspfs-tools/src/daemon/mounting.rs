@@ -1,6 +1,7 @@
 //! Mounting and unmounting: what the daemon does with a VE or a version that somebody wants mounted, and with what the daemon before had mounted.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use aspfs_holder::protocol::{MountFlags, Row, TEXT_MAX, VersionOf};
@@ -11,6 +12,7 @@ use vefs::ids::{TxnNo, VeId};
 use super::holder::Held;
 use super::mounts::{Claim, Slot, Target, shown};
 use super::refuse::{Answer, refusal};
+use super::replication::NOT_REPLICATED;
 use super::serving::Serving;
 use super::versions::no_version;
 use super::{Daemon, DaemonError};
@@ -129,12 +131,11 @@ impl Daemon {
         let held = Mutex::new(self.mounts.link.list()?.into_iter());
         let next = || held.lock().next();
         std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..TAKING_OVER)
-                .map(|_| scope.spawn(|| std::iter::from_fn(next).try_for_each(|h| self.take(h))))
-                .collect();
+            let threads: Vec<_> =
+                (0..TAKING_OVER).map(|_| scope.spawn(|| std::iter::from_fn(next).for_each(|h| self.take(h)))).collect();
             // A panic is one of `serve`: the mount it was about is as good as broken, and so is this daemon.
-            threads.into_iter().try_for_each(|t| t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-        })?;
+            threads.into_iter().for_each(|t| t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        });
         // Before anything is collected: what a kill left of mounts that are no more. Nobody waits for it where it fails.
         match self.store.release_unmounted(|slot, label| self.mounts.has_version(slot, label)) {
             Ok(0) => {}
@@ -144,21 +145,30 @@ impl Daemon {
         Ok(())
     }
 
-    /// Goes on serving one mount.
-    fn take(&self, held: Held) -> Result<(), DaemonError> {
-        let ve = Target::of(&held.row);
-        if is_dead(&held.device) {
-            self.mounts.forget(&ve)?;
-            tracing::info!(%ve, "was unmounted meanwhile");
-            return Ok(());
+    /// Goes on serving one mount of the daemon before.
+    fn take(&self, held: Held) {
+        let (target, count) = (Target::of(&held.row), self.mounts.link.count());
+        if let Some(slot) = self.serve_again(held, count) {
+            self.mounts.insert(target, slot);
         }
-        let row = held.row.clone();
-        let count = self.mounts.link.count();
+    }
+
+    /// Serves what was mounted before, and is the holder's of this number; none where it was unmounted meanwhile.
+    fn serve_again(&self, held: Held, count: u64) -> Option<Slot> {
+        let (ve, row) = (Target::of(&held.row), held.row.clone());
+        if is_dead(&held.device) {
+            match self.mounts.forget(&ve) {
+                Ok(()) => tracing::info!(%ve, "was unmounted meanwhile"),
+                // It is told later, when there is another one.
+                Err(e) => tracing::error!(%ve, error = %e, "the holder keeps an ended mount"),
+            }
+            return None;
+        }
         let (served, spare) = match held.try_clone() {
             Ok(spare) => (self.serve(held), spare),
             Err(e) => (Err(format!("copying its descriptors: {e}")), held),
         };
-        let slot = match served {
+        Some(match served {
             Ok(serving) => {
                 tracing::info!(%ve, dir = row.dir, "taken over");
                 Slot::Live(row, serving, count)
@@ -167,30 +177,34 @@ impl Daemon {
                 tracing::error!(%ve, dir = row.dir, why, "its mount cannot be served");
                 Slot::Broken(spare, why, count)
             }
-        };
-        self.mounts.insert(ve, slot);
-        Ok(())
+        })
     }
 
-    /// Tries to serve what could not be served so far. Whatever asked for it meanwhile has been waiting.
+    /// Tries to serve what could not be served for want of replication. Whatever asked for it meanwhile has been waiting.
     pub fn serve_broken(&self) {
-        for held in self.mounts.take_broken() {
-            if let Err(e) = self.take(held) {
-                tracing::error!(error = %e, "serving a mount that was not served");
+        for target in self.mounts.broken_for(NOT_REPLICATED) {
+            if self.stopping.load(Ordering::Acquire) {
+                return;
+            }
+            if let Some((claim, held, count)) = self.mounts.take_broken(target)
+                && let Some(slot) = self.serve_again(held, count)
+            {
+                self.mounts.settle(claim, slot);
             }
         }
     }
 
     /// Where a VE or a version is mounted, for whoever is going to unmount it: the helper that fetches dirty pages leaves it alone for a while.
     pub fn mounted(&self, ve: VeId, which: Option<&Which>) -> Answer<MountRow> {
-        self.ve(ve)?;
         self.mounts.sweep();
         let Some(which) = which else {
             let until = Instant::now() + REST;
             while self.mounts.rest(ve) && Instant::now() < until {
                 std::thread::sleep(Duration::from_millis(5));
             }
-            return self.mounts.row(ve).ok_or_else(|| refusal(Why::NotFound, format!("VE {ve} is not mounted")));
+            // One that does not open can be unmounted.
+            let nothing = |_| refusal(Why::NotFound, format!("VE {ve} is not mounted"));
+            return self.mounts.row(ve).ok_or_else(|| self.ve(ve).map_or_else(|e| e, nothing));
         };
         let name = Named { ve, version: Some(which.clone()) };
         let rows: Vec<MountRow> = self.mounts.rows().into_iter().filter(|row| row.ve.0 == ve).collect();
@@ -213,7 +227,7 @@ impl Daemon {
         loop {
             self.mounts.sweep();
             let released = !self.mounts.has(ve, label);
-            if released || Instant::now() >= until {
+            if released || Instant::now() >= until || self.stopping.load(Ordering::Acquire) {
                 return Released { released };
             }
             std::thread::sleep(Duration::from_millis(5));

@@ -338,13 +338,13 @@ impl Mounts {
         }
     }
 
-    /// Ends the holder; refused while anything is mounted.
+    /// Ends the holder; refused while anything is mounted, or being mounted.
     pub fn end_holder(&self) -> Answer<()> {
         self.sweep();
-        if let Some(row) = self.rows().first() {
-            return Err(refusal(Why::Busy, format!("VE {} is mounted at {}", row.name(), row.dir)));
+        match self.slots.lock().iter().next() {
+            Some((target, slot)) => Err(taken(target, slot)),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 

@@ -19,6 +19,8 @@ use crate::control::replication::{
 };
 use crate::units::show_time;
 
+/// Why a VE that others follow is not served where they, or an arbiter, name writers.
+pub const NOT_REPLICATED: &str = "other nodes follow it, and replication did not start: nobody can allow its writes";
 /// The port of replication where no other is named.
 pub const PORT: u16 = 7447;
 
@@ -109,9 +111,7 @@ impl Daemon {
             None if self.config.naming.by == NamedBy::People => Ok(()),
             None => match ve.policy().map_err(|e| e.to_string())?.writer == [0; 16] {
                 true => Ok(()),
-                false => {
-                    Err("other nodes follow it, and replication did not start: nobody can allow its writes".into())
-                }
+                false => Err(NOT_REPLICATED.into()),
             },
         }
     }

@@ -18,7 +18,8 @@ pub fn begin(daemon: &Arc<Daemon>) -> io::Result<Option<Periodic>> {
     let daemon = daemon.clone();
     let again = Periodic::start("aspfs-resume", AGAIN, move || {
         if daemon.replicates() {
-            return;
+            // Those, too, that were looked at by the start when it had not begun.
+            return daemon.serve_broken();
         }
         match daemon.resume_replication() {
             Ok(()) => {

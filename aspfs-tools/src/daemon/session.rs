@@ -152,7 +152,12 @@ fn handle(session: &mut Session<'_>, request: Request) -> Answer<()> {
         Request::VeList {} => {
             let names = daemon.template_names()?;
             for ve in daemon.store.list()? {
-                session.row(&daemon.row_with(ve, &names)?)?;
+                match daemon.row_with(ve, &names) {
+                    Ok(row) => session.row(&row)?,
+                    // It was destroyed meanwhile.
+                    Err(refused) if refused.kind == Why::NotFound => {}
+                    Err(refused) => session.row(&daemon.damaged_row(ve, refused.message))?,
+                }
             }
             session.answer(&Done {})
         }

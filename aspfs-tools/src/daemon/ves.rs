@@ -70,6 +70,31 @@ impl Daemon {
         })
     }
 
+    /// What is shown of a VE that does not open.
+    pub fn damaged_row(&self, id: VeId, why: String) -> VeRow {
+        VeRow {
+            ve: Id(id),
+            base: String::new(),
+            templates: vec![],
+            lineage: String::new(),
+            epoch: 0,
+            txn: 0,
+            bytes_used: 0,
+            bytes_limit: 0,
+            inodes_used: 0,
+            inodes_limit: 0,
+            history_limit: 0,
+            journal_bytes: 0,
+            mounted: self.mounts.row(id),
+            role: "damaged".into(),
+            window_ms: 0,
+            at_window: String::new(),
+            priority: 0,
+            replicas: 0,
+            read_only: Some(why),
+        }
+    }
+
     /// Changes settings; durable when it returns.
     pub fn set(&self, id: Id, change: &Change) -> Answer<VeRow> {
         let ve = self.ve(id.0)?;

@@ -1,6 +1,6 @@
 //! Mounts that the holder has and this daemon does not serve, or serves with nothing but errors.
 
-use super::{Held, Id, Mounts, Slot, Target, past};
+use super::{Claim, Held, Id, Mounts, Slot, Target, past};
 
 impl Mounts {
     /// Mounts that cannot be served, or only with errors.
@@ -16,16 +16,22 @@ impl Mounts {
         self.slots.lock().iter().filter_map(why).collect()
     }
 
-    /// The mounts that cannot be served, for whoever tries again and puts each back.
-    pub(in crate::daemon) fn take_broken(&self) -> Vec<Held> {
+    /// What could not be served for this reason.
+    pub(in crate::daemon) fn broken_for(&self, reason: &str) -> Vec<Target> {
+        let is_it = |slot: &Slot| matches!(slot, Slot::Broken(_, why, _) if why == reason);
+        self.slots.lock().iter().filter(|(_, slot)| is_it(slot)).map(|(target, _)| target.clone()).collect()
+    }
+
+    /// One of them, if it still is, for whoever tries again: nobody else has it meanwhile. The number is that of the holder that has it.
+    pub(in crate::daemon) fn take_broken(&self, target: Target) -> Option<(Claim<'_>, Held, u64)> {
         let mut slots = self.slots.lock();
-        let broken = |slot: &mut Slot| match slot {
-            Slot::Broken(..) => match std::mem::replace(slot, Slot::Claimed) {
-                Slot::Broken(held, ..) => Some(held),
-                _ => None,
-            },
-            _ => None,
-        };
-        slots.values_mut().filter_map(broken).collect()
+        let slot = slots.get_mut(&target)?;
+        match std::mem::replace(slot, Slot::Claimed) {
+            Slot::Broken(held, _, count) => Some((Claim { mounts: self, target }, held, count)),
+            other => {
+                *slot = other;
+                None
+            }
+        }
     }
 }
