@@ -83,3 +83,21 @@ fn an_unmounted_version_is_released_whatever_the_holder_says() {
     assert!(mounts.forget(&Target { ve: VeId(1), version }).is_err());
     mounts.store.destroy_ve(VeId(1)).unwrap();
 }
+
+/// What could not be served was put aside without a claim while it was tried again. One that had been unmounted meanwhile was neither mounted nor free for as long
+/// as the daemon ran; and while others were tried, the holder could be ended under them.
+#[test]
+fn what_is_tried_again_is_claimed_meanwhile() {
+    let (_folder, mounts, _) = bed(|_| None);
+    let target = Target::live(VeId(1));
+    mounts.insert(target.clone(), broken(1, nothing()));
+    assert_eq!(mounts.broken_for("its journal cannot be read"), std::slice::from_ref(&target));
+    assert!(mounts.broken_for("replication did not start").is_empty());
+    let (claim, held, holder) = mounts.take_broken(target.clone()).unwrap();
+    assert_eq!(holder, 1, "the holder that has it, whichever there is now");
+    assert!(mounts.take_broken(target).is_none() && mounts.claim_alone(VeId(1)).is_err());
+    assert!(mounts.end_holder().is_err());
+    // It was unmounted.
+    drop((claim, held));
+    assert!(mounts.end_holder().is_ok() && mounts.claim_alone(VeId(1)).is_ok());
+}
