@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use aspfs_tests::needs_mounts;
 use aspfs_tests::node::Node;
+use aspfs_tools::control::message::VeRow;
 
 /// checks G7
 #[test]
@@ -168,4 +169,28 @@ fn many_mounts_are_taken_over() {
     }
     node.aspfs(&["daemon", "stop", "--unmount"]).ok();
     assert_eq!(node.ended(), 0);
+}
+
+/// A VE whose identity cannot be read was in the way of everything: `aspfs ve list` showed none at all, and its mount, which nobody served, could not be
+/// unmounted by name or place.
+#[test]
+fn a_ve_that_does_not_open_is_listed_and_unmounted() {
+    needs_mounts!();
+    let mut node = Node::start();
+    let (bad, good) = (node.mounted("0000002A"), node.mounted("0000002B"));
+    std::fs::write(good.join("file"), "good").unwrap();
+    node.kill();
+    let identity = node.path("store").join("ves/0000002A/identity");
+    let mut bytes = std::fs::read(&identity).unwrap();
+    bytes[20] ^= 0xff;
+    std::fs::write(&identity, bytes).unwrap();
+    node.up();
+    let rows: Vec<VeRow> = serde_json::from_str(&node.aspfs(&["--json", "ve", "list"]).ok()).unwrap();
+    let shown: Vec<(String, &str, bool)> =
+        rows.iter().map(|r| (r.ve.to_string(), r.role.as_str(), r.read_only.is_some())).collect();
+    assert_eq!(shown, [("0000002A".into(), "damaged", true), ("0000002B".into(), "primary", false)]);
+    assert!(node.aspfs(&["ve", "list"]).ok().contains("read-only"));
+    assert_eq!(std::fs::read_to_string(good.join("file")).unwrap(), "good");
+    node.aspfs(&["umount", bad.to_str().unwrap()]).ok();
+    node.umount("0000002B");
 }
