@@ -59,11 +59,11 @@ impl Inner {
         let exposed = Exposed::watch(ve, policy, self.clock.clone(), governed);
         let led = Arc::new(Led { ve: ve.clone(), exposed, links: Mutex::default(), lease: leases::Lease::default() });
         led.set_lessors(policy);
+        self.led.lock().insert(ve.id(), led.clone());
         // Whoever grants leases is asked at every change. Where people name writers, one who was away asks once.
         if asks && !governed {
             self.ask_first(&led, policy);
         }
-        self.led.lock().insert(ve.id(), led.clone());
         if let Some(arbitration) = self.arbitration.clone() {
             self.runtime.spawn(govern::govern(Arc::downgrade(self), led.clone(), arbitration));
         }

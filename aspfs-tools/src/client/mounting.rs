@@ -85,7 +85,7 @@ pub fn mount(socket: &Path, what: &Named, dir: &Path, options: &Options) -> Resu
         flags: options.flags.clone(),
     };
     let mut client = Client::connect(socket)?;
-    let row: MountRow = client.call(&request).inspect_err(|_| left.is_gone(socket, what))?;
+    let row: MountRow = client.call(&request).inspect_err(|_| left.detach_if_ended(socket, what))?;
     let mount = client.take_fd().ok_or_else(|| point("the daemon sent no mount".into()))?;
     let how = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     let attached = left.detach().and_then(|()| {
@@ -131,7 +131,7 @@ impl Left<'_> {
     }
 
     /// The VE is not mounted after all, and the daemon may have ended this before it came to that: then nobody serves it any more.
-    fn is_gone(&self, socket: &Path, what: &Named) {
+    fn detach_if_ended(&self, socket: &Path, what: &Named) {
         if self.past.is_some()
             && let Ok(None) = past(socket, what)
         {
