@@ -42,10 +42,30 @@ pub fn pieces(
     offset: u64,
     len: usize,
 ) -> Result<Vec<Piece>> {
-    let mut out = Vec::new();
+    pieces_of(find, files, offset, &extents(view, (ino, inode), offset, len)?)
+}
+
+/// The extents of a range of a file.
+pub fn extents(
+    view: &(impl View + ?Sized),
+    (ino, inode): (InodeNo, &Inode),
+    offset: u64,
+    len: usize,
+) -> Result<Vec<(u64, Extent)>> {
     let end = offset.saturating_add(len as u64).min(inode.size);
-    for (at, extent) in view::extents(view, ino, inode, offset, end)? {
-        add_extent(find, files, (at - offset) as usize, &extent, &mut out)?;
+    view::extents(view, ino, inode, offset, end)
+}
+
+/// Where the pieces of these extents lie, from an offset on.
+pub fn pieces_of(
+    find: &Find<'_>,
+    files: &mut ExtentFiles,
+    offset: u64,
+    extents: &[(u64, Extent)],
+) -> Result<Vec<Piece>> {
+    let mut out = Vec::new();
+    for (at, extent) in extents {
+        add_extent(find, files, (at - offset) as usize, extent, &mut out)?;
     }
     Ok(out)
 }
