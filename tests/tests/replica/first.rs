@@ -4,12 +4,10 @@ use vefs::change::AtWindow;
 use vefs::format::role::RoleKind;
 use vefs::ve::Verdict;
 
-use super::nodes::{VE, file, nodes, replicated, same, wait};
+use super::nodes::{Node, VE, file, nodes, replicated, same, wait};
 
-/// A node was off, and another one was promoted. When it was back it had programs write until it was greeted: what they had been answered was put aside as a
-/// branch (checks G18, G22).
-#[test]
-fn who_was_away_asks_before_it_writes() {
+/// Two nodes, of which the first wrote a VE that the second has all of, and is off.
+fn stopped() -> [Node; 2] {
     let [mut a, b] = nodes();
     let ve = replicated(&a, &[&b], AtWindow::Degrade);
     file(&ve, "before", &[1; 1000]).unwrap();
@@ -17,6 +15,14 @@ fn who_was_away_asks_before_it_writes() {
     wait("the replica", || a.acked(b.id()));
     drop(ve);
     a.stop();
+    [a, b]
+}
+
+/// A node was off, and another one was promoted. When it was back it had programs write until it was greeted: what they had been answered was put aside as a
+/// branch (checks G18, G22).
+#[test]
+fn who_was_away_asks_before_it_writes() {
+    let [mut a, b] = stopped();
     b.runtime().promote(VE, true, false).unwrap();
     file(&b.ve(), "after", &[2; 1000]).unwrap();
     b.ve().commit().unwrap();
@@ -37,13 +43,7 @@ fn who_was_away_asks_before_it_writes() {
 /// With nobody to ask it writes: its replicas may be away.
 #[test]
 fn who_finds_nobody_writes() {
-    let [mut a, mut b] = nodes();
-    let ve = replicated(&a, &[&b], AtWindow::Degrade);
-    file(&ve, "before", &[1; 1000]).unwrap();
-    ve.commit().unwrap();
-    wait("the replica", || a.acked(b.id()));
-    drop(ve);
-    a.stop();
+    let [mut a, mut b] = stopped();
     b.stop();
     a.start();
     a.runtime().refresh(&a.ve()).unwrap();

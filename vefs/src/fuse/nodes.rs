@@ -261,12 +261,17 @@ impl Nodes {
         if self.done_before(ino, request).is_some() {
             return Ok(());
         }
-        let Some((_, slot)) = self.slots.get(&ino) else { return Ok(()) };
-        let mut slot = slot.clone();
-        let count = if passthrough { &mut slot.passthrough } else { &mut slot.cached };
-        *count = count.saturating_sub(1);
+        let Some(mut slot) = self.less(ino, passthrough) else { return Ok(()) };
         remember(&mut slot, request, Opened::Cached);
         self.put(slot, kernel)
+    }
+
+    /// An inode's slot with an open less.
+    fn less(&self, ino: InodeNo, passthrough: bool) -> Option<Slot> {
+        let mut slot = self.slots.get(&ino)?.1.clone();
+        let count = if passthrough { &mut slot.passthrough } else { &mut slot.cached };
+        *count = count.saturating_sub(1);
+        Some(slot)
     }
 
     /// An open that was counted is not answered after all. Its request may come again, and is another one then.
@@ -277,10 +282,7 @@ impl Nodes {
         request: u64,
         kernel: &dyn Backings,
     ) -> Result<(), KeptError> {
-        let Some((_, slot)) = self.slots.get(&ino) else { return Ok(()) };
-        let mut slot = slot.clone();
-        let count = if passthrough { &mut slot.passthrough } else { &mut slot.cached };
-        *count = count.saturating_sub(1);
+        let Some(mut slot) = self.less(ino, passthrough) else { return Ok(()) };
         // Others may have come since, and pushed it out.
         slot.requests.iter_mut().filter(|r| **r & !1 == request & !RESENT).for_each(|r| *r = 0);
         self.put(slot, kernel)

@@ -268,7 +268,7 @@ impl Store {
     /// Publishes what can be published, now if `waits` is not set: the tick of all VEs does not wait for one whose history is being collected. What one VE
     /// meets is not the others' trouble: its journal stays as long as it is needed, theirs go on.
     pub(super) fn publish_what_can_be(&self, waits: bool) {
-        let publish = if waits { Ve::publish } else { Ve::publish_if_idle };
+        let publish = if waits { Ve::publish } else { Ve::publish_unless_collected };
         self.publish_each(publish, &mut |ve, e| tracing::error!(ve = %ve.id(), error = %e, "publishing"));
     }
 

@@ -34,7 +34,7 @@ fn a_tick_waits_for_no_collection() {
     let store = Arc::new(bed::on(Arc::new(MemStorage::new()), Arc::new(MemoryMeta::default())));
     let (collected, other) = (bed::create_ve(&store, VE), bed::create_ve(&store, OTHER));
     fill(&collected, "much");
-    let collecting = collected.publishing.lock();
+    let collecting = collected.begin_collecting();
     for checkpoint in [false, true] {
         fill(&other, if checkpoint { "second" } else { "first" });
         let before = oldest(&other);

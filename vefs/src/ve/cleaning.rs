@@ -122,9 +122,15 @@ impl Ve {
         std::mem::take(&mut self.state.lock().garbage)
     }
 
-    /// Their removal holds up nobody who uses the VE: there may be hundreds of thousands.
+    /// Their removal holds up nobody who uses the VE: there may be hundreds of thousands. Whoever replaces the VE's state waits, and behind that nothing is
+    /// removed: its slot may be another state's by then, whose files have the same numbers.
     pub(crate) fn remove_files(&self, numbers: &[u64]) -> Result<()> {
-        let closed = self.state.lock().files.closed();
+        let _one = self.begin_collecting();
+        let closed = {
+            let s = self.state.lock();
+            s.journal.check()?;
+            s.files.closed()
+        };
         numbers.iter().try_for_each(|n| {
             let removed = closed.remove(*n);
             self.state.lock().files.forget(*n);

@@ -125,6 +125,20 @@ fn an_empty_extent_file_goes() {
     bed.all_read();
 }
 
+/// A state was replaced while its collection made a checkpoint, and its slot went to another state, whose files have numbers from 1 on, too: what was garbage of
+/// the one was removed of the other (checks G26).
+#[test]
+fn nothing_is_removed_of_a_state_that_was_replaced() {
+    let bed = bed(3);
+    bed.ve.collect(&NOW).unwrap();
+    let garbage = bed.ve.take_garbage();
+    assert!(!garbage.is_empty());
+    bed.ve.retire("its state was replaced", bed.ve.epoch()).unwrap();
+    assert!(bed.ve.remove_files(&garbage).is_err());
+    let there = |n: &u64| bed.store.storage().open(&crate::content::extent_file::path(VE, *n)).is_ok();
+    assert!(garbage.iter().all(there));
+}
+
 /// Looks whether a VE is locked while its extent files are listed and removed.
 #[derive(Default)]
 struct Watched {

@@ -75,7 +75,7 @@ impl Ve {
     /// that came free are removed by the store after its next checkpoint.
     pub fn collect(&self, retention: &Retention) -> Result<Collected> {
         self.publish()?;
-        let _one = self.publishing.lock();
+        let _one = self.begin_collecting();
         let mut done = Collected::default();
         let mut kept = self.withdraw(retention, false, &mut done)?;
         let mut marks = Marks::default();

@@ -74,6 +74,8 @@ pub struct Ve {
     pub(crate) watch: watch::Watch,
     /// Objects that wait for the record that names them, where this node follows.
     ahead: ahead::Ahead,
+    /// Somebody collects history or removes extent files, with `publishing` held.
+    collecting: std::sync::atomic::AtomicBool,
     /// The overlay has grown far too large: the next operation publishes it first.
     crowded: std::sync::atomic::AtomicBool,
     /// Transactions that were taken from another node, since this was opened.

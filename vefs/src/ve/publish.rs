@@ -3,8 +3,9 @@
 //! Crash points: before the batch, nothing happened but unnamed bytes in an extent file; after it, a replay begins behind what
 //! it covers. The batch may become durable at any moment after it was written, so all it names is durable before.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard};
+use std::time::Duration;
 
 use super::{Frozen, State, Ve};
 use crate::codec;
@@ -33,6 +34,22 @@ impl State {
     }
 }
 
+/// How long it takes until it is looked again whether somebody publishes.
+const AGAIN: Duration = Duration::from_millis(1);
+
+/// Nobody publishes for as long as this lives.
+pub(crate) struct Collecting<'a> {
+    ve: &'a Ve,
+    _one: MutexGuard<'a, ()>,
+}
+
+impl Drop for Collecting<'_> {
+    fn drop(&mut self) {
+        // Before the lock is let go.
+        self.ve.collecting.store(false, Ordering::Release);
+    }
+}
+
 impl Ve {
     /// Publishes everything up to now: what is frozen already, then what is active. What others write meanwhile can wait: whoever writes
     /// without a pause must not keep this from ending.
@@ -41,13 +58,25 @@ impl Ve {
         self.publish_now()
     }
 
-    /// As [`Ve::publish`], unless somebody is at it, or collects its history: what a VE's owner made much of takes long then, and others' journals wait for
-    /// whoever calls this.
-    pub(crate) fn publish_if_idle(&self) -> Result<()> {
-        match self.publishing.try_lock() {
-            Some(_one) => self.publish_now(),
-            None => Ok(()),
+    /// As [`Ve::publish`], unless its history is being collected: that takes as long as the VE's owner made much of it, and others' journals wait for whoever
+    /// calls this. Another publication is waited for, as a start replays what is not published.
+    pub(crate) fn publish_unless_collected(&self) -> Result<()> {
+        loop {
+            if let Some(_one) = self.publishing.try_lock() {
+                return self.publish_now();
+            }
+            if self.collecting.load(Ordering::Acquire) {
+                return Ok(());
+            }
+            std::thread::sleep(AGAIN);
         }
+    }
+
+    /// Keeps everybody from publishing, and whoever would wait for that knows that it may take long.
+    pub(crate) fn begin_collecting(&self) -> Collecting<'_> {
+        let one = self.publishing.lock();
+        self.collecting.store(true, Ordering::Release);
+        Collecting { ve: self, _one: one }
     }
 
     /// The caller holds `publishing`.

@@ -68,6 +68,7 @@ impl Ve {
             readers: Mutex::default(),
             watch: Default::default(),
             ahead: Default::default(),
+            collecting: Default::default(),
             crowded: Default::default(),
             received: Default::default(),
         });

@@ -29,11 +29,13 @@ impl Mounts {
         let Some(connection) = self.past(ve).map(|row| Connection::open(row.device)).transpose()? else {
             return Ok(());
         };
-        // The device's number is this mount's only while the mount is there. It was there when the connection was opened if it still is.
-        match self.slots.lock().get(&Target::live(ve)) {
-            Some(Slot::Live(_, serving, _)) if serving.is_past() && !serving.is_dead() => connection.abort(),
-            _ => Ok(()),
-        }
+        // The device's number is this mount's only while the mount is there. It was there when the connection was opened if it still is; and what was opened
+        // is of no other connection when this one is gone.
+        let is_its = match self.slots.lock().get(&Target::live(ve)) {
+            Some(Slot::Live(_, serving, _)) => serving.is_past() && !serving.is_dead(),
+            _ => false,
+        };
+        if is_its { connection.abort() } else { Ok(()) }
     }
 }
 
