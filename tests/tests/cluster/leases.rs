@@ -215,3 +215,28 @@ fn a_ve_that_lags_is_not_promoted_by_itself() {
     writer.end();
     protected(&cluster, 1);
 }
+
+/// A node started before it had the address on which its replicas are to find it: nobody could allow its writes, so its mount was not served; and it stayed so when
+/// the address had come, until the daemon was started anew (checks G18).
+#[test]
+fn a_mount_that_waited_for_replication_is_served() {
+    let flags = ["--writers", "replicas", "--lease", "3s"].map(str::to_owned);
+    let made = Cluster::<3>::network(3).and_then(|network| Cluster::<3>::with(network, &flags));
+    let Ok(mut cluster) = made.inspect_err(|why| eprintln!("skipped: {why}")) else { return };
+    let root = cluster.replicated(&["--window", "10s"]);
+    std::fs::write(root.join("before"), "before").unwrap();
+    cluster.nodes[0].kill();
+    cluster.network.set_address(1, false);
+    let listen = format!("{}:7447", cluster.network.address(1));
+    cluster.nodes[0].flags().extend(["--listen".into(), listen]);
+    cluster.nodes[0].up();
+    let status = cluster.nodes[0].aspfs(&["--json", "status"]).ok();
+    assert!(status.contains("its mount is not served: other nodes follow it"), "{status}");
+    let after = root.join("after");
+    let writer = std::thread::spawn(move || std::fs::write(after, "after"));
+    cluster.network.set_address(1, true);
+    writer.join().unwrap().unwrap();
+    cluster.wait(0, "the replicas", |rows| rows.iter().all(|r| r.connected && r.behind_txns == Some(0)));
+    assert_eq!(cluster.nodes[1].aspfs(&["cat", VE, "/after"]).ok(), "after");
+    assert!(!cluster.nodes[0].aspfs(&["--json", "status"]).ok().contains("not served"));
+}

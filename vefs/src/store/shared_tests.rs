@@ -52,6 +52,16 @@ fn a_tick_waits_for_no_collection() {
     assert!(oldest(&other) > 0, "its journal is given back");
     drop(collecting);
     assert_eq!(read(&collected, "much").len(), 8 * 60_000);
+    // Somebody who only publishes is waited for: what is not published is replayed by a start.
+    store.checkpoint_state.lock().since_persist = 1 << 40;
+    let publishing = collected.publishing.lock();
+    let ticking = store.clone();
+    let ticked = std::thread::spawn(move || ticking.tick());
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    assert!(!ticked.is_finished());
+    drop(publishing);
+    ticked.join().unwrap().unwrap();
+    assert!(collected.state.lock().tables.active.is_empty());
 }
 
 /// What was frozen before a collection was published after it, with the floor of before: a start took versions that are gone for kept ones, and what differs
